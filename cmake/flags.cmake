@@ -1,0 +1,17 @@
+# Private compile options of every target of ours. Nothing here reaches a consumer.
+function(costate_flags target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wno-psabi)
+  # No fast-math: NaN and infinity keep their meaning. What is given up is errno and floating-point traps,
+  # which nobody reads and which keep compilers from vectorising.
+  target_compile_options(${target} PRIVATE -fno-math-errno -fno-trapping-math)
+  if(COSTATE_DEVELOPER)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+  if(NOT COSTATE_MARCH STREQUAL "portable")
+    target_compile_options(${target} PRIVATE -march=${COSTATE_MARCH})
+  endif()
+  if(COSTATE_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${COSTATE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+    target_link_options(${target} PRIVATE -fsanitize=${COSTATE_SANITIZE})
+  endif()
+endfunction()

@@ -1,0 +1,100 @@
+// The kernel table: everything a device must be able to compute, as plain functions over pointers and extents.
+//
+// Kernels take contiguous row-major arrays, never allocate and never synchronise; shapes are checked before they are
+// called. There is one table a device: cpu (tensor/cpu/), meta (the table that computes nothing), and cuda later.
+#pragma once
+#include <costate/tensor/shape.h>
+#include <cstdint>
+
+namespace costate {
+
+// An element loop over `rank` axes of extents `extent`, with a stride in elements for every operand: 0 repeats.
+struct Loop {
+  static constexpr int max_operands = 8;
+  int rank = 0;
+  std::int64_t numel = 0;
+  std::int64_t extent[Shape::max_rank] = {};
+  std::int64_t stride[max_operands][Shape::max_rank] = {};
+  bool contiguous = true;  // every operand is walked like the result: the axes can be ignored
+};
+
+struct PointwiseCall {
+  int op;                           // row of pointwise.def
+  int variant;                      // 0: the function; then its partial derivatives, see pointwise.h
+  DType dtype;
+  int operands;
+  const void* in[Loop::max_operands];
+  void* out;                        // may be one of `in` when that operand is walked like the result
+  const double* parameters;         // constants of the row, at most 4
+  Loop loop;
+};
+
+enum class Activation : std::uint8_t { none, silu, gelu_tanh, relu };
+constexpr int activation_count = 4;
+
+// c (m x n) = op(a) op(b), or += when `accumulate`; then, if given, + bias along n, then the activation, whose derivative
+// at the pre-activation is written to `derivative` when that is not null.
+struct MatmulCall {
+  DType dtype;
+  bool transpose_a = false, transpose_b = false;  // a is (k x m) resp. b is (n x k) in memory
+  std::int64_t m, n, k;
+  std::int64_t batch = 1;                          // independent products, each operand contiguous
+  std::int64_t stride_a = 0, stride_b = 0;         // elements from one product to the next; 0 repeats the operand
+  const void* a;
+  const void* b;
+  const void* packed_b = nullptr;  // b in the layout of pack_b, or null
+  void* c;
+  bool accumulate = false;
+  const void* bias = nullptr;
+  Activation activation = Activation::none;
+  void* derivative = nullptr;
+};
+
+enum class Reduction : std::uint8_t { sum, max };
+
+struct Kernels {
+  const char* name;  // "cpu (avx512)", "meta"
+
+  void (*pointwise)(const PointwiseCall&);
+
+  // out[i] = in[i] over a loop whose operand 0 is the source and operand 1 the destination: broadcasting, transposing,
+  // concatenating and slicing are all this. Elements have `item` bytes (4 or 8).
+  void (*copy)(const Loop&, std::int64_t item, const void* in, void* out);
+  void (*fill)(DType, std::int64_t n, double value, void* out);
+  void (*cast)(DType from, DType to, std::int64_t n, const void* in, void* out);
+
+  // (outer, n, inner) -> (outer, inner), in an order that depends on the extents alone.
+  void (*reduce)(Reduction, DType, std::int64_t outer, std::int64_t n, std::int64_t inner, const void* in, void* out);
+  // The sum of squares in double precision, in an order that depends on n alone.
+  double (*sum_squares)(DType, std::int64_t n, const void* in);
+
+  void (*matmul)(const MatmulCall&);
+  // The size in bytes of b (k x n, or n x k when transposed) in the layout that `matmul` reads fastest; 0: none is
+  // offered for this shape.
+  std::int64_t (*packed_bytes)(DType, std::int64_t n, std::int64_t k);
+  void (*pack_b)(DType, bool transpose_b, std::int64_t n, std::int64_t k, const void* b, void* packed);
+
+  // Rows of length n. log: logarithms of the probabilities.
+  void (*softmax)(DType, bool log, std::int64_t rows, std::int64_t n, const void* in, void* out);
+  void (*softmax_vjp)(DType, bool log, std::int64_t rows, std::int64_t n, const void* out, const void* cotangent, void* dx);
+  // out = (x - mean) * rstd over rows of length n; mean and rstd (rows) are written too.
+  void (*layer_norm)(DType, std::int64_t rows, std::int64_t n, double eps, const void* in, void* out, void* rstd);
+  // dx of the normalisation, from its result and rstd.
+  void (*layer_norm_vjp)(DType, std::int64_t rows, std::int64_t n, const void* out, const void* rstd, const void* cotangent, void* dx);
+
+  // out[i, :] = table[index[i], :]; and its transpose, out[index[i], :] += in[i, :], in order of i.
+  void (*gather_rows)(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* table, void* out);
+  void (*scatter_add_rows)(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* in, void* out);
+
+  // Noise of random.h for samples first_sample.. of `per_sample` elements each.
+  void (*random)(DType, bool normal, std::uint64_t seed, std::uint32_t stream, std::uint64_t first_sample,
+                 std::uint32_t step, std::int64_t samples, std::int64_t per_sample, void* out);
+
+  // One AdamW update in place; see nn/optim.h for the formula.
+  struct AdamW {
+    double lr, beta1, beta2, eps, weight_decay, bias1, bias2, gradient_scale;
+  };
+  void (*adamw)(DType, std::int64_t n, const AdamW&, const void* gradient, void* m, void* v, void* parameter);
+};
+
+}  // namespace costate

@@ -1,0 +1,63 @@
+// Shapes and element types.
+#pragma once
+#include <array>
+#include <costate/tensor/error.h>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+
+namespace costate {
+
+enum class DType : std::uint8_t { f32, f64, i32 };  // i32 holds indices and labels only: no arithmetic
+
+constexpr std::int64_t size_of(DType t) { return t == DType::f64 ? 8 : 4; }
+constexpr std::string_view name(DType t) { return t == DType::f32 ? "f32" : t == DType::f64 ? "f64" : "i32"; }
+
+template <class T>
+constexpr DType dtype_of = DType::f32;
+template <>
+inline constexpr DType dtype_of<double> = DType::f64;
+template <>
+inline constexpr DType dtype_of<std::int32_t> = DType::i32;
+
+// Up to six extents, row-major. A scalar has rank 0 and one element.
+class Shape {
+ public:
+  static constexpr int max_rank = 6;
+
+  Shape() = default;
+  Shape(std::initializer_list<std::int64_t> extents) : Shape(std::span(extents.begin(), extents.size())) {}
+  // Throws when there are more than max_rank extents, when one is negative, or when the product overflows.
+  explicit Shape(std::span<const std::int64_t> extents);
+
+  int rank() const { return rank_; }
+  std::int64_t numel() const { return numel_; }
+  // Extent of an axis; axis -1 is the last one. Unchecked: use `axis` for values that come from a caller.
+  std::int64_t operator[](int axis) const { return extents_[axis < 0 ? axis + rank_ : axis]; }
+  // The axis as an index 0..rank-1; throws, naming `op`, when it is out of range.
+  int axis(int axis, std::string_view op) const;
+  std::span<const std::int64_t> extents() const { return {extents_.data(), static_cast<std::size_t>(rank_)}; }
+
+  Shape with(int axis, std::int64_t extent) const;  // one extent replaced
+  Shape without(int axis) const;                    // one axis removed
+  Shape with_front(std::int64_t extent) const;      // one axis added in front
+
+  friend bool operator==(const Shape& a, const Shape& b) {
+    if (a.rank_ != b.rank_) return false;
+    for (int i = 0; i < a.rank_; ++i)
+      if (a.extents_[i] != b.extents_[i]) return false;
+    return true;
+  }
+
+ private:
+  std::array<std::int64_t, max_rank> extents_{};
+  std::int64_t numel_ = 1;
+  int rank_ = 0;
+};
+
+std::string to_string(const Shape& shape);  // "(2, 3)"
+
+// NumPy's rule: align at the last axis, extents equal or one of them 1. Throws, naming `op`, when they do not fit.
+Shape broadcast(const Shape& a, const Shape& b, std::string_view op);
+
+}  // namespace costate
