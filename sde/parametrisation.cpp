@@ -1,0 +1,85 @@
+#include <costate/sde/parametrisation.h>
+#include <costate/tensor/error.h>
+
+#include <array>
+#include <cmath>
+#include <string>
+
+namespace costate::sde {
+
+namespace {
+
+constexpr std::array<std::string_view, 4> kNames = {"velocity", "epsilon", "x1", "score"};
+
+Affine from_velocity(Parametrisation to, const PathPoint& p) {
+  const double d = p.wronskian;
+  if (to == Parametrisation::x1) return {-p.beta_dot / d, p.beta / d};
+  if (to == Parametrisation::epsilon) return {p.alpha_dot / d, -p.alpha / d};
+  return {-p.alpha_dot / (d * p.beta), p.alpha / (d * p.beta)};
+}
+
+Affine from_epsilon(Parametrisation to, const PathPoint& p) {
+  if (to == Parametrisation::x1) return {1 / p.alpha, -p.beta / p.alpha};
+  if (to == Parametrisation::score) return {0, -1 / p.beta};
+  return {p.kappa, -p.wronskian / p.alpha};
+}
+
+Affine from_x1(Parametrisation to, const PathPoint& p) {
+  if (to == Parametrisation::epsilon) return {1 / p.beta, -p.alpha / p.beta};
+  if (to == Parametrisation::score) return {-1 / (p.beta * p.beta), p.alpha / (p.beta * p.beta)};
+  return {p.beta_dot / p.beta, p.wronskian / p.beta};
+}
+
+Affine from_score(Parametrisation to, const PathPoint& p) {
+  if (to == Parametrisation::epsilon) return {0, -p.beta};
+  if (to == Parametrisation::x1) return {1 / p.alpha, p.beta * p.beta / p.alpha};
+  return {p.kappa, p.eta};
+}
+
+}  // namespace
+
+Affine conversion(Parametrisation from, Parametrisation to, const PathPoint& p) {
+  if (from == to) return {0, 1};
+  Affine map;
+  switch (from) {
+    case Parametrisation::velocity:
+      map = from_velocity(to, p);
+      break;
+    case Parametrisation::epsilon:
+      map = from_epsilon(to, p);
+      break;
+    case Parametrisation::x1:
+      map = from_x1(to, p);
+      break;
+    case Parametrisation::score:
+      map = from_score(to, p);
+      break;
+  }
+  if (!std::isfinite(map.x) || !std::isfinite(map.prediction)) {
+    const std::string why =
+        p.alpha == 0 ? "alpha(t) = 0: x_t is pure noise" : "beta(t) = 0: x_t is pure data";
+    fail(Fault::argument, {"sde::conversion: ", name(to), " is not an affine function of x and ", name(from),
+                           " at t = ", p.t, ", where ", why});
+  }
+  return map;
+}
+
+Affine conversion(Parametrisation from, Parametrisation to, const Schedule& schedule, double t) {
+  return conversion(from, to, schedule.at(t));
+}
+
+Affine compose(const Affine& outer, const Affine& inner) {
+  return {outer.x + outer.prediction * inner.x, outer.prediction * inner.prediction};
+}
+
+std::string_view name(Parametrisation prediction) { return kNames[static_cast<std::size_t>(prediction)]; }
+
+Parametrisation parametrisation(std::string_view word) {
+  for (std::size_t i = 0; i < kNames.size(); ++i)
+    if (kNames[i] == word) return static_cast<Parametrisation>(i);
+  const std::string near = nearest_of(word, kNames);
+  fail(Fault::argument, {"\"", word, "\" is not a parametrisation; they are velocity, epsilon, x1 and score",
+                         near.empty() ? std::string() : "; did you mean \"" + near + "\"?"});
+}
+
+}  // namespace costate::sde

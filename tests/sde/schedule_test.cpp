@@ -1,0 +1,174 @@
+#include <costate/sde/parametrisation.h>
+#include <costate/sde/schedule.h>
+#include <costate/tensor/error.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace costate::sde {
+namespace {
+
+const std::vector<Schedule> kSchedules = {
+    {PathFamily::linear}, {PathFamily::vp_linear}, {PathFamily::vp_cosine}, {PathFamily::vp_linear, 0.5, 8}};
+const std::vector<Parametrisation> kPredictions = {Parametrisation::velocity, Parametrisation::epsilon,
+                                                   Parametrisation::x1, Parametrisation::score};
+
+TEST(Schedule, DerivativesAreThoseOfAlphaAndBeta) {
+  for (const Schedule& schedule : kSchedules)
+    for (double t : {0.05, 0.3, 0.5, 0.8, 0.95}) {
+      const PathPoint p = schedule.at(t);
+      const double h = 1e-5;
+      const double alpha_dot = (schedule.alpha(t + h) - schedule.alpha(t - h)) / (2 * h);
+      const double beta_dot = (schedule.beta(t + h) - schedule.beta(t - h)) / (2 * h);
+      // Central differences: error h^2/6 times a third derivative of order 1e2 at most.
+      EXPECT_NEAR(p.alpha_dot, alpha_dot, 1e-7) << schedule.description() << " t " << t;
+      EXPECT_NEAR(p.beta_dot, beta_dot, 1e-6) << schedule.description() << " t " << t;
+      EXPECT_NEAR(p.beta_beta_dot, p.beta * p.beta_dot, 1e-14);
+      EXPECT_NEAR(p.wronskian, p.alpha_dot * p.beta - p.beta_dot * p.alpha, 1e-12);
+      EXPECT_NEAR(p.kappa, p.alpha_dot / p.alpha, 1e-12 * p.kappa);
+      EXPECT_NEAR(p.eta, p.beta * (p.kappa * p.beta - p.beta_dot), 1e-12 * p.eta);
+      EXPECT_NEAR(p.memoryless_sigma, std::sqrt(2 * p.eta), 1e-12 * p.memoryless_sigma);
+    }
+}
+
+TEST(Schedule, EndpointsAreExact) {
+  for (const Schedule& schedule : kSchedules) {
+    const PathPoint data = schedule.at(1), noise = schedule.at(0);
+    EXPECT_EQ(data.alpha, 1) << schedule.description();
+    EXPECT_EQ(data.beta, 0) << schedule.description();
+    if (schedule.family == PathFamily::vp_linear) {
+      EXPECT_GT(noise.alpha, 0);
+      EXPECT_NEAR(noise.alpha, std::exp(-(schedule.beta_min + schedule.beta_max) / 4), 1e-15);
+      EXPECT_TRUE(std::isfinite(noise.kappa));
+      EXPECT_EQ(data.eta, schedule.beta_min / 2);
+    } else {
+      EXPECT_EQ(noise.alpha, 0);
+      EXPECT_EQ(noise.beta, 1);
+      EXPECT_EQ(noise.kappa, std::numeric_limits<double>::infinity());
+      EXPECT_EQ(noise.eta, std::numeric_limits<double>::infinity());
+      EXPECT_EQ(data.eta, 0);
+    }
+    for (double t : {0.0, 1.0}) {
+      const PathPoint p = schedule.at(t);
+      for (double value : {p.alpha, p.beta, p.alpha_dot, p.beta_dot, p.beta_beta_dot, p.wronskian, p.kappa,
+                           p.eta, p.memoryless_sigma})
+        EXPECT_FALSE(std::isnan(value)) << schedule.description() << " t " << t;
+      EXPECT_TRUE(std::isfinite(p.beta_beta_dot));
+    }
+  }
+}
+
+TEST(Schedule, LinearPathClosedForms) {
+  const PathPoint p = Schedule{}.at(0.3);
+  EXPECT_NEAR(p.kappa, 1 / 0.3, 1e-15);
+  EXPECT_NEAR(p.eta, 0.7 / 0.3, 1e-15);
+  EXPECT_NEAR(p.memoryless_sigma, std::sqrt(2 * 0.7 / 0.3), 1e-15);
+}
+
+TEST(Schedule, VariancePreservingPathsKeepTheVarianceAndHaveKappaEqualEta) {
+  for (const Schedule& schedule : kSchedules) {
+    if (schedule.family == PathFamily::linear) continue;
+    for (double t : {0.0, 0.2, 0.7, 1.0}) {
+      const PathPoint p = schedule.at(t);
+      EXPECT_NEAR(p.alpha * p.alpha + p.beta * p.beta, 1, 1e-14);
+      EXPECT_EQ(p.kappa, p.eta);
+    }
+  }
+}
+
+TEST(Schedule, NamesAndRefusals) {
+  for (const char* word : {"linear", "vp_linear", "vp_cosine"}) EXPECT_EQ(name(path_family(word)), word);
+  try {
+    path_family("vp_cosin");
+    FAIL() << "an unknown family was accepted";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.fault(), Fault::argument);
+    EXPECT_NE(std::string(e.what()).find("did you mean \"vp_cosine\""), std::string::npos) << e.what();
+  }
+  EXPECT_THROW(Schedule{}.at(-0.01), Error);
+  EXPECT_THROW(Schedule{}.at(1.01), Error);
+  EXPECT_THROW(Schedule{}.at(std::nan("")), Error);
+  EXPECT_THROW((Schedule{PathFamily::vp_linear, 0, 20}.at(0.5)), Error);
+  EXPECT_THROW((Schedule{PathFamily::vp_linear, 2, 1}.at(0.5)), Error);
+  EXPECT_THROW(uniform_grid(0), Error);
+  EXPECT_EQ(uniform_grid(7).back(), 1);
+  EXPECT_TRUE(Schedule{} == (Schedule{PathFamily::linear, 3, 4}));
+  EXPECT_FALSE((Schedule{PathFamily::vp_linear} == Schedule{PathFamily::vp_linear, 0.2, 20}));
+}
+
+// x_1, x_0 -> (x_t, every prediction) by definition; the conversions must agree with that.
+TEST(Parametrisation, ConversionsAgreeWithTheDefinitions) {
+  const double x1 = 0.7, x0 = -1.3;
+  for (const Schedule& schedule : kSchedules)
+    for (double t : {0.01, 0.4, 0.99}) {
+      const PathPoint p = schedule.at(t);
+      const double x = p.alpha * x1 + p.beta * x0;
+      const double truth[] = {p.alpha_dot * x1 + p.beta_dot * x0, x0, x1, -x0 / p.beta};
+      for (Parametrisation from : kPredictions)
+        for (Parametrisation to : kPredictions) {
+          const Affine map = conversion(from, to, schedule, t);
+          const double got = map.x * x + map.prediction * truth[static_cast<int>(from)];
+          const double want = truth[static_cast<int>(to)];
+          // Rounding, magnified by the size of the terms that cancel.
+          const double scale = std::abs(map.x * x) + std::abs(want) + 1;
+          EXPECT_NEAR(got, want, 1e-13 * scale)
+              << schedule.description() << " t " << t << " " << name(from) << " -> " << name(to);
+          const Affine round = compose(conversion(to, from, schedule, t), map);
+          const Affine back = conversion(to, from, schedule, t);
+          EXPECT_NEAR(round.prediction, 1, 1e-13);
+          EXPECT_NEAR(round.x, 0, 1e-13 * (1 + std::abs(back.x) + std::abs(back.prediction * map.x)));
+        }
+    }
+}
+
+TEST(Parametrisation, LinearPathTextbookForms) {
+  const double t = 0.3;
+  const Affine x1 = conversion(Parametrisation::velocity, Parametrisation::x1, Schedule{}, t);  // x + (1-t) v
+  EXPECT_NEAR(x1.x, 1, 1e-15);
+  EXPECT_NEAR(x1.prediction, 1 - t, 1e-15);
+  const Affine eps =
+      conversion(Parametrisation::velocity, Parametrisation::epsilon, Schedule{}, t);  // x - t v
+  EXPECT_NEAR(eps.x, 1, 1e-15);
+  EXPECT_NEAR(eps.prediction, -t, 1e-15);
+  const Affine s =
+      conversion(Parametrisation::velocity, Parametrisation::score, Schedule{}, t);  // (t v - x)/(1-t)
+  EXPECT_NEAR(s.x, -1 / (1 - t), 1e-14);
+  EXPECT_NEAR(s.prediction, t / (1 - t), 1e-15);
+}
+
+TEST(Parametrisation, SingularEndpointsAreRefusedInWords) {
+  using P = Parametrisation;
+  const struct {
+    P from, to;
+    double t;
+    bool refused;
+  } cases[] = {
+      {P::epsilon, P::velocity, 0, true},  {P::epsilon, P::x1, 0, true},   {P::score, P::velocity, 0, true},
+      {P::epsilon, P::score, 0, false},    {P::velocity, P::x1, 0, false}, {P::velocity, P::score, 0, false},
+      {P::x1, P::velocity, 0, false},      {P::x1, P::epsilon, 1, true},   {P::x1, P::velocity, 1, true},
+      {P::velocity, P::score, 1, true},    {P::velocity, P::x1, 1, false}, {P::epsilon, P::score, 1, true},
+      {P::velocity, P::velocity, 1, false}};
+  for (const auto& c : cases) {
+    if (!c.refused) {
+      EXPECT_NO_THROW(conversion(c.from, c.to, Schedule{}, c.t))
+          << name(c.from) << " -> " << name(c.to) << " t " << c.t;
+      continue;
+    }
+    try {
+      conversion(c.from, c.to, Schedule{}, c.t);
+      FAIL() << name(c.from) << " -> " << name(c.to) << " at t = " << c.t << " was accepted";
+    } catch (const Error& e) {
+      const std::string expected = c.t == 0 ? "alpha(t) = 0" : "beta(t) = 0";
+      EXPECT_NE(std::string(e.what()).find(expected), std::string::npos) << e.what();
+    }
+  }
+  for (const char* word : {"velocity", "epsilon", "x1", "score"})
+    EXPECT_EQ(name(parametrisation(word)), word);
+  EXPECT_THROW(parametrisation("x0"), Error);
+}
+
+}  // namespace
+}  // namespace costate::sde
