@@ -1,0 +1,153 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <costate/finetune/data/file.h>
+#include <costate/tensor/error.h>
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <system_error>
+
+namespace costate::data {
+namespace {
+
+[[noreturn]] void fail_io(std::string_view what, const std::string& path, int reason) {
+  fail(Fault::io, {what, " '", path, "': ", std::generic_category().message(reason)});
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+  int close() {  // 0 or the reason
+    const int fd = fd_;
+    fd_ = -1;
+    return ::close(fd) == 0 ? 0 : errno;
+  }
+
+ private:
+  int fd_;
+};
+
+// Removes the temporary sibling unless it has been renamed away.
+class Temporary {
+ public:
+  explicit Temporary(std::string path) : path_(std::move(path)) {}
+  ~Temporary() {
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+  Temporary(const Temporary&) = delete;
+  Temporary& operator=(const Temporary&) = delete;
+  void released() { path_.clear(); }
+
+ private:
+  std::string path_;
+};
+
+// A path with a zero byte would silently name another file.
+void check_path(std::string_view what, const std::string& path) {
+  require(!path.empty() && path.find('\0') == std::string::npos, what,
+          ": a path must not be empty or hold a zero byte");
+}
+
+int open_sibling(const std::string& path, std::string& sibling) {
+  static std::atomic<unsigned> serial{0};
+  for (int attempt = 0;; ++attempt) {
+    sibling = path + ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(serial.fetch_add(1));
+    const int fd = ::open(sibling.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0 || errno != EEXIST || attempt == 100) return fd;
+  }
+}
+
+}  // namespace
+
+std::vector<std::byte> read_file(const std::string& path, std::uint64_t max_bytes) {
+  check_path("read_file", path);
+  int fd;
+  do fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  while (fd < 0 && errno == EINTR);
+  if (fd < 0) fail_io("cannot open", path, errno);
+  const Descriptor file(fd);
+  struct stat info;
+  if (::fstat(fd, &info) != 0) fail_io("cannot examine", path, errno);
+  if (S_ISDIR(info.st_mode)) fail_io("cannot read", path, EISDIR);
+  const auto too_long = [&](const Piece& size) {
+    fail(Fault::data, {"'", path, "' holds ", size, " bytes, but at most ", max_bytes, " are read"});
+  };
+  const std::uint64_t announced = S_ISREG(info.st_mode) ? static_cast<std::uint64_t>(info.st_size) : 0;
+  if (announced > max_bytes) too_long(announced);
+  std::vector<std::byte> out(static_cast<std::size_t>(announced));
+  std::size_t held = 0;
+  // Sizes of pipes and of files that grow meanwhile are not known: the end is where read says so.
+  for (;;) {
+    if (held == out.size()) {
+      std::byte probe;
+      const ssize_t n = ::read(fd, &probe, 1);
+      if (n == 0) break;
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) fail_io("cannot read", path, errno);
+      if (held == max_bytes) too_long("more");
+      const std::uint64_t grown = std::max<std::uint64_t>(65536, 2 * static_cast<std::uint64_t>(held));
+      out.resize(static_cast<std::size_t>(std::min(grown, max_bytes)));
+      out[held++] = probe;
+      continue;
+    }
+    const ssize_t n =
+        ::read(fd, out.data() + held, std::min<std::size_t>(out.size() - held, std::size_t{1} << 30));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_io("cannot read", path, errno);
+    if (n == 0) break;
+    held += static_cast<std::size_t>(n);
+  }
+  out.resize(held);
+  return out;
+}
+
+void write_file_atomically(const std::string& path, std::span<const std::byte> bytes) {
+  check_path("write_file_atomically", path);
+  struct stat info;
+  if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
+    fail(Fault::io, {"cannot write '", path, "': it exists and is not a regular file"});
+  std::string sibling;
+  Descriptor file(open_sibling(path, sibling));
+  if (file.get() < 0) fail_io("cannot write", path, errno);
+  Temporary temporary(sibling);
+  for (std::size_t done = 0; done < bytes.size();) {
+    const ssize_t n = ::write(file.get(), bytes.data() + done,
+                              std::min<std::size_t>(bytes.size() - done, std::size_t{1} << 30));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_io("cannot write", path, errno);
+    done += static_cast<std::size_t>(n);
+  }
+  if (::fsync(file.get()) != 0) fail_io("cannot flush", path, errno);
+  if (const int reason = file.close()) fail_io("cannot write", path, reason);
+  if (::rename(sibling.c_str(), path.c_str()) != 0) fail_io("cannot write", path, errno);
+  temporary.released();
+  // The new name is safe only once the folder is on the disk; file systems that cannot flush a folder say
+  // EINVAL.
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+  const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (directory.get() >= 0 && ::fsync(directory.get()) != 0 && errno != EINVAL)
+    fail_io("cannot flush the folder of", path, errno);
+}
+
+void write_file_atomically(const std::string& path, std::string_view text) {
+  write_file_atomically(path, as_bytes(text));
+}
+
+std::span<const std::byte> as_bytes(std::string_view text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+std::string_view as_text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+}  // namespace costate::data
