@@ -50,8 +50,6 @@ struct MatmulCall {
   void* derivative = nullptr;
 };
 
-enum class Reduction : std::uint8_t { sum, max };
-
 struct Kernels {
   const char* name;  // "cpu (avx512)", "meta"
 
@@ -63,8 +61,8 @@ struct Kernels {
   void (*fill)(DType, std::int64_t n, double value, void* out);
   void (*cast)(DType from, DType to, std::int64_t n, const void* in, void* out);
 
-  // (outer, n, inner) -> (outer, inner), in an order that depends on the extents alone.
-  void (*reduce)(Reduction, DType, std::int64_t outer, std::int64_t n, std::int64_t inner, const void* in, void* out);
+  // The sum over the middle axis, (outer, n, inner) -> (outer, inner), in an order that depends on the extents alone.
+  void (*sum)(DType, std::int64_t outer, std::int64_t n, std::int64_t inner, const void* in, void* out);
   // The sum of squares in double precision, in an order that depends on n alone.
   double (*sum_squares)(DType, std::int64_t n, const void* in);
 

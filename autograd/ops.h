@@ -1,0 +1,99 @@
+// Every differentiable operation. Operands are Vars (Tensors convert: they are constants) of one element type and device;
+// shapes broadcast by NumPy's rule where that is said. All throw Error(Fault::argument) with one sentence that names the op
+// and the shapes. Second order: everything here unless stated; fused forms have first order only and say so when asked.
+#pragma once
+#include <costate/autograd/tape.h>
+#include <costate/tensor/kernels.h>
+#include <initializer_list>
+
+namespace costate {
+
+enum class Pointwise : int;
+
+// ---------------------------------------------------------------------------------------------- pointwise
+// Any row of pointwise.def; operands broadcast. The functions below are its rows under their names.
+Var pointwise(Pointwise op, std::initializer_list<const Var*> operands, std::initializer_list<double> parameters = {});
+
+Var neg(const Var& x);
+Var exp(const Var& x);
+Var log(const Var& x);
+Var sqrt(const Var& x);
+Var square(const Var& x);
+Var reciprocal(const Var& x);
+Var sin(const Var& x);
+Var cos(const Var& x);
+Var tanh(const Var& x);
+Var sigmoid(const Var& x);
+Var silu(const Var& x);       // x sigmoid(x)
+Var gelu_tanh(const Var& x);  // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+Var gelu_erf(const Var& x);   // x/2 (1 + erf(x / sqrt 2))
+Var relu(const Var& x);
+Var softplus(const Var& x);   // log(1 + e^x)
+Var abs(const Var& x);
+Var affine(const Var& x, double scale, double shift);  // scale x + shift
+Var power(const Var& x, double exponent);
+Var clamp(const Var& x, double low, double high);
+Var add(const Var& x, const Var& y);
+Var sub(const Var& x, const Var& y);
+Var mul(const Var& x, const Var& y);
+Var div(const Var& x, const Var& y);
+Var maximum(const Var& x, const Var& y);
+Var minimum(const Var& x, const Var& y);
+Var axpby(double a, const Var& x, double b, const Var& y);        // a x + b y
+Var multiply_add(const Var& x, const Var& y, const Var& z);       // x y + z
+// One step of a Gaussian chain: a x + c prediction + std noise.
+Var chain_step(double a, const Var& x, double c, const Var& prediction, double std, const Var& noise);
+// weight (prediction - base) + scale costate. First order only.
+Var matching_residual(const Var& prediction, const Var& base, const Var& costate, const Var& weight, const Var& scale);
+
+inline Var operator-(const Var& x) { return neg(x); }
+inline Var operator+(const Var& x, const Var& y) { return add(x, y); }
+inline Var operator-(const Var& x, const Var& y) { return sub(x, y); }
+inline Var operator*(const Var& x, const Var& y) { return mul(x, y); }
+inline Var operator/(const Var& x, const Var& y) { return div(x, y); }
+inline Var operator*(double s, const Var& x) { return affine(x, s, 0.0); }
+inline Var operator*(const Var& x, double s) { return affine(x, s, 0.0); }
+inline Var operator+(const Var& x, double s) { return affine(x, 1.0, s); }
+inline Var operator-(const Var& x, double s) { return affine(x, 1.0, -s); }
+
+// ---------------------------------------------------------------------------------------------- reductions
+Var sum(const Var& x);                                      // of all elements, a scalar
+Var sum(const Var& x, int axis, bool keep_axis = false);
+Var mean(const Var& x);
+Var mean(const Var& x, int axis, bool keep_axis = false);
+Var sum_to(const Var& x, const Shape& shape);               // the transpose of broadcast_to
+Var broadcast_to(const Var& x, const Shape& shape);
+
+// ---------------------------------------------------------------------------------------------- layout
+Var reshape(const Var& x, const Shape& shape);              // a view
+Var reshape(const Var& x, std::initializer_list<std::int64_t> extents);  // one extent may be -1
+Var permute(const Var& x, std::initializer_list<int> axes); // axis i of the result is axes[i] of x
+Var transpose(const Var& x);                                // of a matrix
+Var concat(std::initializer_list<const Var*> parts, int axis);
+Var narrow(const Var& x, int axis, std::int64_t first, std::int64_t count);  // along axis 0 a view
+
+// ---------------------------------------------------------------------------------------------- products
+// op(a) op(b) of matrices (m, k) (k, n), or of stacks of matrices (batch, m, k) (batch, k, n).
+Var matmul(const Var& a, const Var& b, bool transpose_a = false, bool transpose_b = false);
+// activation(x weight^T + bias): x (..., in), weight (out, in), bias (out) or undefined. With an activation, which is
+// computed in the product's last pass together with its derivative, first order only: write silu(linear(...)) to
+// differentiate twice.
+Var linear(const Var& x, const Var& weight, const Var& bias, Activation activation = Activation::none);
+
+// ---------------------------------------------------------------------------------------------- rows
+Var softmax(const Var& x);      // over the last axis
+Var log_softmax(const Var& x);  // over the last axis
+// (x - mean) / sqrt(variance + eps) over the last axis, without scale and shift.
+Var layer_norm(const Var& x, double eps);
+// table[index]: table (n, width), index (rows) of i32 -> (rows, width). Throws when an index is outside 0..n-1.
+Var gather_rows(const Var& table, const Tensor& index);
+// The transpose: rows (r, width) added into a (n, width) matrix of zeros.
+Var scatter_rows(const Var& rows, const Tensor& index, std::int64_t n);
+
+// ---------------------------------------------------------------------------------------------- in place
+// For gradients and states that one owner accumulates: never recorded.
+void add_in_place(const Tensor& sum, const Tensor& term);
+void scale_in_place(const Tensor& x, double factor);
+void lerp_in_place(const Tensor& x, const Tensor& towards, double weight);  // x += weight (towards - x)
+
+}  // namespace costate

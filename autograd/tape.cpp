@@ -1,0 +1,269 @@
+#include <costate/autograd/tape.h>
+
+#include <costate/autograd/ops.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <new>
+
+namespace costate {
+
+// ---------------------------------------------------------------------------------------------- arena
+
+// Chunks are kept by the thread that freed them, so that a tape a step costs no system call.
+struct Tape::Chunk {
+  static constexpr std::size_t standard = std::size_t{1} << 16;
+  Chunk* next;
+  std::size_t bytes;
+  std::byte* begin() { return reinterpret_cast<std::byte*>(this) + 64; }
+};
+
+namespace {
+
+constexpr std::size_t align_up(std::size_t n) { return (n + 15) & ~std::size_t{15}; }
+
+struct ChunkCache {
+  std::vector<void*> free;
+  ~ChunkCache() {
+    for (void* c : free) std::free(c);
+  }
+};
+thread_local ChunkCache chunk_cache;
+
+// Buffers of a sweep, kept for the next one on this thread; a sweep within a sweep takes others.
+struct SweepBuffers {
+  std::vector<Var> cotangents;
+  std::vector<std::uint8_t> flags;
+};
+thread_local std::vector<SweepBuffers> buffer_cache;
+
+constexpr std::uint8_t needed_flag = 1, wanted_flag = 2;
+
+}  // namespace
+
+void* Tape::arena(std::size_t bytes) {
+  bytes = align_up(bytes);
+  if (static_cast<std::size_t>(end_ - next_) < bytes) {
+    const std::size_t size = std::max(Chunk::standard, bytes + 64);
+    void* memory = nullptr;
+    if (size == Chunk::standard && !chunk_cache.free.empty()) {
+      memory = chunk_cache.free.back();
+      chunk_cache.free.pop_back();
+    } else {
+      memory = std::aligned_alloc(64, (size + 63) / 64 * 64);
+      if (!memory) fail(Fault::memory, {"tape: the system refused ", size, " bytes for records"});
+    }
+    chunks_ = new (memory) Chunk{chunks_, size};
+    next_ = chunks_->begin();
+    end_ = reinterpret_cast<std::byte*>(chunks_) + size;
+  }
+  void* p = next_;
+  next_ += bytes;
+  return p;
+}
+
+Tape::Tape() = default;
+Tape::~Tape() { clear(); }
+
+void Tape::destroy_node(Node* node) {
+  for (int i = 0; i < node->saved_count; ++i) node->saved[i].~Tensor();
+  if (node->destroy) node->destroy(node->attributes);
+}
+
+void Tape::clear() {
+  for (Node* n : nodes_)
+    if (n) destroy_node(n);
+  nodes_.clear();
+  while (chunks_) {
+    Chunk* c = std::exchange(chunks_, chunks_->next);
+    if (c->bytes == Chunk::standard && chunk_cache.free.size() < 64) chunk_cache.free.push_back(c);
+    else std::free(c);
+  }
+  next_ = end_ = nullptr;
+}
+
+// ---------------------------------------------------------------------------------------------- recording
+
+Var Tape::watch(const Tensor& value) {
+  static constexpr Rule leaf{"watch", nullptr};
+  require(value.defined(), "watch: the tensor is undefined");
+  require(value.dtype() != DType::i32, "watch: the tensor is ", value.dtype(), ", which has no derivatives");
+  return record(leaf, value, {}, save_nothing, {}, nullptr, 0);
+}
+
+Var Tape::record(const Rule& rule, Tensor result, std::span<const Var* const> inputs, std::uint32_t save,
+                 std::span<const Tensor> extras, const void* attributes, std::size_t attribute_bytes,
+                 void (*destroy)(void*)) {
+  const std::size_t n = inputs.size();
+  const std::size_t saved = static_cast<std::size_t>(std::popcount(save)) + extras.size();
+  const std::size_t at_inputs = align_up(sizeof(Node)), at_saved = at_inputs + align_up(4 * n),
+                    at_attributes = at_saved + align_up(sizeof(Tensor) * saved);
+  auto* memory = static_cast<std::byte*>(arena(at_attributes + attribute_bytes));
+  auto* node = new (memory) Node;
+  node->rule = &rule;
+  node->inputs = reinterpret_cast<std::int32_t*>(memory + at_inputs);
+  node->saved = reinterpret_cast<Tensor*>(memory + at_saved);
+  node->attributes = memory + at_attributes;
+  node->destroy = destroy;
+  node->input_count = static_cast<std::int16_t>(n);
+  node->saved_count = static_cast<std::int16_t>(saved);
+  node->saved_inputs = static_cast<std::uint16_t>(save);
+  Tensor* to = node->saved;
+  for (std::size_t i = 0; i < n; ++i) {
+    node->inputs[i] = inputs[i]->tape() ? inputs[i]->node() : -1;
+    if (i < 15 && (save & save_input(static_cast<int>(i)))) new (to++) Tensor(inputs[i]->value());
+  }
+  if (save & save_output) new (to++) Tensor(result);
+  node->extra_first = static_cast<std::int16_t>(to - node->saved);
+  for (const Tensor& t : extras) new (to++) Tensor(t);
+  if (attribute_bytes) std::memcpy(node->attributes, attributes, attribute_bytes);
+  const auto index = static_cast<std::int32_t>(nodes_.size());
+  nodes_.push_back(node);
+  return Var(std::move(result), this, index);
+}
+
+Tape* common_tape(const char* op, std::span<const Var* const> inputs) {
+  Tape* tape = nullptr;
+  for (const Var* v : inputs) {
+    if (!v->tape()) continue;
+    require(!tape || tape == v->tape(), op, ": the operands are recorded on two different tapes");
+    tape = v->tape();
+  }
+  return tape;
+}
+
+// ---------------------------------------------------------------------------------------------- what a rule sees
+
+bool Backward::needs(int i) const {
+  const std::int32_t id = node_->inputs[i];
+  return id >= base_ && needed_[id - base_];
+}
+int Backward::inputs() const { return node_->input_count; }
+
+Var Backward::input(int i) const {
+  require(node_->saved_inputs & save_input(i), node_->rule->name, ": operand ", i, " was not saved for the sweep");
+  const Tensor& t = node_->saved[std::popcount(node_->saved_inputs & (save_input(i) - 1u))];
+  return recorded_ && node_->inputs[i] >= 0 ? Var(t, tape_, node_->inputs[i]) : Var(t);
+}
+Var Backward::output() const {
+  const Tensor& t = node_->saved[node_->extra_first - 1];
+  return recorded_ ? Var(t, tape_, index_) : Var(t);
+}
+const Tensor& Backward::extra(int i) const { return node_->saved[node_->extra_first + i]; }
+const void* Backward::attribute_bytes() const { return node_->attributes; }
+
+void Backward::add(int i, Var cotangent) {
+  const std::int32_t id = node_->inputs[i];
+  if (id < base_ || !needed_[id - base_]) return;
+  Var& sum = cotangents_[id - base_];
+  if (!sum.defined()) sum = std::move(cotangent);
+  else if (!recorded_ && sum.value().unique()) add_in_place(sum.value(), cotangent.value());
+  else sum = costate::add(sum, cotangent);
+}
+
+// ---------------------------------------------------------------------------------------------- sweep
+
+std::vector<Var> Tape::sweep(const Var& y, Var cotangent, std::span<const Var> wrt, bool free_nodes, bool recorded) {
+  require(cotangent.shape() == y.shape() && cotangent.dtype() == y.dtype(), "vjp: the cotangent is ", cotangent.dtype(),
+          " of shape ", cotangent.shape(), "; that of the result is ", y.dtype(), " of shape ", y.shape());
+  require(!y.tape() || y.tape() == this, "vjp: the result was recorded on another tape");
+  const auto count = static_cast<std::int32_t>(nodes_.size());
+  require(!y.tape() || (y.node() >= 0 && y.node() < count), "vjp: the tape was cleared after the result was recorded");
+  std::int32_t base = count;
+  for (const Var& v : wrt) {
+    require(v.tape() == this && v.node() < count,
+            "vjp: a value that gradients are asked for was not watched on (or computed on) this tape");
+    base = std::min(base, v.node());
+  }
+  const std::int32_t top = y.tape() ? y.node() : -1;
+  std::vector<Var> result(wrt.size());
+
+  SweepBuffers buffers;
+  if (!buffer_cache.empty()) {
+    buffers = std::move(buffer_cache.back());
+    buffer_cache.pop_back();
+  }
+  if (top >= base) {
+    const auto span = static_cast<std::size_t>(top - base + 1);
+    buffers.cotangents.clear();
+    buffers.cotangents.resize(span);
+    buffers.flags.assign(span, 0);
+    std::uint8_t* flags = buffers.flags.data();
+    for (const Var& v : wrt)
+      if (v.node() <= top) flags[v.node() - base] = needed_flag | wanted_flag;
+    for (std::int32_t i = base; i <= top; ++i) {
+      const Node* n = nodes_[i];
+      if (!n || flags[i - base]) continue;
+      for (int k = 0; k < n->input_count; ++k)
+        if (n->inputs[k] >= base && flags[n->inputs[k] - base]) {
+          flags[i - base] = needed_flag;
+          break;
+        }
+    }
+
+    Var* cotangents = buffers.cotangents.data();
+    cotangents[top - base] = std::move(cotangent);
+    Backward b;
+    b.tape_ = this, b.cotangents_ = cotangents, b.base_ = base, b.needed_ = flags, b.recorded_ = recorded;
+    for (std::int32_t i = top; i >= base; --i) {
+      Node* n = nodes_[i];
+      Var& slot = cotangents[i - base];
+      if (slot.defined() && (flags[i - base] & needed_flag)) {
+        require(n != nullptr, "vjp: a record was freed by an earlier sweep");
+        if (n->rule->vjp) {
+          b.node_ = n, b.index_ = i;
+          if (flags[i - base] & wanted_flag) b.cotangent_ = slot;
+          else b.cotangent_ = std::move(slot);
+          n->rule->vjp(b);
+          b.cotangent_ = Var();
+        }
+      }
+      if (!(flags[i - base] & wanted_flag)) slot = Var();
+      if (free_nodes && n) {
+        destroy_node(n);
+        nodes_[i] = nullptr;
+      }
+    }
+    for (std::size_t k = 0; k < wrt.size(); ++k)
+      if (wrt[k].node() <= top) result[k] = cotangents[wrt[k].node() - base];
+    buffers.cotangents.clear();
+  }
+  if (buffer_cache.size() < 4) buffer_cache.push_back(std::move(buffers));
+  for (std::size_t k = 0; k < wrt.size(); ++k)
+    if (!result[k].defined()) result[k] = Tensor::zeros(wrt[k].shape(), wrt[k].dtype(), wrt[k].device());
+  return result;
+}
+
+namespace {
+std::vector<Tensor> values(std::vector<Var> vars) {
+  std::vector<Tensor> t;
+  t.reserve(vars.size());
+  for (Var& v : vars) t.push_back(std::move(v.value()));
+  return t;
+}
+Tensor one_for(const Var& y) {
+  require(y.numel() == 1, "vjp: the result has shape ", y.shape(), "; without a cotangent it must be a scalar");
+  return Tensor::full(y.shape(), 1.0, y.dtype(), y.device());
+}
+}  // namespace
+
+std::vector<Tensor> Tape::vjp(const Var& y, const Tensor& cotangent, std::span<const Var> wrt) & {
+  return values(sweep(y, cotangent, wrt, false, false));
+}
+std::vector<Tensor> Tape::vjp(const Var& y, const Tensor& cotangent, std::span<const Var> wrt) && {
+  auto r = values(sweep(y, cotangent, wrt, true, false));
+  clear();
+  return r;
+}
+Tensor Tape::vjp(const Var& y, const Var& wrt) & { return vjp(y, one_for(y), {&wrt, 1})[0]; }
+Tensor Tape::vjp(const Var& y, const Var& wrt) && { return std::move(*this).vjp(y, one_for(y), {&wrt, 1})[0]; }
+std::vector<Tensor> Tape::vjp(const Var& y, std::span<const Var> wrt) & { return vjp(y, one_for(y), wrt); }
+std::vector<Tensor> Tape::vjp(const Var& y, std::span<const Var> wrt) && {
+  return std::move(*this).vjp(y, one_for(y), wrt);
+}
+std::vector<Var> Tape::recorded_vjp(const Var& y, const Var& cotangent, std::span<const Var> wrt) {
+  return sweep(y, cotangent, wrt, false, true);
+}
+
+}  // namespace costate

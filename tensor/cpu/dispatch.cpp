@@ -1,0 +1,46 @@
+// Chooses the kernel table: the best instruction set that this processor has. COSTATE_CPU_ISA=baseline|avx2|avx512 in the
+// environment asks for a lesser one.
+#include <costate/tensor/tensor.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "isa/table.h"
+
+namespace costate {
+
+extern const Kernels meta_table;
+
+namespace {
+
+struct Tables {
+  const Kernels* table[3];
+  int count = 0;
+  const Kernels* chosen = nullptr;
+  Tables() {
+#ifdef COSTATE_X86_ISAS
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+      table[count++] = &cpu::avx512::kernels;
+    if (avx2) table[count++] = &cpu::avx2::kernels;
+#endif
+    table[count++] = &cpu::baseline::kernels;
+    chosen = table[0];
+    if (const char* wish = std::getenv("COSTATE_CPU_ISA"))
+      for (int i = 0; i < count; ++i)
+        if (std::strstr(table[i]->name, wish)) chosen = table[i];
+  }
+};
+const Tables& tables() {
+  static const Tables t;
+  return t;
+}
+
+}  // namespace
+
+const Kernels& kernels(Device device) { return device.kind == DeviceKind::cpu ? *tables().chosen : meta_table; }
+std::span<const Kernels* const> cpu_tables() { return {tables().table, static_cast<std::size_t>(tables().count)}; }
+
+}  // namespace costate

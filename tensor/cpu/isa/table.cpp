@@ -1,0 +1,14 @@
+#include "table.h"
+
+#define COSTATE_TEXT_(x) #x
+#define COSTATE_TEXT(x) COSTATE_TEXT_(x)
+
+namespace costate::cpu::COSTATE_ISA {
+
+const Kernels kernels = {
+    "cpu (" COSTATE_TEXT(COSTATE_ISA) ")",
+    pointwise, copy, fill, cast, sum, sum_squares, matmul, packed_bytes, pack_b, softmax, softmax_vjp, layer_norm,
+    layer_norm_vjp, gather_rows, scatter_add_rows, random, adamw,
+};
+
+}  // namespace costate::cpu::COSTATE_ISA

@@ -1,0 +1,36 @@
+// What one instruction set's translation units provide: compiled once per set into costate::cpu::<set>.
+#pragma once
+#include <costate/tensor/kernels.h>
+
+#define COSTATE_DECLARE_ISA(isa)                                                                                     \
+  namespace costate::cpu::isa {                                                                                      \
+  void pointwise(const PointwiseCall&);                                                                              \
+  void copy(const Loop&, std::int64_t item, const void* in, void* out);                                              \
+  void fill(DType, std::int64_t n, double value, void* out);                                                         \
+  void cast(DType from, DType to, std::int64_t n, const void* in, void* out);                                        \
+  void sum(DType, std::int64_t outer, std::int64_t n, std::int64_t inner, const void* in, void* out);                \
+  double sum_squares(DType, std::int64_t n, const void* in);                                                         \
+  void matmul(const MatmulCall&);                                                                                    \
+  std::int64_t packed_bytes(DType, std::int64_t n, std::int64_t k);                                                  \
+  void pack_b(DType, bool transpose_b, std::int64_t n, std::int64_t k, const void* b, void* packed);                 \
+  void softmax(DType, bool log, std::int64_t rows, std::int64_t n, const void* in, void* out);                       \
+  void softmax_vjp(DType, bool log, std::int64_t rows, std::int64_t n, const void* out, const void* cotangent,       \
+                   void* dx);                                                                                        \
+  void layer_norm(DType, std::int64_t rows, std::int64_t n, double eps, const void* in, void* out, void* rstd);      \
+  void layer_norm_vjp(DType, std::int64_t rows, std::int64_t n, const void* out, const void* rstd,                   \
+                      const void* cotangent, void* dx);                                                              \
+  void gather_rows(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* table,           \
+                   void* out);                                                                                       \
+  void scatter_add_rows(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* in,         \
+                        void* out);                                                                                  \
+  void random(DType, bool normal, std::uint64_t seed, std::uint32_t stream, std::uint64_t first_sample,              \
+              std::uint32_t step, std::int64_t samples, std::int64_t per_sample, void* out);                         \
+  void adamw(DType, std::int64_t n, const Kernels::AdamW&, const void* gradient, void* m, void* v,                   \
+             void* parameter);                                                                                       \
+  extern const Kernels kernels;                                                                                      \
+  }
+COSTATE_DECLARE_ISA(baseline)
+#if defined(__x86_64__)
+COSTATE_DECLARE_ISA(avx2)
+COSTATE_DECLARE_ISA(avx512)
+#endif

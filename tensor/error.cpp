@@ -1,0 +1,44 @@
+#include <costate/tensor/error.h>
+
+#include <algorithm>
+#include <charconv>
+#include <costate/tensor/shape.h>
+#include <vector>
+
+namespace costate {
+
+Piece::Piece(double v) {
+  char buffer[32];
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, v);
+  text.assign(buffer, end.ptr);
+}
+Piece::Piece(const Shape& shape) : text(to_string(shape)) {}
+Piece::Piece(DType dtype) : text(name(dtype)) {}
+
+std::string sentence(std::initializer_list<Piece> pieces) {
+  std::string s;
+  for (const Piece& p : pieces) s += p.text;
+  return s;
+}
+
+void fail(Fault fault, std::initializer_list<Piece> pieces) { throw Error(fault, sentence(pieces)); }
+
+int edit_distance(std::string_view a, std::string_view b) {
+  const std::size_t n = a.size(), m = b.size();
+  std::vector<std::vector<int>> d(n + 1, std::vector<int>(m + 1));
+  for (std::size_t i = 0; i <= n; ++i) d[i][0] = static_cast<int>(i);
+  for (std::size_t j = 0; j <= m; ++j) d[0][j] = static_cast<int>(j);
+  for (std::size_t i = 1; i <= n; ++i)
+    for (std::size_t j = 1; j <= m; ++j) {
+      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+    }
+  return d[n][m];
+}
+
+std::string nearest(std::string_view word, std::initializer_list<std::string_view> candidates) {
+  return nearest_of(word, candidates);
+}
+
+}  // namespace costate

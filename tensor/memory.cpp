@@ -1,0 +1,219 @@
+#include <costate/tensor/memory.h>
+
+#include <algorithm>
+#include <bit>
+#include <costate/tensor/packed.h>
+#include <costate/tensor/storage.h>
+#include <cstdlib>
+#include <new>
+
+namespace costate {
+namespace {
+
+using memory::Tag;
+using memory::detail::Account;
+
+// Free blocks are kept in lists by size class: sixteen classes up to 1 KiB, then eight a doubling, so that a block wastes
+// an eighth at most.
+constexpr std::int64_t granule = 64;
+constexpr int class_count = 16 + 8 * 40;
+
+int size_class(std::int64_t bytes) {
+  const std::int64_t granules = (bytes + granule - 1) / granule;
+  if (granules <= 16) return static_cast<int>(granules < 1 ? 0 : granules - 1);
+  const int log2 = 63 - std::countl_zero(static_cast<std::uint64_t>(granules - 1));  // >= 4
+  const std::int64_t eighth = std::int64_t{1} << (log2 - 3);
+  const int part = static_cast<int>((granules - 1 - (std::int64_t{1} << log2)) / eighth);  // 0..7
+  return 16 + 8 * (log2 - 4) + part;
+}
+std::int64_t class_bytes(int c) {
+  if (c < 16) return (c + 1) * granule;
+  const int log2 = 4 + (c - 16) / 8;
+  const std::int64_t eighth = std::int64_t{1} << (log2 - 3);
+  return ((std::int64_t{1} << log2) + ((c - 16) % 8 + 1) * eighth) * granule;
+}
+
+struct FreeBlock {
+  FreeBlock* next;
+};
+
+struct ThreadMemory {
+  FreeBlock* free[class_count] = {};
+  Account own;
+  Account* account = &own;
+  Tag tag = Tag::activations;
+  ~ThreadMemory();
+  void trim() {
+    for (FreeBlock*& list : free)
+      while (list) {
+        FreeBlock* next = list->next;
+        std::free(list);
+        list = next;
+      }
+  }
+};
+
+// Tensors that outlive their thread's cache (in static storage, say) go straight to the system. The flag is trivially
+// destructible and thus valid until the thread is gone.
+thread_local bool cache_destroyed = false;
+ThreadMemory::~ThreadMemory() {
+  trim();
+  cache_destroyed = true;
+}
+thread_local ThreadMemory local;
+
+void charge(Account& a, Tag tag, std::int64_t bytes) {
+  a.live.total += bytes;
+  a.live.by_tag[static_cast<int>(tag)] += bytes;
+  if (a.live.total > a.peak.total) a.peak = a.live;
+}
+
+[[noreturn]] void over_limit(const Account& a, std::int64_t bytes) {
+  fail(Fault::memory, {"memory limit: ", bytes, " more bytes were asked for with a limit of ", a.limit, "; live now: ",
+                       memory::to_string(a.live)});
+}
+
+Storage* take(std::int64_t bytes, Device device) {
+  // On the meta device there is a header and nothing else.
+  const std::int64_t want = static_cast<std::int64_t>(sizeof(Storage)) + (device == Device::meta ? 0 : bytes);
+  const int c = size_class(want);
+  require(c < class_count, "allocation: ", bytes, " bytes are more than any machine has");
+  void* block = nullptr;
+  if (FreeBlock* head = local.free[c]) {
+    local.free[c] = head->next;
+    block = head;
+  } else {
+    block = std::aligned_alloc(granule, static_cast<std::size_t>(class_bytes(c)));
+    if (!block) {
+      memory::trim();
+      block = std::aligned_alloc(granule, static_cast<std::size_t>(class_bytes(c)));
+    }
+    if (!block)
+      fail(Fault::memory, {"allocation: the system refused ", bytes, " bytes; live now: ",
+                           memory::to_string(local.account->live)});
+  }
+  auto* s = new (block) Storage;
+  s->bytes = (bytes + granule - 1) / granule * granule;
+  s->size_class = c;
+  s->device = device;
+  if (device.kind == DeviceKind::cpu) s->data = static_cast<std::byte*>(block) + sizeof(Storage);
+  return s;
+}
+
+}  // namespace
+
+std::string to_string(Device device) { return device.kind == DeviceKind::cpu ? "cpu" : "meta"; }
+
+StorageRef StorageRef::allocate(std::int64_t bytes, Device device) {
+  Account& a = *local.account;
+  const std::int64_t rounded = (bytes + granule - 1) / granule * granule;
+  if (a.limit && a.live.total + rounded > a.limit) [[unlikely]]
+    over_limit(a, rounded);
+  StorageRef ref;
+  ref.storage_ = take(bytes, device);
+  ref.storage_->tag = local.tag;
+  charge(a, local.tag, rounded);
+  return ref;
+}
+
+StorageRef StorageRef::allocate_shared(std::int64_t bytes, Device device, memory::Tag tag) {
+  memory::detail::Region* region = local.account->region;
+  if (!region) {
+    memory::TagScope scope(tag);
+    return allocate(bytes, device);
+  }
+  StorageRef ref;
+  ref.storage_ = take(bytes, device);
+  ref.storage_->tag = tag;
+  region->shared[static_cast<int>(tag)].fetch_add(ref.storage_->bytes, std::memory_order_relaxed);
+  return ref;
+}
+
+void StorageRef::release(Storage* s) noexcept {
+  delete s->packed.load(std::memory_order_acquire);
+  const int c = s->size_class;
+  if (cache_destroyed) {
+    std::free(s);
+    return;
+  }
+  Account& a = *local.account;
+  a.live.total -= s->bytes;
+  a.live.by_tag[static_cast<int>(s->tag)] -= s->bytes;
+  auto* block = new (static_cast<void*>(s)) FreeBlock{local.free[c]};
+  local.free[c] = block;
+}
+
+namespace memory {
+
+std::string_view name(Tag tag) {
+  static constexpr std::string_view names[tag_count] = {"activations", "parameters", "packed",  "gradients",
+                                                        "optimiser",   "trajectory", "adjoint", "data"};
+  return names[static_cast<int>(tag)];
+}
+
+std::string to_string(const Usage& usage) {
+  const auto mib = [](std::int64_t b) {
+    const double tenths = static_cast<double>((b * 100 + (1 << 19)) / (1 << 20)) / 100.0;
+    return Piece(tenths).text + " MiB";
+  };
+  std::array<int, tag_count> order{};
+  for (int i = 0; i < tag_count; ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(), [&](int x, int y) { return usage.by_tag[x] > usage.by_tag[y]; });
+  std::string s = mib(usage.total), parts;
+  for (int i : order)
+    if (usage.by_tag[i] > 0) parts += (parts.empty() ? "" : ", ") + std::string(name(Tag(i))) + " " + mib(usage.by_tag[i]);
+  return parts.empty() ? s : s + " (" + parts + ")";
+}
+
+Usage live() { return local.account->live; }
+Usage peak() { return local.account->peak; }
+void reset_peak() { local.account->peak = local.account->live; }
+void set_limit(std::int64_t bytes) {
+  require(bytes >= 0, "memory limit: ", bytes, " is negative; 0 means none");
+  local.account->limit = bytes;
+}
+void trim() { local.trim(); }
+Tag current_tag() { return local.tag; }
+
+PeakScope::PeakScope() : outer_(local.account->peak) { reset_peak(); }
+PeakScope::~PeakScope() {
+  if (outer_.total >= local.account->peak.total) local.account->peak = outer_;
+}
+Usage PeakScope::peak() const { return local.account->peak; }
+
+TagScope::TagScope(Tag tag) : outer_(local.tag) { local.tag = tag; }
+TagScope::~TagScope() { local.tag = outer_; }
+
+namespace detail {
+
+Account* exchange_account(Account* account) {
+  return std::exchange(local.account, account ? account : &local.own);
+}
+
+void merge(const Region& region, const Account* workers, int count) {
+  Account& a = *local.account;
+  Usage top = a.live;
+  for (int i = 0; i < tag_count; ++i) {
+    const std::int64_t shared = region.shared[i].load(std::memory_order_relaxed);
+    // A region inside a region hands what its workers share on to the outer one.
+    if (a.region) {
+      a.region->shared[i].fetch_add(shared, std::memory_order_relaxed);
+    } else {
+      top.total += shared, top.by_tag[i] += shared;
+      a.live.total += shared, a.live.by_tag[i] += shared;
+    }
+  }
+  for (int w = 0; w < count; ++w) {
+    top.total += workers[w].peak.total;
+    a.live.total += workers[w].live.total;
+    for (int i = 0; i < tag_count; ++i) {
+      top.by_tag[i] += workers[w].peak.by_tag[i];
+      a.live.by_tag[i] += workers[w].live.by_tag[i];
+    }
+  }
+  if (top.total > a.peak.total) a.peak = top;
+}
+
+}  // namespace detail
+}  // namespace memory
+}  // namespace costate

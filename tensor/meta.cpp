@@ -1,0 +1,29 @@
+// The table that computes nothing: a program run on the meta device makes the same requests for memory as on the cpu, and
+// no arithmetic. Packed layouts have the sizes that this machine's cpu would choose.
+#include <costate/tensor/tensor.h>
+
+namespace costate {
+
+extern const Kernels meta_table;
+const Kernels meta_table = {
+    "meta",
+    [](const PointwiseCall&) {},
+    [](const Loop&, std::int64_t, const void*, void*) {},
+    [](DType, std::int64_t, double, void*) {},
+    [](DType, DType, std::int64_t, const void*, void*) {},
+    [](DType, std::int64_t, std::int64_t, std::int64_t, const void*, void*) {},
+    [](DType, std::int64_t, const void*) { return static_cast<double>(__builtin_nan("")); },
+    [](const MatmulCall&) {},
+    [](DType dtype, std::int64_t n, std::int64_t k) { return kernels(Device::cpu).packed_bytes(dtype, n, k); },
+    [](DType, bool, std::int64_t, std::int64_t, const void*, void*) {},
+    [](DType, bool, std::int64_t, std::int64_t, const void*, void*) {},
+    [](DType, bool, std::int64_t, std::int64_t, const void*, const void*, void*) {},
+    [](DType, std::int64_t, std::int64_t, double, const void*, void*, void*) {},
+    [](DType, std::int64_t, std::int64_t, const void*, const void*, const void*, void*) {},
+    [](DType, std::int64_t, std::int64_t, const std::int32_t*, const void*, void*) {},
+    [](DType, std::int64_t, std::int64_t, const std::int32_t*, const void*, void*) {},
+    [](DType, bool, std::uint64_t, std::uint32_t, std::uint64_t, std::uint32_t, std::int64_t, std::int64_t, void*) {},
+    [](DType, std::int64_t, const Kernels::AdamW&, const void*, void*, void*, void*) {},
+};
+
+}  // namespace costate

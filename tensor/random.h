@@ -1,0 +1,69 @@
+// Noise as a pure function of its counter: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as
+// 1, 2, 3; SC 2011). No state, no order: the noise of a step can be made again anywhere, on any device, for any split of
+// the batch, and is never stored.
+#pragma once
+#include <array>
+#include <costate/tensor/tensor.h>
+#include <cstdint>
+
+namespace costate {
+
+// Four random words from a 128-bit counter and a 64-bit key.
+constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c, std::array<std::uint32_t, 2> key) {
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c[0], p1 = std::uint64_t{0xCD9E8D57u} * c[2];
+    c = {static_cast<std::uint32_t>(p1 >> 32) ^ c[1] ^ key[0], static_cast<std::uint32_t>(p1),
+         static_cast<std::uint32_t>(p0 >> 32) ^ c[3] ^ key[1], static_cast<std::uint32_t>(p0)};
+    key[0] += 0x9E3779B9u;
+    key[1] += 0xBB67AE85u;
+  }
+  return c;
+}
+
+// What a stream of noise is for. Streams are independent of each other.
+enum class Stream : std::uint32_t {
+  noise = 0,       // Brownian increments of a sampler; step = the step it enters
+  initial = 1,     // the initial law of a sampler
+  data = 2,        // data generators
+  shuffle = 3,     // order of a data set
+  time = 4,        // times of flow-matching pairs
+  coupling = 5,    // noise of flow-matching pairs
+  parameters = 6,  // initial weights; step = number of the parameter
+  subset = 7,      // choice of time steps
+  label = 8,       // choice and dropping of labels
+  evaluation = 9,  // projections, bootstrap
+  user = 16,       // and above: callers' own
+};
+
+// The counter is (element / 4, step, low 32 bits of sample, stream + high 16 bits of sample << 16).
+struct Philox {
+  std::uint64_t seed = 0;
+  Stream stream = Stream::user;
+
+  std::array<std::uint32_t, 4> words(std::uint64_t sample, std::uint32_t step, std::uint32_t element_block) const {
+    return philox4x32({element_block, step, static_cast<std::uint32_t>(sample),
+                       static_cast<std::uint32_t>(stream) + (static_cast<std::uint32_t>(sample >> 32) << 16)},
+                      {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
+  }
+  // In (0, 1): (word >> 9 + 1/2) / 2^23, exact in f32.
+  double uniform(std::uint64_t sample, std::uint32_t step, std::uint32_t element) const {
+    return (static_cast<double>(words(sample, step, element / 4)[element % 4] >> 9) + 0.5) * 0x1p-23;
+  }
+  // Standard normal by Box and Muller's method from words (0, 1) and (2, 3) of the block; the value that the kernels
+  // write, up to their single precision.
+  double normal(std::uint64_t sample, std::uint32_t step, std::uint32_t element) const;
+  // 0 .. n-1, n >= 1, by the high word of a 64-bit product (bias below n / 2^32).
+  std::uint32_t below(std::uint32_t n, std::uint64_t sample, std::uint32_t step, std::uint32_t element) const {
+    return static_cast<std::uint32_t>((std::uint64_t{words(sample, step, element / 4)[element % 4]} * n) >> 32);
+  }
+};
+
+// Fills `out`, whose axis 0 counts samples first_sample, first_sample + 1, ..., with standard normal resp. uniform (0, 1)
+// values. f32 and f64 tensors receive the same numbers, those of f32.
+void random_normal(const Tensor& out, std::uint64_t seed, Stream stream, std::uint64_t first_sample, std::uint32_t step);
+void random_uniform(const Tensor& out, std::uint64_t seed, Stream stream, std::uint64_t first_sample, std::uint32_t step);
+
+// A permutation of 0..n-1 (Fisher and Yates), number `epoch` of its seed.
+std::vector<std::int64_t> permutation(std::int64_t n, std::uint64_t seed, std::uint64_t epoch);
+
+}  // namespace costate

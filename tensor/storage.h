@@ -1,0 +1,77 @@
+// Reference-counted memory of tensors, and the seam between the allocator and the thread pool.
+#pragma once
+#include <atomic>
+#include <costate/tensor/memory.h>
+#include <costate/tensor/shape.h>
+#include <utility>
+
+namespace costate {
+
+enum class DeviceKind : std::uint8_t { cpu, meta };
+
+struct Device {
+  DeviceKind kind = DeviceKind::cpu;
+  static const Device cpu, meta;
+  friend bool operator==(const Device&, const Device&) = default;
+};
+std::string to_string(Device device);  // "cpu", "meta"
+inline constexpr Device Device::cpu{DeviceKind::cpu}, Device::meta{DeviceKind::meta};
+
+// A block: this header and, on the cpu, the bytes behind it.
+struct alignas(64) Storage {
+  std::atomic<std::uint32_t> references{1};
+  std::uint32_t version = 0;  // counts writes in place: what is derived from the bytes is stale when it differs
+  std::int64_t bytes = 0;
+  void* data = nullptr;  // null on the meta device
+  std::int32_t size_class = 0;
+  memory::Tag tag = memory::Tag::activations;
+  Device device;
+  // Packed layouts of this parameter (see tensor.h, packed), made on first use.
+  std::atomic<struct PackedLayouts*> packed{nullptr};
+};
+
+// An owning handle.
+class StorageRef {
+ public:
+  StorageRef() = default;
+  StorageRef(const StorageRef& o) noexcept : storage_(o.storage_) {
+    if (storage_) storage_->references.fetch_add(1, std::memory_order_relaxed);
+  }
+  StorageRef(StorageRef&& o) noexcept : storage_(std::exchange(o.storage_, nullptr)) {}
+  StorageRef& operator=(StorageRef o) noexcept {
+    std::swap(storage_, o.storage_);
+    return *this;
+  }
+  ~StorageRef() {
+    if (storage_ && storage_->references.fetch_sub(1, std::memory_order_acq_rel) == 1) release(storage_);
+  }
+
+  static StorageRef allocate(std::int64_t bytes, Device device);
+  // Charged to all workers of a parallel region together: for what they share.
+  static StorageRef allocate_shared(std::int64_t bytes, Device device, memory::Tag tag);
+
+  Storage* operator->() const { return storage_; }
+  explicit operator bool() const { return storage_ != nullptr; }
+  bool unique() const { return storage_ && storage_->references.load(std::memory_order_acquire) == 1; }
+
+ private:
+  static void release(Storage* storage) noexcept;
+  Storage* storage_ = nullptr;
+};
+
+namespace memory::detail {
+
+// The account of one worker in a parallel region. The pool opens one a worker and merges them when all have finished.
+struct Account {
+  Usage live, peak;
+  std::int64_t limit = 0;           // 0: none
+  struct Region* region = nullptr;  // the region this account belongs to, if any
+};
+struct Region {
+  std::array<std::atomic<std::int64_t>, tag_count> shared{};
+};
+Account* exchange_account(Account* account);  // makes it the calling thread's; returns the one before (null: its own)
+void merge(const Region& region, const Account* workers, int count);
+
+}  // namespace memory::detail
+}  // namespace costate

@@ -1,0 +1,148 @@
+#include <costate/tensor/tensor.h>
+
+#include <cstring>
+#include <limits>
+
+namespace costate {
+
+Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  std::int64_t bytes = 0;
+  require(!__builtin_mul_overflow(shape.numel(), size_of(dtype), &bytes) && bytes < (std::int64_t{1} << 46),
+          "tensor: shape ", shape, " of ", dtype, " has more bytes than any machine");
+  Tensor t;
+  t.storage_ = StorageRef::allocate(bytes, device);
+  t.shape_ = shape;
+  t.dtype_ = dtype;
+  return t;
+}
+
+Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
+  Tensor t = empty(shape, dtype, device);
+  t.fill(value);
+  return t;
+}
+
+Tensor Tensor::from_bytes(const void* values, std::int64_t count, const Shape& shape, DType dtype, Device device) {
+  require(count == shape.numel(), "tensor: ", count, " values were given for shape ", shape, ", which has ",
+          shape.numel());
+  Tensor t = empty(shape, dtype, device);
+  if (!t.is_meta() && count) std::memcpy(t.offset_pointer(), values, static_cast<std::size_t>(t.bytes()));
+  return t;
+}
+
+void Tensor::check_access(DType dtype) const {
+  require(defined(), "tensor: values of an undefined tensor were asked for");
+  require(dtype == dtype_, "tensor: values were asked for as ", dtype, " but are ", dtype_);
+  require(!is_meta(), "tensor: a tensor on the meta device has no values (shape ", shape_, ")");
+}
+
+double Tensor::item() const {
+  require(defined() && numel() == 1, "item: the tensor has shape ", shape_, "; exactly one element is expected");
+  if (is_meta()) return std::numeric_limits<double>::quiet_NaN();
+  switch (dtype_) {
+    case DType::f32: return *static_cast<const float*>(offset_pointer());
+    case DType::f64: return *static_cast<const double*>(offset_pointer());
+    default: return *static_cast<const std::int32_t*>(offset_pointer());
+  }
+}
+
+std::vector<double> Tensor::to_doubles() const {
+  std::vector<double> out(static_cast<std::size_t>(numel()), std::numeric_limits<double>::quiet_NaN());
+  if (is_meta()) return out;
+  const auto copy = [&](auto values) { out.assign(values.begin(), values.end()); };
+  switch (dtype_) {
+    case DType::f32: copy(values<float>()); break;
+    case DType::f64: copy(values<double>()); break;
+    case DType::i32: copy(values<std::int32_t>()); break;
+  }
+  return out;
+}
+
+Tensor Tensor::reshape(std::initializer_list<std::int64_t> extents) const {
+  std::array<std::int64_t, Shape::max_rank> e{};
+  require(extents.size() <= Shape::max_rank, "reshape: ", extents.size(), " axes; at most ", Shape::max_rank,
+          " are supported");
+  std::int64_t known = 1;
+  int n = 0, unknown = -1;
+  for (const std::int64_t x : extents) {
+    if (x == -1) {
+      require(unknown < 0, "reshape: more than one extent is -1");
+      unknown = n;
+    } else {
+      require(x >= 0 && !__builtin_mul_overflow(known, x, &known), "reshape: bad extent ", x);
+    }
+    e[n++] = x;
+  }
+  if (unknown >= 0) {
+    require(known > 0 && numel() % known == 0, "reshape: shape ", shape_, " has ", numel(),
+            " elements, not a multiple of ", known);
+    e[unknown] = numel() / known;
+  }
+  return reshape(Shape(std::span<const std::int64_t>(e.data(), n)));
+}
+
+Tensor Tensor::reshape(const Shape& shape) const {
+  require(shape.numel() == numel(), "reshape: from ", shape_, " (", numel(), " elements) to ", shape, " (",
+          shape.numel(), ")");
+  Tensor t = *this;
+  t.shape_ = shape;
+  return t;
+}
+
+Tensor Tensor::slice(std::int64_t first, std::int64_t count) const {
+  require(rank() > 0, "slice: a scalar has no axis to slice");
+  require(first >= 0 && count >= 0 && count <= shape_[0] && first <= shape_[0] - count, "slice: items ", first, " to ",
+          first + count, " were asked for of ", shape_[0]);
+  Tensor t = *this;
+  t.offset_ += shape_[0] ? first * (numel() / shape_[0]) : 0;
+  t.shape_ = shape_.with(0, count);
+  return t;
+}
+
+Tensor Tensor::operator[](std::int64_t index) const {
+  Tensor t = slice(index, 1);
+  t.shape_ = shape_.without(0);
+  return t;
+}
+
+Tensor Tensor::clone() const {
+  Tensor t = empty_like(*this);
+  t.copy_from(*this);
+  return t;
+}
+
+Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return *this;
+  Tensor t = empty(shape_, dtype, device());
+  kernels(*this).cast(dtype_, dtype, numel(), raw(), t.raw_mutable());
+  return t;
+}
+
+Tensor Tensor::to(Device device) const {
+  if (device == this->device()) return *this;
+  require(device == Device::meta, "to: a tensor on the meta device has no values to copy to the ", to_string(device));
+  return empty(shape_, dtype_, device);
+}
+
+void Tensor::copy_from(const Tensor& source) const {
+  require(source.shape_ == shape_ && source.dtype_ == dtype_ && source.device() == device(), "copy_from: a tensor ",
+          source.shape_, " of ", source.dtype_, " on ", to_string(source.device()), " does not fit one of shape ",
+          shape_, " of ", dtype_, " on ", to_string(device()));
+  if (!is_meta() && numel()) std::memmove(offset_pointer(), source.offset_pointer(), static_cast<std::size_t>(bytes()));
+  ++storage_->version;
+}
+
+void Tensor::fill(double value) const {
+  kernels(*this).fill(dtype_, numel(), value, offset_pointer());
+  ++storage_->version;
+}
+
+void Tensor::unshare() {
+  if (!storage_.unique()) {
+    const memory::TagScope scope(storage_->tag);
+    *this = clone();
+  }
+  ++storage_->version;
+}
+
+}  // namespace costate
