@@ -1,0 +1,44 @@
+// A network of unknown type: any model that maps (x, t, labels) to a prediction of x's shape. A value; copies share
+// parameters until one is written.
+#pragma once
+#include <costate/nn/model.h>
+#include <memory>
+
+namespace costate::nn {
+
+class Network {
+ public:
+  Network() = default;
+  template <class Model, class = std::enable_if_t<!std::is_same_v<std::decay_t<Model>, Network>>>
+  Network(Model model) : held_(std::make_unique<Held<Model>>(std::move(model))) {}
+  Network(const Network& o) : held_(o.held_ ? o.held_->copy() : nullptr) {}
+  Network(Network&&) noexcept = default;
+  Network& operator=(Network o) noexcept {
+    held_ = std::move(o.held_);
+    return *this;
+  }
+
+  // x (rows, ...), t (rows,), labels (rows,) of i32 or undefined -> (rows, ...).
+  Var operator()(const Var& x, const Var& t, const Tensor& labels) const { return held_->call(x, t, labels); }
+  void visit(const Visitor& v) { held_->visit(v); }
+  bool defined() const { return held_ != nullptr; }
+
+ private:
+  struct Concept {
+    virtual ~Concept() = default;
+    virtual Var call(const Var& x, const Var& t, const Tensor& labels) const = 0;
+    virtual void visit(const Visitor& v) = 0;
+    virtual std::unique_ptr<Concept> copy() const = 0;
+  };
+  template <class Model>
+  struct Held final : Concept {
+    explicit Held(Model m) : model(std::move(m)) {}
+    Var call(const Var& x, const Var& t, const Tensor& labels) const override { return model(x, t, labels); }
+    void visit(const Visitor& v) override { model.visit(v); }
+    std::unique_ptr<Concept> copy() const override { return std::make_unique<Held>(model); }
+    Model model;
+  };
+  std::unique_ptr<Concept> held_;
+};
+
+}  // namespace costate::nn

@@ -1,0 +1,69 @@
+// Optimisation: AdamW, learning-rate schedules, gradient clipping, averaged weights.
+#pragma once
+#include <costate/nn/model.h>
+
+namespace costate::nn {
+
+// AdamW (Loshchilov and Hutter, arXiv 1711.05101), with the bias-corrected moments of Adam (arXiv 1412.6980):
+//   m = beta1 m + (1-beta1) g,  v = beta2 v + (1-beta2) g^2,
+//   p = (1 - lr weight_decay) p - lr (m / (1-beta1^n)) / (sqrt(v / (1-beta2^n)) + eps)
+struct AdamWOptions {
+  double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0;
+};
+
+class AdamW {
+ public:
+  explicit AdamW(const AdamWOptions& options = {}) : options_(options) {}
+
+  // One update of `parameters` in place (each made unique first) with gradients of the same order and shapes; lr and
+  // gradient_scale (multiplied to every gradient: clipping) are of this update. The first call makes the moments.
+  void step(std::span<Tensor* const> parameters, std::span<const Tensor> gradients, double lr, double gradient_scale = 1.0);
+
+  std::int64_t steps() const { return steps_; }
+  const AdamWOptions& options() const { return options_; }
+  // The state, for checkpoints: first and second moments in the order of the parameters.
+  std::vector<Tensor>& first_moments() { return m_; }
+  std::vector<Tensor>& second_moments() { return v_; }
+  void restore(std::int64_t steps, std::vector<Tensor> m, std::vector<Tensor> v);
+
+ private:
+  AdamWOptions options_;
+  std::int64_t steps_ = 0;
+  std::vector<Tensor> m_, v_;
+};
+
+// lr(n) for update n = 0, 1, ...: linear warm-up over `warmup` updates, then constant, or a half cosine down to `final`
+// times the peak at update `total`.
+struct LearningRate {
+  double peak = 1e-3;
+  std::int64_t warmup = 0, total = 0;
+  enum class Decay : std::uint8_t { constant, cosine } decay = Decay::constant;
+  double final = 0.0;
+  double operator()(std::int64_t update) const;
+};
+
+// The Euclidean norm of all gradients together, in double precision.
+double gradient_norm(std::span<const Tensor> gradients);
+// The factor that brings the norm down to `limit` (1 if it is below, or if limit is 0: no clipping).
+double clip_factor(double norm, double limit);
+
+// An exponential moving average of a model's parameters: average += (1 - decay) (parameter - average). With warm-up the
+// decay of update n is min(decay, (1 + n) / (10 + n)).
+class Ema {
+ public:
+  Ema() = default;
+  Ema(double decay, bool warmup);
+  bool enabled() const { return decay_ > 0; }
+  void update(std::span<const Tensor> parameters);
+  const std::vector<Tensor>& average() const { return average_; }
+  std::int64_t updates() const { return updates_; }
+  void restore(std::int64_t updates, std::vector<Tensor> average);
+
+ private:
+  double decay_ = 0;
+  bool warmup_ = true;
+  std::int64_t updates_ = 0;
+  std::vector<Tensor> average_;
+};
+
+}  // namespace costate::nn
