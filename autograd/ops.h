@@ -43,8 +43,8 @@ Var axpby(double a, const Var& x, double b, const Var& y);        // a x + b y
 Var multiply_add(const Var& x, const Var& y, const Var& z);       // x y + z
 // One step of a Gaussian chain: a x + c prediction + std noise.
 Var chain_step(double a, const Var& x, double c, const Var& prediction, double std, const Var& noise);
-// weight (prediction - base) + scale costate. First order only.
-Var matching_residual(const Var& prediction, const Var& base, const Var& costate, const Var& weight, const Var& scale);
+// The residual of adjoint matching at one step: weight (prediction - base) + scale costate.
+Var matching_residual(double weight, const Var& prediction, const Var& base, double scale, const Var& costate);
 
 inline Var operator-(const Var& x) { return neg(x); }
 inline Var operator+(const Var& x, const Var& y) { return add(x, y); }

@@ -74,7 +74,7 @@ Var apply(const Attributes& a, Operands operands) {
   const auto op = static_cast<Pointwise>(a.op);
   std::uint32_t save = 0;
   const bool linear = op == Pointwise::add || op == Pointwise::sub || op == Pointwise::neg || op == Pointwise::affine ||
-                      op == Pointwise::axpby || op == Pointwise::chain_step;
+                      op == Pointwise::axpby || op == Pointwise::chain_step || op == Pointwise::matching_residual;
   if (!linear || a.variant != 0) {
     for (std::size_t i = 0; i < operands.size() && i < 15; ++i) {
       const std::uint32_t others = tracked & ~(1u << i);
@@ -110,6 +110,8 @@ Var constant_rule(const Attributes& a, int i, const Var& g) {
     case Pointwise::affine: return affine(g, a.parameters[0], 0.0);
     case Pointwise::axpby:
     case Pointwise::chain_step: return affine(g, a.parameters[i], 0.0);
+    case Pointwise::matching_residual:
+      return affine(g, i == 0 ? a.parameters[0] : i == 1 ? -a.parameters[0] : a.parameters[1], 0.0);
     case Pointwise::multiply_add: return i == 2 ? g : Var();
     default: return {};
   }
@@ -196,8 +198,8 @@ Var multiply_add(const Var& x, const Var& y, const Var& z) { return pointwise(Po
 Var chain_step(double a, const Var& x, double c, const Var& prediction, double std, const Var& noise) {
   return pointwise(Pointwise::chain_step, {&x, &prediction, &noise}, {a, c, std});
 }
-Var matching_residual(const Var& prediction, const Var& base, const Var& costate, const Var& weight, const Var& scale) {
-  return pointwise(Pointwise::matching_residual, {&prediction, &base, &costate, &weight, &scale});
+Var matching_residual(double weight, const Var& prediction, const Var& base, double scale, const Var& costate) {
+  return pointwise(Pointwise::matching_residual, {&prediction, &base, &costate}, {weight, scale});
 }
 
 namespace {

@@ -110,11 +110,11 @@ struct chain_step {
     return p[0] * x + p[1] * prediction + p[2] * noise;
   }
 };
-// The residual of adjoint matching: weight (prediction - base) + scale costate.
+// The residual of adjoint matching at one step: weight (prediction - base) + scale costate.
 struct matching_residual {
   template <class S, class T>
-  static COSTATE_INLINE S eval(const T*, S prediction, S base, S costate, S weight, S scale) {
-    return weight * (prediction - base) + scale * costate;
+  static COSTATE_INLINE S eval(const T* p, S prediction, S base, S costate) {
+    return p[0] * (prediction - base) + p[1] * costate;
   }
 };
 

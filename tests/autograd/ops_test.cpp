@@ -61,7 +61,7 @@ std::vector<Sample> samples() {
       {"multiply_add", [](Inputs x) { return multiply_add(x[0], x[1], x[2]); }, {s, {4}, {3, 1}}},
       {"chain_step", [](Inputs x) { return square(chain_step(0.5, x[0], 2, x[1], 0.3, x[2])); }, {s, s, s}},
       {"matching_residual",
-       [](Inputs x) { return matching_residual(x[0], x[1], x[2], x[3], x[4]); }, {s, s, s, {3, 1}, {3, 1}}, 1},
+       [](Inputs x) { return square(matching_residual(1.5, x[0], x[1], -0.7, x[2])); }, {s, s, {4}}},
       {"pointwise", [](Inputs x) { return pointwise(Pointwise::mul, {&x[0], &x[1]}); }, {s, s}},
       {"sum", [](Inputs x) { return sum(square(x[0])); }, {s}},
       {"sum", [](Inputs x) { return square(sum(x[0], 1)); }, {{2, 3, 4}}},

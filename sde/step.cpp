@@ -1,0 +1,57 @@
+#include <costate/sde/step.h>
+
+#include <costate/autograd/ops.h>
+#include <costate/tensor/random.h>
+
+namespace costate::sde {
+
+Tensor step_time(const Chain& chain, int k, const Tensor& x) {
+  return Tensor::full({x.extent(0)}, chain.t[k], x.dtype(), x.device());
+}
+
+Tensor initial_noise(const Shape& sample, std::int64_t rows, const NoiseKey& key, DType dtype, Device device) {
+  const Tensor x = Tensor::empty(sample.with_front(rows), dtype, device);
+  random_normal(x, key.seed, Stream::initial, key.first_sample, 0);
+  return x;
+}
+
+Tensor step_noise(int k, const Tensor& x, const NoiseKey& key) {
+  const Tensor e = Tensor::empty_like(x);
+  random_normal(e, key.seed, Stream::noise, key.first_sample, static_cast<std::uint32_t>(k));
+  return e;
+}
+
+Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key) {
+  if (chain.std[k] == 0) return axpby(chain.A[k], Var(x), chain.C[k], Var(prediction)).value();
+  return chain_step(chain.A[k], Var(x), chain.C[k], Var(prediction), chain.std[k], Var(step_noise(k, x, key))).value();
+}
+
+Tensor step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels, const NoiseKey& key) {
+  return advance(chain, k, x, field(Var(x), Var(step_time(chain, k, x)), labels).value(), key);
+}
+
+Pullback pullback_step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels,
+                       const Tensor& costate) {
+  Tape tape;
+  const Var tracked = tape.watch(x);
+  const Var prediction = field(tracked, Var(step_time(chain, k, x)), labels);
+  const Tensor pulled = std::move(tape).vjp(prediction, costate, {&tracked, 1})[0];
+  return {prediction.value(), axpby(chain.A[k], Var(costate), chain.C[k], Var(pulled)).value()};
+}
+
+ParametricPullback pullback_step(const ParametricField& field, const Chain& chain, int k, const Tensor& x,
+                                 const Tensor& labels, const Tensor& costate) {
+  Tape tape;
+  std::vector<Var> wrt;
+  const Field f = field.watch(tape, wrt);
+  wrt.push_back(tape.watch(x));
+  const Var prediction = f(wrt.back(), Var(step_time(chain, k, x)), labels);
+  auto g = std::move(tape).vjp(prediction, affine(Var(costate), chain.C[k], 0.0).value(), wrt);
+  ParametricPullback result;
+  result.costate = axpby(chain.A[k], Var(costate), 1.0, Var(g.back())).value();
+  g.pop_back();
+  result.parameters = std::move(g);
+  return result;
+}
+
+}  // namespace costate::sde

@@ -1,0 +1,38 @@
+// One step of a Gaussian chain, forwards and backwards: every sampler and every adjoint is a loop over these.
+#pragma once
+#include <costate/sde/field.h>
+
+namespace costate::sde {
+
+// The time of step k as a tensor with one entry a row.
+Tensor step_time(const Chain& chain, int k, const Tensor& x);
+
+// x_0 ~ N(0, I) for `rows` samples of the given shape (without the axis of rows).
+Tensor initial_noise(const Shape& sample, std::int64_t rows, const NoiseKey& key, DType dtype = DType::f32,
+                     Device device = Device::cpu);
+
+// A_k x + C_k prediction + std_k e_k; e_k is made from the key, and again whenever it is needed.
+Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key);
+// The e_k of a step.
+Tensor step_noise(int k, const Tensor& x, const NoiseKey& key);
+
+// Prediction and step together.
+Tensor step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels, const NoiseKey& key);
+
+// The one seam of all adjoints: the prediction at x and the pullback of `costate` through the mean of step k,
+//   A_k a + C_k (d prediction / d x)^T a.
+struct Pullback {
+  Tensor prediction, costate;
+};
+Pullback pullback_step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels,
+                       const Tensor& costate);
+
+// The same with the gradient with respect to parameters, C_k (d prediction / d theta)^T a.
+struct ParametricPullback {
+  Tensor costate;
+  std::vector<Tensor> parameters;
+};
+ParametricPullback pullback_step(const ParametricField& field, const Chain& chain, int k, const Tensor& x,
+                                 const Tensor& labels, const Tensor& costate);
+
+}  // namespace costate::sde
