@@ -1,0 +1,60 @@
+// What a matrix product does with its sums before they leave the cache: + bias, activation, derivative.
+#pragma once
+#include <costate/tensor/kernels.h>
+#include <costate/tensor/scalar.h>
+
+namespace costate::cpu::COSTATE_ISA {
+namespace {
+
+template <Activation activation, class T>
+COSTATE_INLINE T activate(T z, T& slope) {
+  if constexpr (activation == Activation::silu) return scalar::silu_and_slope(z, slope);
+  if constexpr (activation == Activation::gelu_tanh) return scalar::gelu_tanh_and_slope(z, slope);
+  slope = activation == Activation::none || z > T(0) ? T(1) : T(0);
+  return activation == Activation::relu ? scalar::max(z, T(0)) : z;
+}
+
+// y = activation(z + bias) and its derivative (slope, unless null), for `width` elements: the constant makes the loop
+// vectors without remainder, so that an element's bits do not depend on its place. y may be z.
+template <Activation activation, int width, class T>
+COSTATE_INLINE void activate_row(const T* z, const T* bias, T* y, T* slope) {
+  T s[width];
+  if (slope) {
+    for (int j = 0; j < width; ++j) y[j] = activate<activation>(z[j] + bias[j], s[j]);
+    for (int j = 0; j < width; ++j) slope[j] = s[j];
+  } else {
+    for (int j = 0; j < width; ++j) y[j] = activate<activation>(z[j] + bias[j], s[j]);
+  }
+}
+
+// Rows of `width` sums (row stride ldz) into the first n <= width columns of c and derivative (row stride ldc).
+template <Activation activation, int width, class T>
+void finish_rows(std::int64_t rows, int n, const T* z, std::int64_t ldz, const T* bias, T* c, T* derivative, std::int64_t ldc) {
+  for (std::int64_t i = 0; i < rows; ++i, z += ldz) {
+    T* const ci = c + i * ldc;
+    T* const di = derivative ? derivative + i * ldc : nullptr;
+    if (n == width) {
+      activate_row<activation, width>(z, bias, ci, di);
+    } else {
+      alignas(64) T y[width], s[width];
+      activate_row<activation, width>(z, bias, y, di ? s : nullptr);
+      for (int j = 0; j < n; ++j) ci[j] = y[j];
+      if (di)
+        for (int j = 0; j < n; ++j) di[j] = s[j];
+    }
+  }
+}
+template <int width, class T>
+void finish(Activation activation, std::int64_t rows, int n, const T* z, std::int64_t ldz, const T* bias, T* c, T* derivative,
+            std::int64_t ldc) {
+  switch (activation) {
+    case Activation::none: return finish_rows<Activation::none, width>(rows, n, z, ldz, bias, c, derivative, ldc);
+    case Activation::silu: return finish_rows<Activation::silu, width>(rows, n, z, ldz, bias, c, derivative, ldc);
+    case Activation::gelu_tanh:
+      return finish_rows<Activation::gelu_tanh, width>(rows, n, z, ldz, bias, c, derivative, ldc);
+    case Activation::relu: return finish_rows<Activation::relu, width>(rows, n, z, ldz, bias, c, derivative, ldc);
+  }
+}
+
+}  // namespace
+}  // namespace costate::cpu::COSTATE_ISA
