@@ -21,6 +21,7 @@ struct CsvOptions {
   char delimiter = ',';
   char comment = '#';  // lines beginning with it are skipped; '\0': none are
   CsvHeader header = CsvHeader::automatic;
+  bool operator==(const CsvOptions&) const = default;
 };
 
 struct CsvTable {

@@ -34,6 +34,7 @@ struct GlyphOptions {
   double softness =
       0.012;          // mean width of the stroke's soft edge; uniform between half and one and a half times
   double ink = 0.15;  // darkest value of a stroke is uniform in [1 - ink, 1], and it varies along the stroke
+  bool operator==(const GlyphOptions&) const = default;
 };
 
 // What was drawn for one index before any pixel was computed: usable as attributes of the picture.

@@ -163,9 +163,9 @@ std::vector<std::byte> write(std::span<const T> values, std::span<const std::int
   std::string dict =
       "{'descr': '" + std::string(descr) + "', 'fortran_order': False, 'shape': " + shape_text(shape) + ", }";
   // NumPy leaves room for the first extent to grow to 21 digits in place, then pads magic, version, length,
-  // dict and line feed to a multiple of 64 bytes.
+  // dict and line feed to a multiple of 64 bytes, by at least one space.
   if (!shape.empty()) dict.append(21 - std::to_string(shape[0]).size(), ' ');
-  dict.append(63 - (10 + dict.size()) % 64, ' ');
+  dict.append(64 - (10 + dict.size() + 1) % 64, ' ');
   dict += '\n';
   std::vector<std::byte> out(10 + dict.size() + values.size() * sizeof(T));
   const unsigned char prefix[10] = {0x93,
