@@ -332,7 +332,7 @@ TEST(Plot, RefusesWrongParameters) {
   expect_error(Fault::argument, "view", [] { Plot(100, {1, 1, 0, 1}); });
   expect_error(Fault::argument, "view", [] { Plot(100, {0, NAN, 0, 1}); });
   Plot plot(100, {});
-  expect_error(Fault::argument, "pairs", [&] { plot.points(std::vector<float>{1}, {}, 1, 1); });
+  expect_error(Fault::argument, "pairs", [&] { plot.points(std::vector<float>{1}, Colour{}, 1, 1); });
   expect_error(Fault::argument, "radius", [&] { plot.points({}, Colour{}, 0, 1); });
   expect_error(Fault::argument, "labels", [&] {
     plot.points(std::vector<float>{1, 2}, std::vector<std::int32_t>{}, 1, 1);

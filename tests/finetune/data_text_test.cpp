@@ -91,7 +91,7 @@ TEST(Csv, MalformedTextIsRefusedWithItsPlace) {
       {"1,--2\n", "'--2'"},
       {"1,+-2\n", "'+-2'"},
       {"1,1e\n", "'1e'"},
-      {"1;2\n3,4\n", "line 1, column 1: '1;2'"},
+      {"1;2\n3,4\n", "line 2: 2 fields, but the first record has 1"},
       {"1,\"2\n", "line 1, column 2: the quoted field that begins here is never closed"},
       {"1,2\n3,\"4\n5,6\n", "line 2, column 2"},
       {"1,\"2\"3\n", "line 1, column 2: after a closing quote"},
