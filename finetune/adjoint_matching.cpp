@@ -1,0 +1,235 @@
+#include <costate/finetune/adjoint_matching.h>
+
+#include <costate/autograd/ops.h>
+#include <costate/finetune/chunks.h>
+#include <costate/finetune/network_field.h>
+#include <costate/tensor/random.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+namespace costate::finetune {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double lap(Clock::time_point& since) {
+  const auto now = Clock::now();
+  return std::chrono::duration<double>(now - std::exchange(since, now)).count();
+}
+
+}  // namespace
+
+AdjointMatching::AdjointMatching(sde::Field base, nn::Network tuned, sde::Chain chain, Shape sample_shape, Reward reward,
+                                 const AdjointMatchingOptions& options, Device device)
+    : base_(std::move(base)),
+      tuned_(std::move(tuned)),
+      chain_(std::move(chain)),
+      sample_shape_(sample_shape),
+      reward_(std::move(reward)),
+      options_(options),
+      device_(device),
+      optimiser_(options.adamw),
+      ema_(options.ema_decay, true) {
+  require(options_.batch >= 1 && options_.micro_batch >= 0, "adjoint matching: batch ", options_.batch, ", micro_batch ",
+          options_.micro_batch, " are out of range");
+  require(options_.early_steps >= 0 && options_.late_steps >= 0 && options_.loss_clip >= 0,
+          "adjoint matching: early_steps, late_steps and loss_clip must not be negative");
+  require(static_cast<bool>(base_) && static_cast<bool>(reward_.value), "adjoint matching: the base or the reward is empty");
+  for (int k = 0; k < chain_.steps(); ++k)
+    if (chain_.std[k] > 0) controlled_.push_back(k);
+  require(!controlled_.empty(), "adjoint matching: the chain '", chain_.description,
+          "' has no noise; a control is a mean shift in units of the noise");
+  require(options_.late_steps + options_.early_steps <= static_cast<int>(controlled_.size()),
+          "adjoint matching: early_steps + late_steps is ", options_.early_steps + options_.late_steps, "; the chain has ",
+          controlled_.size(), " steps with noise");
+  require(options_.late_steps > 0 || options_.early_steps == 0,
+          "adjoint matching: early_steps without late_steps; the last steps are where the reward acts");
+  if (options_.pairing == AdjointMatchingOptions::Pairing::alg1) {
+    require(chain_.prediction == sde::Parametrisation::velocity && chain_.noise.memoryless() &&
+                chain_.description.find("Euler") != std::string::npos,
+            "adjoint matching: pairing alg1 is defined for Euler-Maruyama memoryless chains of velocity networks; the chain is '",
+            chain_.description, "'");
+    // b(x, 1) = 2 v - kappa x with the offset kappa = alpha' / (alpha + h alpha').
+    const double h = chain_.t.back() - chain_.t[chain_.steps() - 1];
+    const sde::PathPoint p = chain_.schedule.at(1.0);
+    terminal_ = {1 - h * p.alpha_dot / (p.alpha + h * p.alpha_dot), 2 * h};
+  }
+}
+
+nn::Network AdjointMatching::average() const {
+  nn::Network copy = nn::clone(tuned_);
+  if (!ema_.enabled() || ema_.average().empty()) return copy;
+  std::size_t i = 0;
+  nn::visit(copy, [&](const std::string&, Var& p) { p.value().copy_from(ema_.average()[i++]); });
+  return copy;
+}
+
+std::vector<int> AdjointMatching::draw_steps() const {
+  if (options_.late_steps == 0) return controlled_;
+  const auto n = static_cast<int>(controlled_.size()), late = options_.late_steps, rest = n - late;
+  std::vector<int> pool(controlled_.begin(), controlled_.begin() + rest);
+  const Philox philox{options_.seed, Stream::subset};
+  for (int i = 0; i < options_.early_steps; ++i) {
+    const std::uint32_t j = philox.below(static_cast<std::uint32_t>(rest - i), static_cast<std::uint64_t>(iteration_), 0,
+                                         static_cast<std::uint32_t>(i));
+    std::swap(pool[i], pool[i + static_cast<int>(j)]);
+  }
+  pool.resize(static_cast<std::size_t>(options_.early_steps));
+  std::sort(pool.begin(), pool.end());
+  pool.insert(pool.end(), controlled_.begin() + rest, controlled_.end());
+  return pool;
+}
+
+Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, const std::vector<int>& steps,
+                                       AdjointMatchingMetrics& metrics) const {
+  using Pairing = AdjointMatchingOptions::Pairing;
+  const int last = chain_.steps();
+  const auto first_sample = static_cast<std::uint64_t>(iteration_ * options_.batch + first);
+  const sde::NoiseKey key{options_.seed, first_sample};
+  const sde::Field field = field_of(tuned_);
+  Tensor labels;
+  if (!label_choices_.empty()) {
+    std::vector<std::int32_t> drawn(static_cast<std::size_t>(rows));
+    const Philox philox{options_.seed, Stream::label};
+    for (std::int64_t i = 0; i < rows; ++i)
+      drawn[i] = label_choices_[philox.below(static_cast<std::uint32_t>(label_choices_.size()),
+                                             first_sample + static_cast<std::uint64_t>(i), 0, 0)];
+    labels = Tensor::from(drawn, {rows}, device_);
+  }
+  auto clock = Clock::now();
+
+  // 1. Trajectories of the tuned network: states[k] is x_k, (rows, ...).
+  std::vector<Tensor> states(static_cast<std::size_t>(last) + 1), base_prediction(static_cast<std::size_t>(last)),
+      target(static_cast<std::size_t>(last));
+  {
+    const memory::TagScope scope(memory::Tag::trajectory);
+    for (Tensor& s : states) s = Tensor::empty(sample_shape_.with_front(rows), DType::f32, device_);
+  }
+  sde::each_chunk(rows, [&](std::int64_t begin, std::int64_t n) {
+    const sde::NoiseKey own = key.from(begin);
+    const Tensor x0 = sde::initial_noise(sample_shape_, n, own, DType::f32, device_);
+    const Tensor end = sde::rollout(field, chain_, x0, sde::rows_of(labels, begin, n), own,
+                                    [&](int k, const Tensor& x, const Tensor&) { states[k].slice(begin, n).copy_from(x); });
+    states[last].slice(begin, n).copy_from(end);
+  });
+  metrics.seconds.sample += lap(clock);
+
+  // 2. The terminal costate and the lean adjoint with the base.
+  Tensor endpoint = states[last];
+  if (options_.denoised_endpoint) {
+    const sde::Affine denoise = sde::denoised_endpoint(chain_);
+    endpoint = Tensor::empty_like(states[last]);
+    sde::each_chunk(rows, [&](std::int64_t begin, std::int64_t n) {
+      const Tensor x = states[last - 1].slice(begin, n);
+      const Var v = base_(Var(x), Var(sde::step_time(chain_, last - 1, x)), sde::rows_of(labels, begin, n));
+      endpoint.slice(begin, n).copy_from(axpby(denoise.x, Var(x), denoise.prediction, v).value());
+    });
+  }
+  const Reward::ValueAndGradient r = reward_.value_and_gradient(endpoint);
+  const Tensor a_last = affine(Var(r.gradient), -options_.reward_multiplier, 0.0).value();
+  {
+    const memory::TagScope scope(memory::Tag::adjoint);
+    for (const int k : steps) {
+      target[k] = Tensor::empty_like(states[0]);
+      base_prediction[k] = Tensor::empty_like(states[0]);
+    }
+  }
+  std::vector<double> a0_squares(static_cast<std::size_t>(Chunks(rows, sde::chunk_rows(rows)).count()));
+  sde::each_chunk(rows, [&](std::int64_t begin, std::int64_t n) {
+    const Tensor l = sde::rows_of(labels, begin, n);
+    Tensor a = a_last.slice(begin, n);
+    if (options_.pairing == Pairing::alg1) {
+      Tape tape;
+      const Tensor x = states[last].slice(begin, n);
+      const Var tracked = tape.watch(x);
+      const Var v = base_(tracked, Var(Tensor::full({n}, 1.0, DType::f32, device_)), l);
+      const Tensor pulled = std::move(tape).vjp(v, a, {&tracked, 1})[0];
+      a = axpby(terminal_.x, Var(a), terminal_.prediction, Var(pulled)).value();
+    }
+    sde::lean_adjoint(base_, chain_, [&](int k) { return states[k].slice(begin, n); }, l, a,
+                      [&](int k, const Tensor& prediction, const Tensor& a_next, const Tensor& a_k) {
+                        if (target[k].defined()) {
+                          target[k].slice(begin, n).copy_from(options_.pairing == Pairing::same ? a_k : a_next);
+                          base_prediction[k].slice(begin, n).copy_from(prediction);
+                        }
+                        if (k == 0)
+                          a0_squares[begin / sde::chunk_rows(rows)] =
+                              kernels(a_k).sum_squares(DType::f32, a_k.numel(), a_k.raw());
+                      });
+  });
+  double a0 = 0;
+  for (const double s : a0_squares) a0 += s;
+  metrics.costate_norm += a0;
+  metrics.reward += sum(Var(r.value)).value().item();
+  if (device_ == Device::cpu && !std::isfinite(a0))
+    fail(Fault::numerical, {"adjoint matching: the costate of iteration ", iteration_, " is not finite at t = 0; |a| grows ",
+                            "along the base network: use more steps or a smaller reward multiplier"});
+  metrics.seconds.adjoint += lap(clock);
+
+  // 3. Regression. A chunk is some rows of one step.
+  const Chunks chunks(rows, training_rows);
+  const auto total = static_cast<std::int64_t>(steps.size()) * chunks.count();
+  const double weight = 1.0 / static_cast<double>(options_.batch * static_cast<std::int64_t>(steps.size()));
+  std::vector<double> control(static_cast<std::size_t>(total)), clipped(control.size());
+  Gradients g = sum_gradients(tuned_, total, [&](const nn::Network& network, std::int64_t c) {
+    const int k = steps[c / chunks.count()];
+    const std::int64_t begin = chunks.first(c % chunks.count()), n = chunks.rows(c % chunks.count());
+    const double std = chain_.std[k], shift = chain_.C[k];
+    const bool in_control = options_.loss_space == AdjointMatchingOptions::LossSpace::control;
+    const Tensor x = states[k].slice(begin, n);
+    const Var base(base_prediction[k].slice(begin, n));
+    const Var prediction = network(Var(x), Var(sde::step_time(chain_, k, x)), sde::rows_of(labels, begin, n));
+    const Var residual = matching_residual(in_control ? shift / std : 1.0, prediction, base, in_control ? std : std * std / shift,
+                                           Var(target[k].slice(begin, n)));
+    const Tensor difference = sub(Var(prediction.value()), base).value();
+    control[c] = kernels(difference).sum_squares(DType::f32, difference.numel(), difference.raw()) * (shift / std) * (shift / std);
+    if (options_.loss_clip == 0) return affine(sum(square(residual)), weight, 0.0);
+    const Var squares = sum(reshape(square(residual), {n, -1}), 1);
+    if (!squares.value().is_meta())
+      for (const float s : squares.value().values<float>()) clipped[c] += s >= options_.loss_clip;
+    return affine(sum(minimum(squares, Var(Tensor::scalar(options_.loss_clip, DType::f32, device_)))), weight, 0.0);
+  });
+  // A step that was drawn with probability p stands for 1/p steps.
+  const auto early_pool = static_cast<double>(controlled_.size()) - options_.late_steps;
+  for (std::int64_t c = 0; c < total; ++c) {
+    const bool early = options_.late_steps > 0 && c / chunks.count() < options_.early_steps;
+    metrics.control_cost += 0.5 * control[c] * (early ? early_pool / options_.early_steps : 1.0);
+    metrics.clipped += clipped[c];
+  }
+  metrics.seconds.regress += lap(clock);
+  return g;
+}
+
+Gradients AdjointMatching::gradient(AdjointMatchingMetrics& metrics) const {
+  const std::vector<int> steps = draw_steps();
+  const std::int64_t size = options_.micro_batch ? std::min(options_.micro_batch, options_.batch) : options_.batch;
+  Gradients g;
+  for (std::int64_t first = 0; first < options_.batch; first += size)
+    add(g, micro_batch(first, std::min(size, options_.batch - first), steps, metrics));
+  const auto n = static_cast<double>(options_.batch);
+  metrics.loss = g.loss;
+  metrics.reward /= n, metrics.control_cost /= n;
+  metrics.costate_norm = std::sqrt(metrics.costate_norm / n);
+  metrics.clipped /= n * static_cast<double>(steps.size());
+  return g;
+}
+
+AdjointMatchingMetrics AdjointMatching::step() {
+  AdjointMatchingMetrics metrics;
+  const Gradients g = gradient(metrics);
+  auto clock = Clock::now();
+  metrics.gradient_norm = nn::gradient_norm(g.parameters);
+  metrics.lr = options_.lr(iteration_);
+  if (device_ == Device::cpu && !(std::isfinite(metrics.loss) && std::isfinite(metrics.gradient_norm)))
+    fail(Fault::numerical, {"adjoint matching: iteration ", iteration_, " has loss ", metrics.loss, " and gradient norm ",
+                            metrics.gradient_norm, "; the parameters are those before it"});
+  auto parameters = mutable_parameters(tuned_);
+  optimiser_.step(parameters, g.parameters, metrics.lr, nn::clip_factor(metrics.gradient_norm, options_.clip_norm));
+  ema_.update(nn::parameters(tuned_));
+  ++iteration_;
+  metrics.seconds.optimise = lap(clock);
+  return metrics;
+}
+
+}  // namespace costate::finetune
