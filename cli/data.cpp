@@ -85,8 +85,8 @@ data::Dataset from_files(const DataSpec& spec) {
   require(!spec.grey, "data: grey applies to folders of pictures only, but '", spec.path, "' is read as ",
           name(kind));
   const std::string what = "'" + spec.path + "'";
-  require(kind == DataKind::csv || spec.csv == data::CsvOptions{}, "data: the csv options apply to csv files only, but ",
-          what, " is read as ", name(kind));
+  require(kind == DataKind::csv || spec.csv == data::CsvOptions{},
+          "data: the csv options apply to csv files only, but ", what, " is read as ", name(kind));
   if (kind == DataKind::npy) return from_npy(spec, bytes);
   if (kind == DataKind::csv) {
     const data::CsvTable table = data::parse_csv(data::as_text(bytes), spec.csv, what);

@@ -39,7 +39,7 @@ string unpacked(const string& packed, std::uint64_t limit = 1 << 30) {
 
 TEST(Gzip, UnpacksOneAndSeveralMembers) {
   string every;
-  for (int i = 0; i < 1000000; ++i) every += static_cast<char>(i * i / 7);
+  for (unsigned i = 0; i < 1000000; ++i) every += static_cast<char>(i * i / 7);
   for (const string& text : {""s, "hello"s, every, string(5000000, 'a'), string(1 << 18, 'x')})
     EXPECT_EQ(unpacked(gzipped(text)), text);
   EXPECT_EQ(unpacked(gzipped("one, ") + gzipped("") + gzipped("two")), "one, two");

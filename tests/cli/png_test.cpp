@@ -192,9 +192,9 @@ TEST(Png, HostileFilesAreRefused) {
       {signature + header(1, 1, 8, 0) + chunk("IEND", ""), "readable"},
       {signature + chunk("IDAT", deflated("\0\0"s)) + chunk("IEND", ""), "readable"},
       {signature + header(1, 1, 8, 0).substr(0, 12) + string(30, '\xff'), "readable"}};
-  for (const auto& [text, part] : cases)
+  for (const auto& c : cases)
     expect_error(
-        Fault::data, part, [&] { read(text); }, part);
+        Fault::data, c.second, [&] { read(c.first); }, c.second);
   expect_error(Fault::data, "at most 10", [] {
     read_png(png_bytes(picture(4, 4, 1)), PngColour::grey, {16384, 10}, "file");
   });

@@ -122,26 +122,20 @@ TEST(Idx, MalformedFilesAreRefused) {
        "63 bits"},  // the product fits, times 8 bytes it does not
       {"\0\0\x08\x01\xff\xff\xff\xff"s, "4294967295 bytes, but 0"},
       {"\0\0\x08\x02\0\0\0\0\xff\xff\xff\xff\x01"s, "0 bytes, but 1"}};
-  for (const auto& [text, part] : cases)
+  for (const auto& c : cases)
     expect_error(
-        Fault::data, part, [&] { parse_idx(bytes_of(text), "file"); }, part);
+        Fault::data, c.second, [&] { parse_idx(bytes_of(c.first), "file"); }, c.second);
   const std::pair<std::pair<string, string>, string> pairs[] = {
       {{two_labels, two_labels}, "looks like a file of labels"},
       {{two_images, two_images}, "labels are u8 of one axis"},
       {{two_images, "\0\0\x08\x01\0\0\0\x01\x07"s}, "1 labels, but images holds 2"},
       {{"\0\0\x09\x03\0\0\0\x01\0\0\0\x01\0\0\0\x01\x01"s, ""}, "images are u8"},
       {{"\0\0\x08\x03\0\0\0\0\0\0\0\x01\0\0\0\x01"s, ""}, "holds no item"},
-      {{"\0\0\x08\x03\0\0\0\x01\0\0\0\0\0\0\0\x01"s, ""}, "no item"}};
-  for (const auto& [files, part] : pairs) {
-    if (part == "no item") {  // an item without a pixel
-      expect_error(Fault::data, "holds no value",
-                   [&] { idx_images(bytes_of(files.first), "images", {}, ""); });
-      continue;
-    }
+      {{"\0\0\x08\x03\0\0\0\x01\0\0\0\0\0\0\0\x01"s, ""}, "holds no value"}};
+  for (const auto& c : pairs)
     expect_error(
-        Fault::data, part,
-        [&] { idx_images(bytes_of(files.first), "images", bytes_of(files.second), "labels"); }, part);
-  }
+        Fault::data, c.second,
+        [&] { idx_images(bytes_of(c.first.first), "images", bytes_of(c.first.second), "labels"); }, c.second);
 }
 
 // ------------------------------------------------------------------------------------------------ NPY
@@ -301,9 +295,9 @@ TEST(Npy, MalformedHeadersAreRefused) {
       {header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)} x") + "\0\0\0\0"s, "padding"},
       {header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)"), "',' or '}'"},
       {header(string(60000, '{')), "quoted string"}};
-  for (const auto& [text, part] : cases)
+  for (const auto& c : cases)
     expect_error(
-        Fault::data, part, [&] { parse_npy(bytes_of(text), "file"); }, part);
+        Fault::data, c.second, [&] { parse_npy(bytes_of(c.first), "file"); }, c.second);
 }
 
 TEST(Npy, WriterRefusesAShapeThatDoesNotFit) {

@@ -101,11 +101,11 @@ TEST(Csv, MalformedTextIsRefusedWithItsPlace) {
       {string("1,\0\n", 4), "'?' is not a number"},
       {"1,\xff\xfe\n", "is not a number"},
       {"1," + string(500, 'z') + "\n", "(500 characters) is not a number"}};
-  for (const auto& [text, part] : cases) {
+  for (const auto& c : cases) {
     expect_error(
-        Fault::data, part, [&] { parse_csv(text, {}, "file"); }, part);
+        Fault::data, c.second, [&] { parse_csv(c.first, {}, "file"); }, c.second);
     expect_error(
-        Fault::data, "file", [&] { parse_csv(text, {}, "file"); }, part);
+        Fault::data, "file", [&] { parse_csv(c.first, {}, "file"); }, c.second);
   }
 }
 
