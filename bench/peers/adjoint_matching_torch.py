@@ -1,28 +1,30 @@
-"""Adjoint matching of a small velocity network in PyTorch: the peer that Costate's speed claims are measured against.
+"""Adjoint matching of a small velocity network in PyTorch: the peer of Costate's bench/adjoint_matching.
 
-One iteration fine-tunes v_ft toward the reward r(x) = 2 x_0 (Domingo-Enrich et al. 2024, "Adjoint Matching", Algorithm 1):
+One iteration fine-tunes v_ft toward the reward r(x) = 2 x_0 (Domingo-Enrich et al. 2024, "Adjoint Matching",
+Algorithm 1):
 
   sample     K Euler-Maruyama steps of the memoryless SDE under v_ft, without gradients,
                  x_{k+1} = x_k + h b(x_k, t_k) + sqrt(h) sigma_k eps_k,  b(x, t) = 2 v(x, t) - x / (t + h)
   adjoint    the lean adjoint through the *base* network, from a_K = -grad r(x_K) down,
-                 a_k = a_{k+1} + h (d b_base / d x)^T a_{k+1}          (one forward and one vjp of v_base for each step)
+                 a_k = a_{k+1} + h (d b_base / d x)^T a_{k+1}     (a forward and a vjp of v_base each step)
   regress    L of the K steps as one batch of L*B rows; gradient with respect to the parameters of v_ft of
                  sum_k | 2 / sigma_k (v_ft - v_base) + sigma_k a_k |^2 / (L B)
   optimiser  one Adam step
 
-with h = 1/K, t_k = k h, x_1 = data and sigma^2(t) = 2 (1 - t + h) / (t + h). The network is [x, t] -> `depth` hidden
-layers with SiLU -> x. All arithmetic is float32.
+with h = 1/K, t_k = k h, x_1 = data and sigma^2(t) = 2 (1 - t + h) / (t + h). The network is [x, t] -> `depth`
+hidden layers with SiLU -> x. All arithmetic is float32.
 
 Modes, from the plain program to the fastest one we know how to write:
   eager    autograd throughout
   lean     the base network's vjp written by hand (no tape in the adjoint), buffers reused through `out=`
   script   the loops of `lean` in TorchScript: no Python between the steps
-  compile  torch.compile (Inductor, C++ wrapper) over graphs of `--unroll` steps: pointwise passes fused, no Python
-           between the steps; needs g++ and the Python headers
-A run prints one JSON object. `--serve` answers lines on stdin instead: "run" performs one timed iteration and prints
-"seconds sample adjoint regress optimiser", "info" prints versions and settings as JSON, so that a driver can
-interleave several programs.
+  compile  torch.compile (Inductor, C++ wrapper) over graphs of `--unroll` steps: pointwise passes
+           fused, no Python between the steps; needs g++ and the Python headers
+A run prints one JSON object. `--serve` answers lines on stdin instead: "run" performs one timed iteration and
+prints "seconds sample adjoint regress optimiser", "info" prints versions and settings as JSON, so that a driver
+can interleave several programs.
 """
+
 import argparse
 import json
 import math
@@ -47,15 +49,28 @@ def options():
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--mode", choices=["eager", "lean", "script", "compile"], default="eager")
     ap.add_argument("--adam", choices=["single", "foreach", "fused"], default="foreach")
-    ap.add_argument("--unroll", type=int, default=10, help="compile: steps in one graph, a divisor of --steps")
-    ap.add_argument("--precision", choices=["highest", "high", "medium"], default="highest",
-                    help="torch.set_float32_matmul_precision; anything below highest is not float32 arithmetic")
-    ap.add_argument("--clock", choices=["auto", "cpu", "wall"], default="auto",
-                    help="auto: process CPU time with one thread (preemption does not count), else wall clock")
+    ap.add_argument(
+        "--unroll", type=int, default=10, help="compile: steps in one graph, a divisor of --steps"
+    )
+    ap.add_argument(
+        "--precision",
+        choices=["highest", "high", "medium"],
+        default="highest",
+        help="torch.set_float32_matmul_precision; anything below highest is not float32 arithmetic",
+    )
+    ap.add_argument(
+        "--clock",
+        choices=["auto", "cpu", "wall"],
+        default="auto",
+        help="auto: process CPU time with one thread (preemption does not count), else wall clock",
+    )
     ap.add_argument("--json", metavar="FILE", help="write the result here as well")
     ap.add_argument("--serve", action="store_true")
-    ap.add_argument("--check", action="store_true",
-                    help="compare this mode's adjoints and gradient with mode eager on the same noise, then exit")
+    ap.add_argument(
+        "--check",
+        action="store_true",
+        help="compare this mode's adjoints and gradient with mode eager on the same noise, then exit",
+    )
     cfg = ap.parse_args()
     if cfg.loss_steps > cfg.steps:
         ap.error("--loss-steps must not exceed --steps")
@@ -73,7 +88,7 @@ import torch  # noqa: E402
 import torch.nn as nn  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
-from typing import List, Tuple  # noqa: E402
+from typing import List  # noqa: E402
 
 torch.set_num_threads(cfg.threads)
 torch.manual_seed(cfg.seed)
@@ -128,7 +143,7 @@ def choose_steps():
     return torch.cat([torch.randperm(K - last)[: L - last], torch.arange(K - last, K)])
 
 
-# ---- eager ---------------------------------------------------------------------------------------------------------
+# ---- eager -------------------------------------------------------------------------------------------------
 
 
 class Eager:
@@ -170,11 +185,19 @@ class Eager:
         return loss
 
 
-# ---- lean and script -----------------------------------------------------------------------------------------------
+# ---- lean and script ---------------------------------------------------------------------------------------
 
 
-def sample_loop(weights: List[Tensor], biases: List[Tensor], xs: Tensor, noise: Tensor, times: List[float],
-                drift: List[float], scale: List[float], h: float) -> None:
+def sample_loop(
+    weights: List[Tensor],
+    biases: List[Tensor],
+    xs: Tensor,
+    noise: Tensor,
+    times: List[float],
+    drift: List[float],
+    scale: List[float],
+    h: float,
+) -> None:
     """Fills xs[1:] from xs[0]. weights: transposed, [in, out]; xs [K+1, B, D]; scale[k] = sqrt(h) sigma_k."""
     z = torch.empty(xs.shape[1], xs.shape[2] + 1)
     x_part = z[:, :-1]
@@ -191,8 +214,18 @@ def sample_loop(weights: List[Tensor], biases: List[Tensor], xs: Tensor, noise: 
         torch.add(x * drift[k], v, alpha=2 * h, out=xs[k + 1]).add_(noise[k], alpha=scale[k])
 
 
-def adjoint_loop(weights: List[Tensor], biases: List[Tensor], back: List[Tensor], xs: Tensor, a: Tensor,
-                 velocity: Tensor, adjoints: Tensor, times: List[float], drift: List[float], h: float) -> None:
+def adjoint_loop(
+    weights: List[Tensor],
+    biases: List[Tensor],
+    back: List[Tensor],
+    xs: Tensor,
+    a: Tensor,
+    velocity: Tensor,
+    adjoints: Tensor,
+    times: List[float],
+    drift: List[float],
+    h: float,
+) -> None:
     """Fills velocity and adjoints [K, B, D]. back: the weights as [out, in], for the vjp."""
     z = torch.empty(xs.shape[1], xs.shape[2] + 1)
     x_part = z[:, :-1]
@@ -221,7 +254,7 @@ scales = [s * math.sqrt(h) for s in sigmas]
 
 
 class Lean(Eager):
-    """Loops without a tape. The transposes are made once for each update: MKL and OpenBLAS are faster on them."""
+    """Loops without a tape. Weights are transposed once for each update: MKL and OpenBLAS are faster so."""
 
     def __init__(self):
         self.sample_loop, self.adjoint_loop = sample_loop, adjoint_loop
@@ -232,14 +265,32 @@ class Lean(Eager):
     def sample(self, x, noise):
         with torch.no_grad():
             self.xs[0] = x
-            self.sample_loop([p.weight.detach().t().contiguous() for p in tuned.layers()],
-                             [p.bias.detach() for p in tuned.layers()], self.xs, noise, times, drifts, scales, h)
+            self.sample_loop(
+                [p.weight.detach().t().contiguous() for p in tuned.layers()],
+                [p.bias.detach() for p in tuned.layers()],
+                self.xs,
+                noise,
+                times,
+                drifts,
+                scales,
+                h,
+            )
         return self.xs
 
     def adjoint(self, xs):
         with torch.no_grad():
-            self.adjoint_loop(self.base_weights, [p.bias for p in base.layers()], [p.weight for p in base.layers()],
-                              xs, -grad_reward(xs[K]), self.velocity, self.adjoints, times, drifts, h)
+            self.adjoint_loop(
+                self.base_weights,
+                [p.bias for p in base.layers()],
+                [p.weight for p in base.layers()],
+                xs,
+                -grad_reward(xs[K]),
+                self.velocity,
+                self.adjoints,
+                times,
+                drifts,
+                h,
+            )
         return self.velocity, self.adjoints
 
 
@@ -249,11 +300,11 @@ class Script(Lean):
         self.sample_loop, self.adjoint_loop = torch.jit.script(sample_loop), torch.jit.script(adjoint_loop)
 
 
-# ---- compile -------------------------------------------------------------------------------------------------------
+# ---- compile -----------------------------------------------------------------------------------------------
 
 
 def narrow_in(x, t, transposed, bias):
-    """[x, t] transposed + bias of a layer with few inputs, as sums that Inductor fuses with the activation after it."""
+    """[x, t] transposed + bias of a layer with few inputs, as sums that Inductor fuses with what follows."""
     u = bias + t * transposed[-1]
     for i in range(transposed.shape[0] - 1):
         u = u + x[:, i : i + 1] * transposed[i]
@@ -274,7 +325,7 @@ def narrow_back(g, weight):
 
 
 def forward_segment(x, noise, t, scale, weights, biases, transposed):
-    """`unroll` Euler-Maruyama steps. weights [out, in], transposed [in, out]: the wide layers multiply by the latter."""
+    """`unroll` Euler-Maruyama steps. weights [out, in], transposed [in, out]: for the wide layers."""
     n, xs = len(weights) - 1, []
     for k in range(cfg.unroll):
         y = F.silu(narrow_in(x, t[k], transposed[0], biases[0]))
@@ -292,7 +343,11 @@ def adjoint_segment(xs, a, t, weights, biases, transposed):
     for k in reversed(range(cfg.unroll)):
         slopes, y = [], None
         for i in range(n):
-            u = torch.addmm(biases[i], y, transposed[i]) if i else narrow_in(xs[k], t[k], transposed[0], biases[0])
+            u = (
+                torch.addmm(biases[i], y, transposed[i])
+                if i
+                else narrow_in(xs[k], t[k], transposed[0], biases[0])
+            )
             s = torch.sigmoid(u)
             y = u * s
             slopes.append(s * (1 + u - y))
@@ -334,7 +389,9 @@ class Compile(Eager):
             parts, weights = [x[None]], self.weights_of(tuned)
             for k in range(0, K, cfg.unroll):
                 e = k + cfg.unroll
-                parts.append(self.forward_segment(x, noise[k:e], time_of[k:e], self.noise_scale[k:e], *weights))
+                parts.append(
+                    self.forward_segment(x, noise[k:e], time_of[k:e], self.noise_scale[k:e], *weights)
+                )
                 x = parts[-1][-1]
             return torch.cat(parts)
 
@@ -357,10 +414,12 @@ class Compile(Eager):
         return loss
 
 
-# ---- running -------------------------------------------------------------------------------------------------------
+# ---- running -----------------------------------------------------------------------------------------------
 
 program = {"eager": Eager, "lean": Lean, "script": Script, "compile": Compile}[cfg.mode]()
-adam_options = {"single": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}[cfg.adam]
+adam_options = {"single": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}[
+    cfg.adam
+]
 optimiser = torch.optim.Adam(tuned.parameters(), cfg.lr, **adam_options)
 use_cpu_clock = cfg.clock == "cpu" or (cfg.clock == "auto" and cfg.threads == 1)
 clock = time.process_time if use_cpu_clock else time.perf_counter
@@ -382,18 +441,36 @@ def iteration():
 
 def information():
     capability = getattr(getattr(torch.backends, "cpu", None), "get_cpu_capability", lambda: "unknown")()
-    settings = {k: os.environ[k] for k in ("ATEN_CPU_CAPABILITY", "GLIBC_TUNABLES", "KMP_AFFINITY", "KMP_BLOCKTIME",
-                                           "OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if k in os.environ}
+    settings = {
+        k: os.environ[k]
+        for k in (
+            "ATEN_CPU_CAPABILITY",
+            "GLIBC_TUNABLES",
+            "KMP_AFFINITY",
+            "KMP_BLOCKTIME",
+            "OMP_WAIT_POLICY",
+            "GOMP_SPINCOUNT",
+        )
+        if k in os.environ
+    }
     if "LD_PRELOAD" in os.environ:  # file names only: the folders differ from machine to machine
-        settings["LD_PRELOAD"] = [os.path.basename(p) for p in os.environ["LD_PRELOAD"].replace(":", " ").split()]
-    return {"torch": torch.__version__, "python": sys.version.split()[0], "cpu_capability": capability,
-            "blas": "mkl" if torch.backends.mkl.is_available() else "openblas or other", "mode": cfg.mode,
-            "options": {k: v for k, v in vars(cfg).items() if k not in ("json", "serve", "check")},
-            "environment": settings, "clock": "process cpu" if use_cpu_clock else "wall"}
+        settings["LD_PRELOAD"] = [
+            os.path.basename(p) for p in os.environ["LD_PRELOAD"].replace(":", " ").split()
+        ]
+    return {
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "cpu_capability": capability,
+        "blas": "mkl" if torch.backends.mkl.is_available() else "openblas or other",
+        "mode": cfg.mode,
+        "options": {k: v for k, v in vars(cfg).items() if k not in ("json", "serve", "check")},
+        "environment": settings,
+        "clock": "process cpu" if use_cpu_clock else "wall",
+    }
 
 
 def check():
-    """Largest difference from mode eager, relative to the largest entry, on the same noise and the same steps."""
+    """Largest difference from mode eager, relative to the largest entry, same noise and same steps."""
     plain, x, noise, chosen = Eager(), torch.randn(B, D), torch.randn(K, B, D), choose_steps()
     results = []
     for p in (plain, program):
@@ -401,7 +478,9 @@ def check():
         velocity, adjoints = (q.clone() for q in p.adjoint(xs))
         p.regress(xs, velocity, adjoints, chosen)
         results.append([xs, velocity, adjoints] + [q.grad.clone() for q in tuned.parameters()])
-    names = ["trajectory", "base velocity", "adjoint"] + ["gradient of " + n for n, _ in tuned.named_parameters()]
+    names = ["trajectory", "base velocity", "adjoint"] + [
+        "gradient of " + n for n, _ in tuned.named_parameters()
+    ]
     worst = {n: ((a - b).abs().max() / a.abs().max()).item() for n, a, b in zip(names, *results)}
     print(json.dumps(worst, indent=1))
     if not max(worst.values()) < 1e-3:  # float32 reordering through 40 steps is some 1e-5
@@ -430,8 +509,12 @@ def main():
         iteration()
     seconds, losses = zip(*[(s, l.item()) for s, l in (iteration() for _ in range(cfg.iters))])
     columns = ["total", "sample", "adjoint", "regress", "optimiser"]
-    result = dict(information(), median_ms={n: statistics.median(c) * 1e3 for n, c in zip(columns, zip(*seconds))},
-                  min_ms={n: min(c) * 1e3 for n, c in zip(columns, zip(*seconds))}, loss=losses[-1])
+    result = dict(
+        information(),
+        median_ms={n: statistics.median(c) * 1e3 for n, c in zip(columns, zip(*seconds))},
+        min_ms={n: min(c) * 1e3 for n, c in zip(columns, zip(*seconds))},
+        loss=losses[-1],
+    )
     print(json.dumps(result, indent=1))
     if cfg.json:
         with open(cfg.json, "w") as f:

@@ -1,9 +1,11 @@
 """Cost of a recorded pointwise op in PyTorch: the peer of bench/tape.
 
-A chain of `--ops` multiplications of a four-element float32 tensor by a constant, recorded by autograd, then the
-gradient with respect to the first tensor. Reported in nanoseconds for each op, medians over rounds, one thread,
-process CPU time: without recording, recorded forward only, forward and backward together. Prints one JSON object.
+A chain of `--ops` pointwise ops (multiplications by a constant; SiLU) on a four-element float32 tensor, recorded by
+autograd, then the gradient with respect to the first tensor. Nanoseconds for each op, medians over rounds, one
+thread, process CPU time: without recording, recorded forward only, forward and backward together. Prints one
+JSON object.
 """
+
 import argparse
 import json
 import os
@@ -57,9 +59,11 @@ def both(op):
 operations = {"mul": lambda x: x * factor, "silu": torch.nn.functional.silu}
 result = {"torch": torch.__version__, "elements": cfg.elements, "ops": cfg.ops, "ns_per_op": {}}
 for name, op in operations.items():
-    result["ns_per_op"][name] = {"unrecorded": nanoseconds(lambda: unrecorded(op)),
-                                 "recorded forward": nanoseconds(lambda: chain(leaf, op)),
-                                 "forward and backward": nanoseconds(lambda: both(op))}
+    result["ns_per_op"][name] = {
+        "unrecorded": nanoseconds(lambda: unrecorded(op)),
+        "recorded forward": nanoseconds(lambda: chain(leaf, op)),
+        "forward and backward": nanoseconds(lambda: both(op)),
+    }
 print(json.dumps(result, indent=1))
 if cfg.json:
     with open(cfg.json, "w") as f:
