@@ -114,9 +114,18 @@ template <class T>
 COSTATE_INLINE T min(const T& a, const std::type_identity_t<T>& b) {
   return select(value(a) < value(b), a, select(value(a) == value(a), T(b), a));
 }
+// The same with a constant bound, in the order of operands that is one machine instruction and keeps NaN.
+template <class T>
+COSTATE_INLINE T at_least(const T& x, base_t<T> low) {
+  return select(low >= value(x), T(low), x);
+}
+template <class T>
+COSTATE_INLINE T at_most(const T& x, base_t<T> high) {
+  return select(high <= value(x), T(high), x);
+}
 template <class T>
 COSTATE_INLINE T clamp(const T& x, base_t<T> low, base_t<T> high) {
-  return min(max(x, T(low)), T(high));
+  return at_most(at_least(x, low), high);
 }
 
 namespace detail {
@@ -143,19 +152,25 @@ COSTATE_INLINE Exponent split_exponent(float x) {
   const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;  // Cody and Waite: the first product is exact
   return {r, static_cast<std::int32_t>(bits(t) - bits(round_f))};
 }
-// 2^n for -126 <= n <= 127.
+// 2^n for -126 <= n <= 127; 0 for -127, infinity for 128.
 COSTATE_INLINE float power_of_two(std::int32_t n) {
   return from_bits((static_cast<std::uint32_t>(n) + 127u) << 23);
 }
 
 // exp(x + low) for |low| <= 0.05. The power of two is applied in halves: results may be infinite or subnormal.
 COSTATE_INLINE float exp_of_sum(float x, float low) {
-  x = x < -105.0f ? -105.0f : x;
-  x = x > 89.0f ? 89.0f : x;
-  const Exponent e = split_exponent(x);
+  const Exponent e = split_exponent(clamp(x, -105.0f, 89.0f));
   const float r = e.r + low, p = 1.0f + (r + r * r * exp_tail(r));
   const std::int32_t half = e.n >> 1;
   return p * power_of_two(half) * power_of_two(e.n - half);
+}
+
+// 1 / (1 + e^-x) for -88.7 <= x <= 88.2: the power of two needs no halves, as it may be 0 or infinite.
+constexpr float sigmoid_low = -88.7f, sigmoid_high = 88.2f;
+COSTATE_INLINE float sigmoid_of_cut(float x) {
+  const Exponent e = split_exponent(-x);
+  const float p = 1.0f + e.r * (1.0f + e.r * exp_tail(e.r));
+  return 1.0f / (1.0f + p * power_of_two(e.n));
 }
 
 // log(1 + f) + n log 2 for sqrt(1/2) - 1 <= f <= sqrt(2) - 1.
@@ -176,7 +191,7 @@ COSTATE_INLINE float log_of_parts(float f, float n) {
 // erfc(t) for t >= 0, relative error 4e-7: exp(-t^2) Q((t-2)/(t+2)) / (t+2). The square is taken in two parts because
 // its rounding error would be multiplied by t^2.
 COSTATE_INLINE float erfc_positive(float t) {
-  t = t > 10.1f ? 10.1f : t;
+  t = at_most(t, 10.1f);
   const float inverse = 1.0f / (t + 2.0f), q = (t - 2.0f) * inverse;
   float p = 6.94808259e-05f;
   p = p * q + 4.69400693e-05f;
@@ -197,9 +212,8 @@ COSTATE_INLINE float erfc_positive(float t) {
 // parity of n. Remainders that are not remainders, for |x| > 1e15, are cut to stay in the range of a sine.
 COSTATE_INLINE float sine_of_remainder(double remainder, double t) {
   const double half_pi = 1.5707963267948966;
-  remainder = remainder < -half_pi ? -half_pi : remainder;
-  remainder = remainder > half_pi ? half_pi : remainder;
-  const float r = static_cast<float>(from_bits(bits(remainder) ^ (bits(t) << 63)));
+  const double cut = clamp(remainder, -half_pi, half_pi);
+  const float r = static_cast<float>(from_bits(bits(cut) ^ (bits(t) << 63)));
   const float s = r * r;
   const float p = -0.166666597f + s * (0.00833306648f + s * (-0.000198096022f + s * 2.60578008e-06f));
   return r + r * (s * p);
@@ -238,9 +252,7 @@ COSTATE_INLINE double abs(double x) { return ::fabs(x); }
 
 // Error 2.5 ulp, odd bit for bit: with E = exp(2|x|) - 1 accurate near 0, tanh |x| = E / (E + 2).
 COSTATE_INLINE float tanh(float x) {
-  float t = 2.0f * ::fabsf(x);
-  t = t > 20.0f ? 20.0f : t;
-  const detail::Exponent e = detail::split_exponent(t);
+  const detail::Exponent e = detail::split_exponent(at_most(2.0f * ::fabsf(x), 20.0f));
   const float scale = detail::power_of_two(e.n), q = e.r + e.r * e.r * detail::exp_tail(e.r);
   const float expm1 = scale * q + (scale - 1.0f);
   return ::copysignf(expm1 / (expm1 + 2.0f), x);
@@ -248,10 +260,10 @@ COSTATE_INLINE float tanh(float x) {
 COSTATE_INLINE double tanh(double x) { return ::tanh(x); }
 
 // 1 / (1 + e^-x). Error 2.5 ulp; flushes to 0 below -88.
-template <class T, std::enable_if_t<std::is_floating_point_v<T>, int> = 0>
-COSTATE_INLINE T sigmoid(T x) {
-  return T(1) / (T(1) + exp(-x));
+COSTATE_INLINE float sigmoid(float x) {
+  return detail::sigmoid_of_cut(clamp(x, detail::sigmoid_low, detail::sigmoid_high));
 }
+COSTATE_INLINE double sigmoid(double x) { return 1.0 / (1.0 + ::exp(-x)); }
 
 // log(1 + e^x), written so that neither side overflows. Error 2 ulp.
 COSTATE_INLINE float softplus(float x) {
@@ -415,12 +427,30 @@ COSTATE_INLINE Dual<T> normal_cdf(const Dual<T>& x) {
 // reached its asymptote, because inf * 0 is not a limit. Absolute errors (float) are below 3e-7 max(1, |x|).
 // Qualify the calls (scalar::exp): a using-directive at global scope would meet the functions of <math.h>.
 
+namespace detail {
+COSTATE_INLINE double sigmoid_of_cut(double x) { return sigmoid(x); }
+template <class T>
+COSTATE_INLINE Dual<T> sigmoid_of_cut(const Dual<T>& x) {
+  const T y = sigmoid_of_cut(x.v);
+  return {y, y * (base_t<T>(1) - y) * x.d};
+}
+// Where to cut x: sigmoid is 0 resp. 1 there, and its argument in x sigmoid(u(x)) within the range of sigmoid_of_cut.
+template <class B>
+struct Cut {  // double
+  static constexpr B silu_low = -800, silu_high = 800, gelu_low = -25, gelu_high = 25;
+};
+template <>
+struct Cut<float> {
+  static constexpr float silu_low = sigmoid_low, silu_high = sigmoid_high, gelu_low = -10.05f, gelu_high = 10.0f;
+};
+}  // namespace detail
+
 // x sigmoid(x) (Elfwing et al. 2018). Below -88, where it is above -4e-37, 0.
 template <class T>
 COSTATE_INLINE T silu_and_slope(const T& x, T& slope) {
   using B = base_t<T>;
-  const T floored = max(x, T(B(-800))), t = min(floored, T(B(800)));
-  const T s = sigmoid(t);
+  const T floored = at_least(x, detail::Cut<B>::silu_low), t = at_most(floored, detail::Cut<B>::silu_high);
+  const T s = detail::sigmoid_of_cut(t);
   slope = s * (B(1) + t * (B(1) - s));
   return floored * s;
 }
@@ -429,9 +459,9 @@ COSTATE_INLINE T silu_and_slope(const T& x, T& slope) {
 template <class T>
 COSTATE_INLINE T gelu_tanh_and_slope(const T& x, T& slope) {
   using B = base_t<T>;
-  const T floored = max(x, T(B(-25))), t = min(floored, T(B(25))), t2 = t * t;
+  const T floored = at_least(x, detail::Cut<B>::gelu_low), t = at_most(floored, detail::Cut<B>::gelu_high), t2 = t * t;
   const B c = B(1.59576912160573071176);
-  const T s = sigmoid(t * (c + B(0.044715) * c * t2));
+  const T s = detail::sigmoid_of_cut(t * (c + B(0.044715) * c * t2));
   slope = s * (B(1) + t * (B(1) - s) * (c + B(3 * 0.044715) * c * t2));
   return floored * s;
 }
@@ -440,7 +470,7 @@ COSTATE_INLINE T gelu_tanh_and_slope(const T& x, T& slope) {
 template <class T>
 COSTATE_INLINE T gelu_erf_and_slope(const T& x, T& slope) {
   using B = base_t<T>;
-  const T floored = max(x, T(B(-40))), t = min(floored, T(B(40)));
+  const T floored = at_least(x, B(-40)), t = at_most(floored, B(40));
   const T phi = normal_cdf(t);
   slope = phi + t * (B(0.39894228040143267794) * detail::gauss(t, B(0.70710678118654752440)));
   return floored * phi;

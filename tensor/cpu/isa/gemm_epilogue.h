@@ -18,12 +18,14 @@ COSTATE_INLINE T activate(T z, T& slope) {
 // vectors without remainder, so that an element's bits do not depend on its place. y may be z.
 template <Activation activation, int width, class T>
 COSTATE_INLINE void activate_row(const T* z, const T* bias, T* y, T* slope) {
-  T s[width];
   if (slope) {
-    for (int j = 0; j < width; ++j) y[j] = activate<activation>(z[j] + bias[j], s[j]);
-    for (int j = 0; j < width; ++j) slope[j] = s[j];
+    T s;
+#pragma GCC ivdep
+    for (int j = 0; j < width; ++j) y[j] = activate<activation>(z[j] + bias[j], s), slope[j] = s;
   } else {
-    for (int j = 0; j < width; ++j) y[j] = activate<activation>(z[j] + bias[j], s[j]);
+    T s;
+#pragma GCC ivdep
+    for (int j = 0; j < width; ++j) y[j] = activate<activation>(z[j] + bias[j], s);
   }
 }
 
