@@ -2,14 +2,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <costate/finetune/data/file.h>
 #include <costate/tensor/error.h>
+#include <costate/tensor/file.h>
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <system_error>
+#include <utility>
 
-namespace costate::data {
+namespace costate {
 namespace {
 
 [[noreturn]] void fail_io(std::string_view what, const std::string& path, int reason) {
@@ -30,10 +31,26 @@ class Descriptor {
     fd_ = -1;
     return ::close(fd) == 0 ? 0 : errno;
   }
+  int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
 };
+
+int open_to_read(const std::string& path) {
+  int fd;
+  do fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  while (fd < 0 && errno == EINTR);
+  if (fd < 0) fail_io("cannot open", path, errno);
+  return fd;
+}
+
+struct stat examine(int fd, const std::string& path) {
+  struct stat info;
+  if (::fstat(fd, &info) != 0) fail_io("cannot examine", path, errno);
+  if (S_ISDIR(info.st_mode)) fail_io("cannot read", path, EISDIR);
+  return info;
+}
 
 // Removes the temporary sibling unless it has been renamed away.
 class Temporary {
@@ -69,14 +86,9 @@ int open_sibling(const std::string& path, std::string& sibling) {
 
 std::vector<std::byte> read_file(const std::string& path, std::uint64_t max_bytes) {
   check_path("read_file", path);
-  int fd;
-  do fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  while (fd < 0 && errno == EINTR);
-  if (fd < 0) fail_io("cannot open", path, errno);
-  const Descriptor file(fd);
-  struct stat info;
-  if (::fstat(fd, &info) != 0) fail_io("cannot examine", path, errno);
-  if (S_ISDIR(info.st_mode)) fail_io("cannot read", path, EISDIR);
+  const Descriptor file(open_to_read(path));
+  const int fd = file.get();
+  const struct stat info = examine(fd, path);
   const auto too_long = [&](const Piece& size) {
     fail(Fault::data, {"'", path, "' holds ", size, " bytes, but at most ", max_bytes, " are read"});
   };
@@ -109,7 +121,36 @@ std::vector<std::byte> read_file(const std::string& path, std::uint64_t max_byte
   return out;
 }
 
-void write_file_atomically(const std::string& path, std::span<const std::byte> bytes) {
+InputFile::InputFile(const std::string& path) : path_(path) {
+  check_path("InputFile", path);
+  Descriptor file(open_to_read(path));
+  const struct stat info = examine(file.get(), path);
+  if (!S_ISREG(info.st_mode))
+    fail(Fault::io, {"cannot read '", path, "' piecewise: it is not a regular file"});
+  size_ = static_cast<std::uint64_t>(info.st_size);
+  descriptor_ = file.release();
+}
+
+InputFile::~InputFile() { ::close(descriptor_); }
+
+void InputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
+  require(offset <= size_ && out.size() <= size_ - offset, "'", path_, "': bytes ", offset, " and the ",
+          out.size(), " after it were asked for of ", size_);
+  while (!out.empty()) {
+    const ssize_t n =
+        ::pread(descriptor_, out.data(), std::min<std::size_t>(out.size(), std::size_t{1} << 30),
+                static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_io("cannot read", path_, errno);
+    if (n == 0)
+      fail(Fault::io, {"'", path_, "' was shortened while it was read: it had ", size_,
+                       " bytes, now it ends at ", offset});
+    offset += static_cast<std::uint64_t>(n);
+    out = out.subspan(static_cast<std::size_t>(n));
+  }
+}
+
+void write_file_atomically(const std::string& path, std::span<const std::span<const std::byte>> parts) {
   check_path("write_file_atomically", path);
   struct stat info;
   if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
@@ -118,13 +159,14 @@ void write_file_atomically(const std::string& path, std::span<const std::byte> b
   Descriptor file(open_sibling(path, sibling));
   if (file.get() < 0) fail_io("cannot write", path, errno);
   Temporary temporary(sibling);
-  for (std::size_t done = 0; done < bytes.size();) {
-    const ssize_t n = ::write(file.get(), bytes.data() + done,
-                              std::min<std::size_t>(bytes.size() - done, std::size_t{1} << 30));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail_io("cannot write", path, errno);
-    done += static_cast<std::size_t>(n);
-  }
+  for (std::span<const std::byte> bytes : parts)
+    while (!bytes.empty()) {
+      const ssize_t n =
+          ::write(file.get(), bytes.data(), std::min<std::size_t>(bytes.size(), std::size_t{1} << 30));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) fail_io("cannot write", path, errno);
+      bytes = bytes.subspan(static_cast<std::size_t>(n));
+    }
   if (::fsync(file.get()) != 0) fail_io("cannot flush", path, errno);
   if (const int reason = file.close()) fail_io("cannot write", path, reason);
   if (::rename(sibling.c_str(), path.c_str()) != 0) fail_io("cannot write", path, errno);
@@ -136,6 +178,10 @@ void write_file_atomically(const std::string& path, std::span<const std::byte> b
   const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (directory.get() >= 0 && ::fsync(directory.get()) != 0 && errno != EINVAL)
     fail_io("cannot flush the folder of", path, errno);
+}
+
+void write_file_atomically(const std::string& path, std::span<const std::byte> bytes) {
+  write_file_atomically(path, std::span<const std::span<const std::byte>>(&bytes, 1));
 }
 
 void write_file_atomically(const std::string& path, std::string_view text) {
@@ -150,4 +196,4 @@ std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-}  // namespace costate::data
+}  // namespace costate
