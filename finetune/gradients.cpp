@@ -17,7 +17,7 @@ void add(Gradients& sum, Gradients more) {
     add_in_place(sum.parameters[i], more.parameters[i]);
 }
 
-Gradients sum_gradients(std::int64_t parameter_bytes, std::int64_t chunks,
+Gradients sum_chunk_gradients(std::int64_t parameter_bytes, std::int64_t chunks,
                         const std::function<Var(Tape&, std::vector<Var>&, std::int64_t)>& chunk_loss) {
   require(chunks >= 1, "sum_gradients: ", chunks, " chunks; expected at least 1");
   const memory::TagScope scope(memory::Tag::gradients);
