@@ -1,0 +1,33 @@
+# cmake --install, find_package(costate) and pkg-config. The installed package names no path of the machine that built it
+# and needs nothing but Threads: Eigen is used in .cpp files only, and $<BUILD_INTERFACE:...> keeps it out of the export.
+if(NOT COSTATE_INSTALL)
+  return()
+endif()
+include(CMakePackageConfigHelpers)
+set(COSTATE_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/costate)
+
+install(TARGETS costate EXPORT costate-targets)
+foreach(folder IN LISTS COSTATE_FOLDERS)
+  install(DIRECTORY ${folder}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/costate/${folder}
+          FILES_MATCHING PATTERN "*.h" PATTERN "*.def" PATTERN "cpu" EXCLUDE)
+endforeach()
+
+# 0.1.x and 0.2.x may differ in their interface: a consumer who asks for 0.1 is not given 0.2.
+configure_package_config_file(cmake/costate-config.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/costate-config.cmake
+                              INSTALL_DESTINATION ${COSTATE_PACKAGE_DIR} NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/costate-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(EXPORT costate-targets NAMESPACE costate:: DESTINATION ${COSTATE_PACKAGE_DIR})
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/costate-config.cmake ${CMAKE_CURRENT_BINARY_DIR}/costate-config-version.cmake
+        DESTINATION ${COSTATE_PACKAGE_DIR})
+
+# The prefix of the .pc file is where it lies, so that an installation can be moved.
+file(RELATIVE_PATH COSTATE_PC_PREFIX /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+configure_file(cmake/costate.pc.in ${CMAKE_CURRENT_BINARY_DIR}/costate.pc @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/costate.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+
+if(TARGET costate-cli)
+  file(RELATIVE_PATH library_from_program /prefix/${CMAKE_INSTALL_BINDIR} /prefix/${CMAKE_INSTALL_LIBDIR})
+  set_target_properties(costate-cli PROPERTIES INSTALL_RPATH "$ORIGIN/${library_from_program}")
+  install(TARGETS costate-cli)
+endif()
