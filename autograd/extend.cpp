@@ -50,7 +50,8 @@ void custom_vjp(Backward& b) {
   for (int i = 0; i < b.inputs(); ++i) {
     if (!b.needs(i) || !cotangents[i].defined()) continue;
     require(cotangents[i].shape() == inputs[i].shape() && cotangents[i].dtype() == inputs[i].dtype(), "custom op '",
-            rule.name, "': cotangent ", i, " has shape ", cotangents[i].shape(), "; its operand has ", inputs[i].shape());
+            rule.name, "': cotangent ", i, " is ", cotangents[i].dtype(), " of shape ", cotangents[i].shape(), "; its operand is ",
+            inputs[i].dtype(), " of shape ", inputs[i].shape());
     b.add(i, Var(std::move(cotangents[i])));
   }
 }
@@ -69,8 +70,7 @@ void checkpoint_vjp(Backward& b) {
   }
   require(!b.recorded(), "checkpoint: the sweep through a checkpoint is not differentiable; differentiate the function itself");
   const Var y = f(inputs);
-  auto cotangents = std::move(inner).vjp(y, b.cotangent().value(), wanted);
-  for (std::size_t k = 0; k < index.size(); ++k) b.add(index[k], Var(std::move(cotangents[k])));
+  b.add_through(std::move(inner), y, wanted, index);
 }
 constexpr Rule checkpoint_rule{"checkpoint", checkpoint_vjp};
 
@@ -88,6 +88,7 @@ Var checkpoint(std::function<Var(std::span<const Var>)> f, std::span<const Var> 
   std::vector<Var> constants;
   for (const Var& v : inputs) constants.emplace_back(v.value());
   const Var y = f(constants);
+  require(y.defined(), "checkpoint: the function returned an undefined value");
   require(!y.tracked(), "checkpoint: the function captured a tracked value; pass it among the inputs");
   return record_owning(checkpoint_rule, "checkpoint", y.value(), inputs, false, std::move(f));
 }

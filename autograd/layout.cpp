@@ -77,8 +77,8 @@ Var widen(const Var& x, const NarrowAttributes& a) {
 }  // namespace
 
 Var reshape(const Var& x, const Shape& shape) {
-  if (x.shape() == shape) return x;
   require(x.defined(), "reshape: the operand is undefined");
+  if (x.shape() == shape) return x;
   return record(reshape_rule, x.value().reshape(shape), {&x}, save_nothing, x.shape());
 }
 Var reshape(const Var& x, std::initializer_list<std::int64_t> extents) {
@@ -129,8 +129,8 @@ Var concat(std::initializer_list<const Var*> parts, int axis) {
 
 Var narrow(const Var& x, int axis, std::int64_t first, std::int64_t count) {
   axis = x.shape().axis(axis, "narrow");
-  require(first >= 0 && count >= 0 && count <= x.extent(axis) && first <= x.extent(axis) - count, "narrow: items ", first,
-          " to ", first + count, " were asked for of ", x.extent(axis), " along axis ", axis);
+  require(first >= 0 && count >= 0 && count <= x.extent(axis) && first <= x.extent(axis) - count, "narrow: ", count,
+          " items from ", first, " on were asked for of ", x.extent(axis), " along axis ", axis);
   const NarrowAttributes a{x.shape(), axis, first};
   if (axis == 0) return record(narrow_rule, x.value().slice(first, count), {&x}, save_nothing, a);
   const Shape shape = x.shape().with(axis, count);

@@ -27,46 +27,70 @@ constexpr std::array<Rule, rows> make_rules(std::index_sequence<I...>) {
 }
 constexpr std::array<Rule, rows> rules = make_rules(std::make_index_sequence<rows>{});
 
-// Any variant of a row, recorded if an operand is tracked.
+[[noreturn, gnu::cold]] void misfit(const char* op, std::size_t i, const Tensor& x, const Tensor& first) {
+  require(x.defined() && first.defined(), op, ": operand ", x.defined() ? 0 : i, " is undefined");
+  require(x.device() == first.device(), op, ": operand ", i, " is on the ", to_string(x.device()), ", operand 0 on the ",
+          to_string(first.device()));
+  fail(Fault::argument, {op, ": operand ", i, " is ", x.dtype(), "; expected ",
+                         first.dtype() == DType::i32 ? Piece("f32 or f64") : Piece(first.dtype())});
+}
+
+// Any variant of a row. When `reuse` is one of the operands, has the shape of the result and is held by no one else, the
+// result is written over it. `same` is cleared when operands are broadcast.
+Tensor compute(const Attributes& a, const Tensor* const* operands, std::size_t n, bool& same, Tensor* reuse = nullptr) {
+  const Tensor& first = *operands[0];
+  const DType dtype = first.dtype();
+  PointwiseCall call;
+  const Shape* shape = &first.shape();
+  Shape broadcasted;
+  same = true;
+  for (std::size_t i = 0; i < n; ++i) {
+    const Tensor& x = *operands[i];
+    if (!x.defined() || x.dtype() != dtype || dtype == DType::i32 || x.device() != first.device()) [[unlikely]]
+      misfit(rules[a.op].name, i, x, first);
+    if (!(x.shape() == *shape)) {
+      same = false;
+      broadcasted = broadcast(*shape, x.shape(), rules[a.op].name);
+      shape = &broadcasted;
+    }
+    call.in[i] = x.raw();
+  }
+  const bool over = reuse && same && reuse->unique();
+  Tensor out = over ? std::move(*reuse) : Tensor::empty(*shape, dtype, first.device());
+  call.op = a.op, call.variant = a.variant, call.dtype = dtype;
+  call.operands = static_cast<int>(n);
+  call.parameters = a.parameters;
+  call.out = out.raw_mutable();
+  if (same) {
+    call.loop.numel = out.numel();
+  } else {
+    const Shape* shapes[Loop::max_operands];
+    for (std::size_t i = 0; i < n; ++i) shapes[i] = &operands[i]->shape();
+    call.loop = pointwise_loop(out.shape(), {shapes, n});
+  }
+  if (out.numel()) kernels(out).pointwise(call);
+  return out;
+}
+
+// The same, recorded if an operand is tracked.
 Var apply(const Attributes& a, Operands operands) {
   const Rule& rule = rules[a.op];
-  require(operands.size() >= 1 && operands.size() <= Loop::max_operands, rule.name, ": ", operands.size(), " operands");
-  const Var& first = *operands[0];
-  Shape shape = first.shape();
+  const std::size_t n = operands.size();
+  require(n >= 1 && n <= Loop::max_operands, rule.name, ": ", n, " operands");
   std::uint32_t tracked = 0;
-  bool same = true;
   Tape* tape = nullptr;
-  for (std::size_t i = 0; i < operands.size(); ++i) {
+  const Tensor* values[Loop::max_operands] = {};
+  for (std::size_t i = 0; i < n; ++i) {
     const Var& v = *operands[i];
-    require(v.defined(), rule.name, ": operand ", i, " is undefined");
-    require(v.dtype() == first.dtype() && v.dtype() != DType::i32, rule.name, ": operand ", i, " is ", v.dtype(),
-            "; expected ", first.dtype() == DType::i32 ? DType::f32 : first.dtype());
-    require(v.device() == first.device(), rule.name, ": operand ", i, " is on the ", to_string(v.device()),
-            ", operand 0 on the ", to_string(first.device()));
-    if (!(v.shape() == shape)) {
-      same = false;
-      shape = broadcast(shape, v.shape(), rule.name);
-    }
+    values[i] = &v.value();
     if (v.tape()) {
       tracked |= 1u << i;
       if (!tape) tape = v.tape();
       else if (tape != v.tape()) common_tape(rule.name, operands);
     }
   }
-  Tensor out = Tensor::empty(shape, first.dtype(), first.device());
-  PointwiseCall call;
-  call.op = a.op, call.variant = a.variant, call.dtype = first.dtype();
-  call.operands = static_cast<int>(operands.size());
-  call.parameters = a.parameters;
-  call.out = out.raw_mutable();
-  const Shape* shapes[Loop::max_operands];
-  for (std::size_t i = 0; i < operands.size(); ++i) {
-    call.in[i] = operands[i]->value().raw();
-    shapes[i] = &operands[i]->shape();
-  }
-  if (same) call.loop.numel = shape.numel();
-  else call.loop = pointwise_loop(shape, {shapes, operands.size()});
-  if (shape.numel()) kernels(out).pointwise(call);
+  bool same;
+  Tensor out = compute(a, values, n, same);
   if (!tape) return Var(std::move(out));
 
   // Operand i is needed where a derivative with respect to a tracked operand j involves it. Sums and differences
@@ -86,9 +110,7 @@ Var apply(const Attributes& a, Operands operands) {
     }
   }
   // Shapes are needed to undo broadcasting; they ride along as attributes only where shapes differ.
-  if (same) {
-    return tape->record(rule, std::move(out), operands, save, {}, &a, sizeof a);
-  }
+  if (same) return tape->record(rule, std::move(out), operands, save, {}, &a, sizeof a);
   struct {
     Attributes a;
     Shape shapes[Loop::max_operands];
@@ -117,6 +139,61 @@ Var constant_rule(const Attributes& a, int i, const Var& g) {
   }
 }
 
+// The same on plain tensors, for a sweep that is not recorded: the last cotangent is written over the incoming one where
+// that is free. Kernels and parameters are those of the recorded rule, and so are the bits.
+void plain_vjp(Backward& b, const Attributes& a, const Shape* shapes) {
+  const int n = a.operands, operands = b.inputs();
+  const auto op = static_cast<Pointwise>(a.op);
+  int last = operands - 1;
+  while (last >= 0 && !b.needs(last)) --last;
+  Tensor& g = b.take_cotangent().value();
+  for (int i = 0; i <= last; ++i) {
+    if (!b.needs(i)) continue;
+    Attributes next{};
+    const Tensor* in[Loop::max_operands];
+    std::size_t count = 0;
+    bool itself = false;
+    const auto scaled = [&](double factor) {
+      next.op = static_cast<std::int16_t>(Pointwise::affine);
+      next.parameters[0] = factor;
+      in[count++] = &g;
+    };
+    const auto times = [&](int k) {
+      next.op = static_cast<std::int16_t>(Pointwise::mul);
+      in[count++] = &g, in[count++] = &b.input_value(k);
+    };
+    const auto negative = [&] {
+      next.op = static_cast<std::int16_t>(Pointwise::neg);
+      in[count++] = &g;
+    };
+    const auto general = [&] {
+      next = a;
+      next.variant = static_cast<std::int16_t>(a.variant == 0 ? variant_first(i) : variant_second(n, a.variant - 1, i));
+      for (int k = 0; k < operands; ++k) in[count++] = &b.input_value(k);
+      in[count++] = &g;
+    };
+    if (a.variant != 0) general();
+    else switch (op) {
+        case Pointwise::add: itself = true; break;
+        case Pointwise::sub: i == 0 ? void(itself = true) : negative(); break;
+        case Pointwise::neg: negative(); break;
+        case Pointwise::affine: scaled(a.parameters[0]); break;
+        case Pointwise::axpby:
+        case Pointwise::chain_step: scaled(a.parameters[i]); break;
+        case Pointwise::matching_residual:
+          scaled(i == 0 ? a.parameters[0] : i == 1 ? -a.parameters[0] : a.parameters[1]);
+          break;
+        case Pointwise::mul: times(1 - i); break;
+        case Pointwise::multiply_add: i == 2 ? void(itself = true) : times(1 - i); break;
+        default: general();
+      }
+    bool same;
+    Tensor d = itself ? (i == last ? std::move(g) : g) : compute(next, in, count, same, i == last ? &g : nullptr);
+    if (shapes && !(d.shape() == shapes[i])) b.add(i, sum_to(Var(std::move(d)), shapes[i]));
+    else b.add(i, Var(std::move(d)));
+  }
+}
+
 void vjp(Backward& b) {
   const auto& stored = b.attributes<Attributes>();
   Attributes a = stored;
@@ -126,6 +203,7 @@ void vjp(Backward& b) {
   const int n = a.operands;
   const PointwiseRow& row = pointwise_rows[a.op];
   const auto op = static_cast<Pointwise>(a.op);
+  if (!b.recorded() && a.variant <= n) return plain_vjp(b, a, broadcasts ? shapes : nullptr);
   if (b.recorded() && a.variant == 0)
     require(row.order >= 2, row.name, ": second derivatives are not offered; compose it from simpler ops");
   require(a.variant <= n, row.name, ": derivatives of third order are not offered");
@@ -155,6 +233,7 @@ void vjp(Backward& b) {
 }  // namespace
 
 Var pointwise(Pointwise op, std::initializer_list<const Var*> operands, std::initializer_list<double> parameters) {
+  require(static_cast<int>(op) >= 0 && static_cast<int>(op) < rows, "pointwise: there is no row ", static_cast<int>(op));
   const PointwiseRow& r = row(op);
   require(static_cast<int>(operands.size()) == r.operands && static_cast<int>(parameters.size()) == r.parameters, r.name,
           ": takes ", r.operands, " operands and ", r.parameters, " parameters, not ", operands.size(), " and ",
@@ -204,8 +283,10 @@ Var matching_residual(double weight, const Var& prediction, const Var& base, dou
 
 namespace {
 void in_place(Pointwise op, const Tensor& x, const Tensor* y, double p0, double p1) {
+  require(x.defined() && x.dtype() != DType::i32, row(op).name, " in place: the tensor is ",
+          x.defined() ? Piece(x.dtype()) : Piece("undefined"), "; expected f32 or f64");
   if (y)
-    require(y->shape() == x.shape() && y->dtype() == x.dtype() && y->device() == x.device(), row(op).name,
+    require(y->defined() && y->shape() == x.shape() && y->dtype() == x.dtype() && y->device() == x.device(), row(op).name,
             " in place: a tensor ", y->shape(), " of ", y->dtype(), " does not fit one of shape ", x.shape(), " of ",
             x.dtype());
   const double parameters[4] = {p0, p1};
@@ -218,7 +299,7 @@ void in_place(Pointwise op, const Tensor& x, const Tensor* y, double p0, double 
   call.parameters = parameters;
   call.loop.numel = x.numel();
   if (x.numel()) kernels(x).pointwise(call);
-  ++x.storage()->version;
+  x.storage()->written();
 }
 }  // namespace
 

@@ -50,16 +50,19 @@ Var sum(const Var& x, int axis, bool keep_axis) {
 }
 
 Var mean(const Var& x) {
+  check_float("mean", x);
   require(x.numel() > 0, "mean: the operand of shape ", x.shape(), " has no elements");
   return affine(sum(x), 1.0 / static_cast<double>(x.numel()), 0.0);
 }
 Var mean(const Var& x, int axis, bool keep_axis) {
+  check_float("mean", x);
   const std::int64_t n = x.extent(x.shape().axis(axis, "mean"));
   require(n > 0, "mean: axis ", axis, " of shape ", x.shape(), " has no elements");
   return affine(sum(x, axis, keep_axis), 1.0 / static_cast<double>(n), 0.0);
 }
 
 Var sum_to(const Var& x, const Shape& shape) {
+  check_float("sum_to", x);
   if (x.shape() == shape) return x;
   require(broadcast(x.shape(), shape, "sum_to") == x.shape(), "sum_to: shape ", shape, " does not broadcast to ", x.shape());
   Var y = x;
@@ -70,8 +73,8 @@ Var sum_to(const Var& x, const Shape& shape) {
 }
 
 Var broadcast_to(const Var& x, const Shape& shape) {
-  if (x.shape() == shape) return x;
   require(x.defined(), "broadcast_to: the operand is undefined");
+  if (x.shape() == shape) return x;
   require(broadcast(x.shape(), shape, "broadcast_to") == shape, "broadcast_to: shape ", x.shape(),
           " does not broadcast to ", shape);
   Tensor out = Tensor::empty(shape, x.dtype(), x.device());

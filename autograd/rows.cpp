@@ -101,6 +101,7 @@ Var gather_rows(const Var& table, const Tensor& index) {
 Var scatter_rows(const Var& rows, const Tensor& index, std::int64_t n) {
   require(rows.rank() == 2 && rows.dtype() != DType::i32 && index.rank() == 1 && index.extent(0) == rows.extent(0),
           "scatter_rows: the rows are ", rows.dtype(), " of shape ", rows.shape(), " and the index has shape ", index.shape());
+  require(n >= 0, "scatter_rows: ", n, " rows were asked for");
   check_index("scatter_rows", index, n);
   Tensor out = Tensor::zeros({n, rows.extent(1)}, rows.dtype(), rows.device());
   if (rows.numel() && !out.is_meta())

@@ -96,7 +96,9 @@ Var Tape::record(const Rule& rule, Tensor result, std::span<const Var* const> in
                  std::span<const Tensor> extras, const void* attributes, std::size_t attribute_bytes,
                  void (*destroy)(void*)) {
   const std::size_t n = inputs.size();
-  const std::size_t saved = static_cast<std::size_t>(std::popcount(save)) + extras.size();
+  require(n <= INT16_MAX && n + extras.size() < INT16_MAX, rule.name, ": ", n, " operands are more than a record holds");
+  std::size_t saved = extras.size();
+  for (std::uint32_t bits = save; bits; bits &= bits - 1) ++saved;
   const std::size_t at_inputs = align_up(sizeof(Node)), at_saved = at_inputs + align_up(4 * n),
                     at_attributes = at_saved + align_up(sizeof(Tensor) * saved);
   auto* memory = static_cast<std::byte*>(arena(at_attributes + attribute_bytes));
@@ -141,12 +143,18 @@ bool Backward::needs(int i) const {
 }
 int Backward::inputs() const { return node_->input_count; }
 
-Var Backward::input(int i) const {
+const Tensor& Backward::input_value(int i) const {
   require(node_->saved_inputs & save_input(i), node_->rule->name, ": operand ", i, " was not saved for the sweep");
-  const Tensor& t = node_->saved[std::popcount(node_->saved_inputs & (save_input(i) - 1u))];
+  int at = 0;
+  for (std::uint32_t before = node_->saved_inputs & (save_input(i) - 1u); before; before &= before - 1) ++at;
+  return node_->saved[at];
+}
+Var Backward::input(int i) const {
+  const Tensor& t = input_value(i);
   return recorded_ && node_->inputs[i] >= 0 ? Var(t, tape_, node_->inputs[i]) : Var(t);
 }
 Var Backward::output() const {
+  require(node_->saved_inputs & save_output, node_->rule->name, ": the result was not saved for the sweep");
   const Tensor& t = node_->saved[node_->extra_first - 1];
   return recorded_ ? Var(t, tape_, index_) : Var(t);
 }
@@ -162,17 +170,32 @@ void Backward::add(int i, Var cotangent) {
   else sum = costate::add(sum, cotangent);
 }
 
+void Backward::add_through(Tape&& inner, const Var& y, std::span<const Var> leaf, std::span<const int> operand) {
+  std::vector<Var> sums(leaf.size());
+  for (std::size_t k = 0; k < leaf.size(); ++k) {
+    const std::int32_t id = node_->inputs[operand[k]];
+    // An operand named twice: its first leaf goes on with the sum, the others are added to it.
+    if (id >= base_ && needed_[id - base_]) sums[k] = std::exchange(cotangents_[id - base_], Var());
+  }
+  auto through = inner.sweep(y, std::move(cotangent_), leaf, true, false, sums);
+  inner.clear();
+  for (std::size_t k = 0; k < leaf.size(); ++k) if (through[k].defined()) add(operand[k], std::move(through[k]));
+}
+
 // ---------------------------------------------------------------------------------------------- sweep
 
-std::vector<Var> Tape::sweep(const Var& y, Var cotangent, std::span<const Var> wrt, bool free_nodes, bool recorded) {
+std::vector<Var> Tape::sweep(const Var& y, Var cotangent, std::span<const Var> wrt, bool free_nodes, bool recorded,
+                             std::span<Var> sums) {
   require(cotangent.shape() == y.shape() && cotangent.dtype() == y.dtype(), "vjp: the cotangent is ", cotangent.dtype(),
           " of shape ", cotangent.shape(), "; that of the result is ", y.dtype(), " of shape ", y.shape());
+  require(y.defined() && cotangent.defined() && cotangent.device() == y.device(),
+          "vjp: the result and the cotangent must be defined and on one device");
   require(!y.tape() || y.tape() == this, "vjp: the result was recorded on another tape");
   const auto count = static_cast<std::int32_t>(nodes_.size());
   require(!y.tape() || (y.node() >= 0 && y.node() < count), "vjp: the tape was cleared after the result was recorded");
   std::int32_t base = count;
   for (const Var& v : wrt) {
-    require(v.tape() == this && v.node() < count,
+    require(v.tape() == this && v.node() >= 0 && v.node() < count,
             "vjp: a value that gradients are asked for was not watched on (or computed on) this tape");
     base = std::min(base, v.node());
   }
@@ -186,8 +209,7 @@ std::vector<Var> Tape::sweep(const Var& y, Var cotangent, std::span<const Var> w
   }
   if (top >= base) {
     const auto span = static_cast<std::size_t>(top - base + 1);
-    buffers.cotangents.clear();
-    buffers.cotangents.resize(span);
+    if (buffers.cotangents.size() < span) buffers.cotangents.resize(span);  // all undefined between sweeps
     buffers.flags.assign(span, 0);
     std::uint8_t* flags = buffers.flags.data();
     for (const Var& v : wrt)
@@ -204,6 +226,8 @@ std::vector<Var> Tape::sweep(const Var& y, Var cotangent, std::span<const Var> w
 
     Var* cotangents = buffers.cotangents.data();
     cotangents[top - base] = std::move(cotangent);
+    for (std::size_t k = 0; k < sums.size(); ++k)
+      if (wrt[k].node() < top) cotangents[wrt[k].node() - base] = std::move(sums[k]);
     Backward b;
     b.tape_ = this, b.cotangents_ = cotangents, b.base_ = base, b.needed_ = flags, b.recorded_ = recorded;
     for (std::int32_t i = top; i >= base; --i) {
@@ -216,10 +240,10 @@ std::vector<Var> Tape::sweep(const Var& y, Var cotangent, std::span<const Var> w
           if (flags[i - base] & wanted_flag) b.cotangent_ = slot;
           else b.cotangent_ = std::move(slot);
           n->rule->vjp(b);
-          b.cotangent_ = Var();
+          if (b.cotangent_.defined()) b.cotangent_ = Var();
         }
       }
-      if (!(flags[i - base] & wanted_flag)) slot = Var();
+      if (slot.defined() && !(flags[i - base] & wanted_flag)) slot = Var();
       if (free_nodes && n) {
         destroy_node(n);
         nodes_[i] = nullptr;
@@ -227,9 +251,15 @@ std::vector<Var> Tape::sweep(const Var& y, Var cotangent, std::span<const Var> w
     }
     for (std::size_t k = 0; k < wrt.size(); ++k)
       if (wrt[k].node() <= top) result[k] = cotangents[wrt[k].node() - base];
-    buffers.cotangents.clear();
+    for (const Var& v : wrt)
+      if (v.node() <= top) cotangents[v.node() - base] = Var();
   }
-  if (buffer_cache.size() < 4) buffer_cache.push_back(std::move(buffers));
+  if (buffer_cache.size() < 4 && buffers.cotangents.size() < (std::size_t{1} << 16)) buffer_cache.push_back(std::move(buffers));
+  if (!sums.empty()) {
+    for (std::size_t k = 0; k < wrt.size(); ++k)
+      if (sums[k].defined()) result[k] = result[k].defined() ? costate::add(sums[k], result[k]) : std::move(sums[k]);
+    return result;
+  }
   for (std::size_t k = 0; k < wrt.size(); ++k)
     if (!result[k].defined()) result[k] = Tensor::zeros(wrt[k].shape(), wrt[k].dtype(), wrt[k].device());
   return result;
@@ -239,7 +269,9 @@ namespace {
 std::vector<Tensor> values(std::vector<Var> vars) {
   std::vector<Tensor> t;
   t.reserve(vars.size());
-  for (Var& v : vars) t.push_back(std::move(v.value()));
+  // Two results may be one tensor (both terms of a sum), or the caller's cotangent: whoever accumulates into one in place
+  // must not change the other.
+  for (Var& v : vars) t.push_back(v.value().unique() ? std::move(v.value()) : v.value().clone());
   return t;
 }
 Tensor one_for(const Var& y) {

@@ -57,6 +57,7 @@ class Backward {
   bool needs(int i) const;
   // The operand resp. result; must have been saved when it was recorded.
   Var input(int i) const;
+  const Tensor& input_value(int i) const;
   Var output() const;
   // Further tensors that the forward function saved; constants.
   const Tensor& extra(int i) const;
@@ -69,6 +70,9 @@ class Backward {
   }
   // Adds to the cotangent of operand i.
   void add(int i, Var cotangent);
+  // For a rule that computes its result again on a tape of its own: sweeps y on `inner`, which is freed, and adds what
+  // reaches leaf[k] to the cotangent of operand[k], term by term in the order of an unbroken tape.
+  void add_through(Tape&& inner, const Var& y, std::span<const Var> leaf, std::span<const int> operand);
   // Whether this sweep is itself recorded. Rules may then not use fused kernels that have no derivative of their own.
   bool recorded() const { return recorded_; }
   int inputs() const;
@@ -115,7 +119,7 @@ class Tape {
   Var watch(const Tensor& value);
 
   // <cotangent, dy/dwrt> for every one of `wrt`: what does not depend is zeros. The tape stays and can be swept again.
-  // `cotangent` has the shape of y.
+  // `cotangent` has the shape of y. The results share storage with nothing else.
   std::vector<Tensor> vjp(const Var& y, const Tensor& cotangent, std::span<const Var> wrt) &;
   // The same; every record is freed as the sweep passes it. The tape is empty afterwards.
   std::vector<Tensor> vjp(const Var& y, const Tensor& cotangent, std::span<const Var> wrt) &&;
@@ -138,7 +142,9 @@ class Tape {
 
  private:
   friend class Backward;
-  std::vector<Var> sweep(const Var& y, Var cotangent, std::span<const Var> wrt, bool free_nodes, bool recorded);
+  // With `sums`, one for each of wrt: what is defined there is added to, and what nothing reaches stays undefined.
+  std::vector<Var> sweep(const Var& y, Var cotangent, std::span<const Var> wrt, bool free_nodes, bool recorded,
+                         std::span<Var> sums = {});
   void* arena(std::size_t bytes);
   void destroy_node(Node* node);
 

@@ -1,5 +1,6 @@
-// How much of the processor's arithmetic do matrix products use? GFLOP/s (two a multiply-add) on one thread, for every
-// instruction set of this machine, and the share of a peak measured with multiply-adds that never leave registers.
+// How much of the processor's arithmetic do matrix products use? GFLOP/s (two a multiply-add) on one thread,
+// for every instruction set of this machine, and the share of a peak measured with multiply-adds that never
+// leave registers.
 #include <benchmark/benchmark.h>
 #include <costate/tensor/tensor.h>
 
@@ -11,8 +12,9 @@ namespace costate {
 namespace {
 
 #if defined(__x86_64__)
-// Twelve independent chains of f32 multiply-adds on 32-byte vectors hide a latency of up to six cycles at two a cycle.
-// (Machines with two 64-byte units have twice this peak.) The thread's own clock: waiting does not count.
+// Twelve independent chains of f32 multiply-adds on 32-byte vectors hide a latency of up to six cycles at two
+// a cycle. (Machines with two 64-byte units have twice this peak.) The thread's own clock: waiting does not
+// count.
 double thread_seconds() {
   std::timespec now{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
@@ -39,7 +41,8 @@ __attribute__((target("avx2,fma"))) double peak_gflops() {
   return best;
 }
 double peak() {
-  static const double measured = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? peak_gflops() : 0;
+  static const double measured =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? peak_gflops() : 0;
   return measured;
 }
 #else
@@ -60,7 +63,8 @@ const Question questions[] = {
     {"square 64 NT packed", 64, 64, 64, false, true, true, Activation::none, false},
     {"square 64 NT packed, bias, silu", 64, 64, 64, false, true, true, Activation::silu, false},
     {"square 64 NT packed, bias, silu and derivative", 64, 64, 64, false, true, true, Activation::silu, true},
-    {"square 64 NT packed, bias, gelu and derivative", 64, 64, 64, false, true, true, Activation::gelu_tanh, true},
+    {"square 64 NT packed, bias, gelu and derivative", 64, 64, 64, false, true, true, Activation::gelu_tanh,
+     true},
     {"first layer 64x64x3 NT packed", 64, 64, 3, false, true, true, Activation::none, false},
     {"first layer 64x64x3 NT packed, bias, silu", 64, 64, 3, false, true, true, Activation::silu, false},
     {"velocity head 64x2x64 NT packed", 64, 2, 64, false, true, true, Activation::none, false},
@@ -68,7 +72,8 @@ const Question questions[] = {
     {"one row 1x256x256 NN", 1, 256, 256, false, false, false, Activation::none, false},
     {"one row 1x256x256 NT packed", 1, 256, 256, false, true, true, Activation::none, false},
     {"square 256 NT packed", 256, 256, 256, false, true, true, Activation::none, false},
-    {"square 256 NT packed, bias, silu and derivative", 256, 256, 256, false, true, true, Activation::silu, true},
+    {"square 256 NT packed, bias, silu and derivative", 256, 256, 256, false, true, true, Activation::silu,
+     true},
     {"square 256 NT", 256, 256, 256, false, true, false, Activation::none, false},
     {"square 256 NN", 256, 256, 256, false, false, false, Activation::none, false},
     {"square 256 TN", 256, 256, 256, true, false, false, Activation::none, false},
@@ -91,7 +96,8 @@ void measure(benchmark::State& state, const Kernels& table, const Question& q) {
   if (q.derivative) call.derivative = derivative.data();
   const std::int64_t bytes = q.packed ? table.packed_bytes(call.dtype, q.n, q.k) : 0;
   std::vector<std::byte> packed(bytes);
-  if (bytes > 0) table.pack_b(call.dtype, q.transpose_b, q.n, q.k, b.data(), packed.data()), call.packed_b = packed.data();
+  if (bytes > 0)
+    table.pack_b(call.dtype, q.transpose_b, q.n, q.k, b.data(), packed.data()), call.packed_b = packed.data();
   for (auto _ : state) {
     table.matmul(call);
     benchmark::ClobberMemory();
@@ -100,7 +106,8 @@ void measure(benchmark::State& state, const Kernels& table, const Question& q) {
   state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsRate);
   const double of_peak = peak() / (sizeof(T) / 4);
   if (of_peak > 0)
-    state.counters["% of peak"] = benchmark::Counter(100 * flops * 1e-9 / of_peak, benchmark::Counter::kIsRate);
+    state.counters["% of peak"] =
+        benchmark::Counter(100 * flops * 1e-9 / of_peak, benchmark::Counter::kIsRate);
 }
 
 }  // namespace

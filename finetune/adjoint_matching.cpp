@@ -135,7 +135,9 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
       base_prediction[k] = Tensor::empty_like(states[0]);
     }
   }
-  std::vector<double> a0_squares(static_cast<std::size_t>(Chunks(rows, sde::chunk_rows(rows)).count()));
+  // Squares of the costates that are regressed on, a chunk and step.
+  const std::int64_t per_chunk = sde::chunk_rows(rows), pieces = (rows + per_chunk - 1) / per_chunk;
+  std::vector<double> norms(static_cast<std::size_t>(pieces * last));
   sde::each_chunk(rows, [&](std::int64_t begin, std::int64_t n) {
     const Tensor l = sde::rows_of(labels, begin, n);
     Tensor a = a_last.slice(begin, n);
@@ -153,18 +155,21 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
                           target[k].slice(begin, n).copy_from(options_.pairing == Pairing::same ? a_k : a_next);
                           base_prediction[k].slice(begin, n).copy_from(prediction);
                         }
-                        if (k == 0)
-                          a0_squares[begin / sde::chunk_rows(rows)] =
-                              kernels(a_k).sum_squares(DType::f32, a_k.numel(), a_k.raw());
+                        norms[static_cast<std::size_t>(k * pieces + begin / per_chunk)] =
+                            kernels(a_next).sum_squares(DType::f32, a_next.numel(), a_next.raw());
                       });
   });
-  double a0 = 0;
-  for (const double s : a0_squares) a0 += s;
-  metrics.costate_norm += a0;
+  double largest = 0;
+  for (int k = 0; k < last; ++k) {
+    double s = 0;
+    for (std::int64_t i = 0; i < pieces; ++i) s += norms[static_cast<std::size_t>(k * pieces + i)];
+    largest = s > largest || std::isnan(s) ? s : largest;
+  }
+  metrics.costate_norm = std::max(metrics.costate_norm, std::sqrt(largest / static_cast<double>(rows)));
   metrics.reward += sum(Var(r.value)).value().item();
-  if (device_ == Device::cpu && !std::isfinite(a0))
-    fail(Fault::numerical, {"adjoint matching: the costate of iteration ", iteration_, " is not finite at t = 0; |a| grows ",
-                            "along the base network: use more steps or a smaller reward multiplier"});
+  if (device_ == Device::cpu && !std::isfinite(largest))
+    fail(Fault::numerical, {"adjoint matching: the costate of iteration ", iteration_, " is not finite; |a| grows along the ",
+                            "base network: use more steps or a smaller reward multiplier"});
   metrics.seconds.adjoint += lap(clock);
 
   // 3. Regression. A chunk is some rows of one step.
@@ -210,7 +215,6 @@ Gradients AdjointMatching::gradient(AdjointMatchingMetrics& metrics) const {
   const auto n = static_cast<double>(options_.batch);
   metrics.loss = g.loss;
   metrics.reward /= n, metrics.control_cost /= n;
-  metrics.costate_norm = std::sqrt(metrics.costate_norm / n);
   metrics.clipped /= n * static_cast<double>(steps.size());
   return g;
 }

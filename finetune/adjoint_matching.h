@@ -48,7 +48,7 @@ struct AdjointMatchingMetrics {
   double reward = 0;           // mean, without lambda, at the terminal point
   double control_cost = 0;     // 1/2 sum_k |C_k (v - v_base)/std_k|^2, mean over samples: the path KL divergence of the
                                // policy that made the trajectories (unbiased over the draw of steps)
-  double costate_norm = 0;     // root mean square over samples of |a_0|
+  double costate_norm = 0;     // the largest over steps of the root mean square of |a_k| over samples
   double clipped = 0;          // share of the residuals that the clip cut
   double gradient_norm = 0, lr = 0;
   struct Seconds {

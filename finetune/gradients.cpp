@@ -17,15 +17,13 @@ void add(Gradients& sum, Gradients more) {
     add_in_place(sum.parameters[i], more.parameters[i]);
 }
 
-Gradients sum_gradients(const nn::Network& network, std::int64_t chunks,
-                        const std::function<Var(const nn::Network&, std::int64_t)>& chunk_loss) {
+Gradients sum_chunk_gradients(std::int64_t parameter_bytes, std::int64_t chunks,
+                        const std::function<Var(Tape&, std::vector<Var>&, std::int64_t)>& chunk_loss) {
   require(chunks >= 1, "sum_gradients: ", chunks, " chunks; expected at least 1");
   const memory::TagScope scope(memory::Tag::gradients);
-  std::int64_t bytes = 0;
-  for (const Tensor& t : nn::parameters(network)) bytes += t.bytes();
   constexpr std::int64_t budget = std::int64_t{256} << 20;  // for the lanes' gradients together
   const std::int64_t lanes =
-      std::min(chunks, std::clamp<std::int64_t>(budget / std::max<std::int64_t>(bytes, 1), 1, 8));
+      std::min(chunks, std::clamp<std::int64_t>(budget / std::max<std::int64_t>(parameter_bytes, 1), 1, 8));
   std::vector<Gradients> lane(static_cast<std::size_t>(lanes));
   parallel(lanes, [&](std::int64_t l) {
     for (std::int64_t c = chunks * l / lanes; c < chunks * (l + 1) / lanes; ++c) {
@@ -34,7 +32,7 @@ Gradients sum_gradients(const nn::Network& network, std::int64_t chunks,
       Gradients g;
       const Var loss = [&] {
         const memory::TagScope activations(memory::Tag::activations);
-        return chunk_loss(nn::watch(network, tape, watched), c);
+        return chunk_loss(tape, watched, c);
       }();
       g.loss = loss.value().item();
       g.parameters = std::move(tape).vjp(loss, watched);
@@ -44,12 +42,6 @@ Gradients sum_gradients(const nn::Network& network, std::int64_t chunks,
   Gradients sum = std::move(lane[0]);
   for (std::int64_t l = 1; l < lanes; ++l) add(sum, std::move(lane[l]));
   return sum;
-}
-
-std::vector<Tensor*> mutable_parameters(nn::Network& network) {
-  std::vector<Tensor*> list;
-  nn::visit(network, [&](const std::string&, Var& p) { list.push_back(&p.value()); });
-  return list;
 }
 
 }  // namespace costate::finetune

@@ -13,8 +13,8 @@ struct Loop {
   static constexpr int max_operands = 8;
   int rank = 0;
   std::int64_t numel = 0;
-  std::int64_t extent[Shape::max_rank] = {};
-  std::int64_t stride[max_operands][Shape::max_rank] = {};
+  std::int64_t extent[Shape::max_rank];  // set up to `rank`, and for as many operands as there are: a contiguous call
+  std::int64_t stride[max_operands][Shape::max_rank];  // of a few elements should not pay for clearing them
   bool contiguous = true;  // every operand is walked like the result: the axes can be ignored
 };
 

@@ -5,6 +5,7 @@
 #include <costate/tensor/packed.h>
 #include <costate/tensor/storage.h>
 #include <cstdlib>
+#include <mutex>
 #include <new>
 
 namespace costate {
@@ -37,30 +38,58 @@ struct FreeBlock {
   FreeBlock* next;
 };
 
+// A thread's free lists and account. Trivially destructible, so that it stays valid until the thread is gone and costs no
+// guard to reach; Sweeper gives the lists back at the thread's end.
 struct ThreadMemory {
-  FreeBlock* free[class_count] = {};
+  FreeBlock* free[class_count];
   Account own;
-  Account* account = &own;
-  Tag tag = Tag::activations;
-  ~ThreadMemory();
-  void trim() {
-    for (FreeBlock*& list : free)
-      while (list) {
-        FreeBlock* next = list->next;
-        std::free(list);
-        list = next;
-      }
-  }
+  Account* account;  // null: own
+  Tag tag;
+  bool cached;    // blocks freed on this thread may go to its lists: a sweeper will come
+  bool finished;  // the sweeper has been
 };
+constinit thread_local ThreadMemory local{};
 
-// Tensors that outlive their thread's cache (in static storage, say) go straight to the system. The flag is trivially
-// destructible and thus valid until the thread is gone.
-thread_local bool cache_destroyed = false;
-ThreadMemory::~ThreadMemory() {
-  trim();
-  cache_destroyed = true;
+Account& account() { return local.account ? *local.account : local.own; }
+
+// Blocks freed by another thread than the one that made them. Without these lists a thread that makes what another one
+// frees would ask the system for ever.
+struct SharedLists {
+  std::mutex mutex;
+  std::atomic<std::int64_t> blocks{0};
+  FreeBlock* free[class_count] = {};
+};
+constinit SharedLists shared_lists;
+
+void give_back(FreeBlock*& list) {
+  while (list) std::free(std::exchange(list, list->next));
 }
-thread_local ThreadMemory local;
+void trim_local() {
+  for (FreeBlock*& list : local.free) give_back(list);
+}
+
+struct Sweeper {
+  ~Sweeper() {
+    trim_local();
+    local.cached = false;
+    local.finished = true;
+  }
+  void touch() { local.cached = true; }
+};
+thread_local Sweeper sweeper;
+
+// All blocks of a class that other threads have freed, moved to this thread's list.
+bool adopt(int c) {
+  if (shared_lists.blocks.load(std::memory_order_relaxed) == 0) return false;
+  const std::lock_guard lock(shared_lists.mutex);
+  FreeBlock* list = std::exchange(shared_lists.free[c], nullptr);
+  if (!list) return false;
+  std::int64_t count = 0;
+  for (FreeBlock* b = list; b; b = b->next) ++count;
+  shared_lists.blocks.fetch_sub(count, std::memory_order_relaxed);
+  local.free[c] = list;
+  return true;
+}
 
 void charge(Account& a, Tag tag, std::int64_t bytes) {
   a.live.total += bytes;
@@ -78,10 +107,13 @@ Storage* take(std::int64_t bytes, Device device) {
   const std::int64_t want = static_cast<std::int64_t>(sizeof(Storage)) + (device == Device::meta ? 0 : bytes);
   const int c = size_class(want);
   require(c < class_count, "allocation: ", bytes, " bytes are more than any machine has");
-  void* block = nullptr;
-  if (FreeBlock* head = local.free[c]) {
-    local.free[c] = head->next;
-    block = head;
+  void* block = local.free[c];
+  if (!block) [[unlikely]] {
+    if (!local.finished) sweeper.touch();
+    if (adopt(c)) block = local.free[c];
+  }
+  if (block) {
+    local.free[c] = static_cast<FreeBlock*>(block)->next;
   } else {
     block = std::aligned_alloc(granule, static_cast<std::size_t>(class_bytes(c)));
     if (!block) {
@@ -90,12 +122,13 @@ Storage* take(std::int64_t bytes, Device device) {
     }
     if (!block)
       fail(Fault::memory, {"allocation: the system refused ", bytes, " bytes; live now: ",
-                           memory::to_string(local.account->live)});
+                           memory::to_string(account().live)});
   }
   auto* s = new (block) Storage;
   s->bytes = (bytes + granule - 1) / granule * granule;
   s->size_class = c;
   s->device = device;
+  s->owner = &local;
   if (device.kind == DeviceKind::cpu) s->data = static_cast<std::byte*>(block) + sizeof(Storage);
   return s;
 }
@@ -105,7 +138,7 @@ Storage* take(std::int64_t bytes, Device device) {
 std::string to_string(Device device) { return device.kind == DeviceKind::cpu ? "cpu" : "meta"; }
 
 StorageRef StorageRef::allocate(std::int64_t bytes, Device device) {
-  Account& a = *local.account;
+  Account& a = account();
   const std::int64_t rounded = (bytes + granule - 1) / granule * granule;
   if (a.limit && a.live.total + rounded > a.limit) [[unlikely]]
     over_limit(a, rounded);
@@ -117,7 +150,7 @@ StorageRef StorageRef::allocate(std::int64_t bytes, Device device) {
 }
 
 StorageRef StorageRef::allocate_shared(std::int64_t bytes, Device device, memory::Tag tag) {
-  memory::detail::Region* region = local.account->region;
+  memory::detail::Region* region = account().region;
   if (!region) {
     memory::TagScope scope(tag);
     return allocate(bytes, device);
@@ -130,17 +163,19 @@ StorageRef StorageRef::allocate_shared(std::int64_t bytes, Device device, memory
 }
 
 void StorageRef::release(Storage* s) noexcept {
-  delete s->packed.load(std::memory_order_acquire);
+  if (PackedLayouts* layouts = s->packed.load(std::memory_order_acquire)) [[unlikely]]
+    delete layouts;
   const int c = s->size_class;
-  if (cache_destroyed) {
-    std::free(s);
-    return;
-  }
-  Account& a = *local.account;
+  Account& a = account();
   a.live.total -= s->bytes;
   a.live.by_tag[static_cast<int>(s->tag)] -= s->bytes;
-  auto* block = new (static_cast<void*>(s)) FreeBlock{local.free[c]};
-  local.free[c] = block;
+  if (s->owner == &local && local.cached) [[likely]] {
+    local.free[c] = new (static_cast<void*>(s)) FreeBlock{local.free[c]};
+    return;
+  }
+  const std::lock_guard lock(shared_lists.mutex);
+  shared_lists.free[c] = new (static_cast<void*>(s)) FreeBlock{shared_lists.free[c]};
+  shared_lists.blocks.fetch_add(1, std::memory_order_relaxed);
 }
 
 namespace memory {
@@ -165,33 +200,46 @@ std::string to_string(const Usage& usage) {
   return parts.empty() ? s : s + " (" + parts + ")";
 }
 
-Usage live() { return local.account->live; }
-Usage peak() { return local.account->peak; }
-void reset_peak() { local.account->peak = local.account->live; }
+Usage live() { return account().live; }
+Usage peak() { return account().peak; }
+void reset_peak() { account().peak = account().live; }
 void set_limit(std::int64_t bytes) {
   require(bytes >= 0, "memory limit: ", bytes, " is negative; 0 means none");
-  local.account->limit = bytes;
+  account().limit = bytes;
 }
-void trim() { local.trim(); }
+void trim() {
+  trim_local();
+  const std::lock_guard lock(shared_lists.mutex);
+  for (FreeBlock*& list : shared_lists.free) give_back(list);
+  shared_lists.blocks.store(0, std::memory_order_relaxed);
+}
 Tag current_tag() { return local.tag; }
 
-PeakScope::PeakScope() : outer_(local.account->peak) { reset_peak(); }
+PeakScope::PeakScope() : outer_(account().peak) { reset_peak(); }
 PeakScope::~PeakScope() {
-  if (outer_.total >= local.account->peak.total) local.account->peak = outer_;
+  Account& a = account();
+  if (outer_.total >= a.peak.total) a.peak = outer_;
 }
-Usage PeakScope::peak() const { return local.account->peak; }
+Usage PeakScope::peak() const { return account().peak; }
 
 TagScope::TagScope(Tag tag) : outer_(local.tag) { local.tag = tag; }
 TagScope::~TagScope() { local.tag = outer_; }
 
 namespace detail {
 
-Account* exchange_account(Account* account) {
-  return std::exchange(local.account, account ? account : &local.own);
+Account* exchange_account(Account* account) { return std::exchange(local.account, account); }
+
+void open_accounts(Region& region, Account* workers, int count) {
+  const Account& a = account();
+  for (int w = 0; w < count; ++w) {
+    workers[w].region = &region;
+    // Equal shares of what is left: together the workers stay within the limit, whatever their timing.
+    if (a.limit) workers[w].limit = std::max<std::int64_t>(1, (a.limit - a.live.total) / count);
+  }
 }
 
 void merge(const Region& region, const Account* workers, int count) {
-  Account& a = *local.account;
+  Account& a = account();
   Usage top = a.live;
   for (int i = 0; i < tag_count; ++i) {
     const std::int64_t shared = region.shared[i].load(std::memory_order_relaxed);

@@ -66,10 +66,11 @@ class TagScope {
 Tag current_tag();
 
 // A request beyond this many live bytes throws Error(Fault::memory) with the largest tags; 0: no limit. Of the calling
-// thread's account.
+// thread's account. The workers of a parallel region may use equal shares of what is left when it starts.
 void set_limit(std::int64_t bytes);
 
-// Gives the calling thread's cached free blocks back to the system.
+// Gives the free blocks that the calling thread has cached, and those freed by other threads than their makers, back to
+// the system.
 void trim();
 
 }  // namespace costate::memory

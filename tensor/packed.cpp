@@ -16,9 +16,10 @@ const void* packed(const Tensor& b, bool transpose_b) {
     else delete made;
   }
   auto& entry = layouts->entry[transpose_b];
-  if (entry.version.load(std::memory_order_acquire) != s->version + 1) {
+  const std::uint32_t current = s->version.load(std::memory_order_relaxed) + 1;
+  if (entry.version.load(std::memory_order_acquire) != current) {
     const std::lock_guard lock(layouts->mutex);
-    if (entry.version.load(std::memory_order_relaxed) != s->version + 1) {
+    if (entry.version.load(std::memory_order_relaxed) != current) {
       const std::int64_t bytes = table.packed_bytes(b.dtype(), n, k);
       if (bytes == 0) return nullptr;
       if (!entry.storage) {
@@ -28,7 +29,7 @@ const void* packed(const Tensor& b, bool transpose_b) {
       // Another matrix within the same storage: one layout a storage is kept, and this is not it.
       if (entry.offset != b.offset() || entry.rows != b.extent(0) || entry.columns != b.extent(1)) return nullptr;
       table.pack_b(b.dtype(), transpose_b, n, k, b.raw(), entry.storage->data);
-      entry.version.store(s->version + 1, std::memory_order_release);
+      entry.version.store(current, std::memory_order_release);
     }
   }
   if (entry.offset != b.offset() || entry.rows != b.extent(0) || entry.columns != b.extent(1)) return nullptr;

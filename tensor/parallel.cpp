@@ -147,7 +147,7 @@ void run_parallel(std::int64_t tasks, ParallelBody body, const void* closure) {
   job.workers = static_cast<int>(std::min<std::int64_t>(tasks, thread_count));
   job.accounts.resize(static_cast<std::size_t>(job.workers));
   job.tag = memory::current_tag();
-  for (Account& a : job.accounts) a.region = &job.region;
+  memory::detail::open_accounts(job.region, job.accounts.data(), job.workers);
   if (!pool().try_run(job))
     for (int w = 0; w < job.workers; ++w) job.work(w);
   memory::detail::merge(job.region, job.accounts.data(), job.workers);

@@ -22,8 +22,14 @@ void generate(bool normal, const Tensor& out, std::uint64_t seed, Stream stream,
   require(out.dtype() != DType::i32, "random: the tensor is ", out.dtype(), "; expected f32 or f64");
   const std::int64_t samples = out.extent(0), per_sample = samples ? out.numel() / samples : 0;
   require(per_sample < (std::int64_t{1} << 34), "random: ", per_sample, " elements a sample exceed the counter");
+  const auto count = static_cast<std::uint64_t>(samples);
+  require(first_sample <= (std::uint64_t{1} << 48) - count, "random: samples ", first_sample, " to ", first_sample + count,
+          " exceed the counter, which holds 2^48");
+  require(static_cast<std::uint32_t>(stream) < (1u << 16), "random: stream ", static_cast<std::uint32_t>(stream),
+          " exceeds the counter, which holds 2^16");
   kernels(out).random(out.dtype(), normal, seed, static_cast<std::uint32_t>(stream), first_sample, step, samples,
                       per_sample, out.raw_mutable());
+  out.storage()->written();
 }
 }  // namespace
 

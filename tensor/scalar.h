@@ -1,132 +1,20 @@
 // Scalar mathematics shared by host and device, for T = float, double and (nested) Dual<T>.
 //
-// The float functions are polynomials of our own (minimax fits by iteratively reweighted least squares) without
-// branches, so that compilers vectorise loops over them; each states its error in ulp (of the result) where it is
-// relative. They are right at 0, +-inf and NaN, and never make a NaN out of a finite argument of their domain. Results
-// below the smallest normal number may flush to zero. The double functions are those of <cmath>.
+// The float functions are polynomials of our own (minimax fits by iteratively reweighted least squares)
+// without branches, so that compilers vectorise loops over them; each states its error in ulp (of the result)
+// where it is relative. They are right at 0, +-inf and NaN, and never make a NaN out of a finite argument of
+// their domain. Results below the smallest normal number may flush to zero. The double functions are those of
+// <cmath>.
 //
-// Dual<T> is v + d e with e^2 = 0: f(Dual(x, 1)).d is f'(x), and Dual<Dual<T>> gives second derivatives
-// (Griewank and Walther, Evaluating Derivatives, 2008, chapter 3).
-//
-// Everything here is forced inline: this header is compiled for several instruction sets in one program, and the linker
-// must not be able to hand the copy of one to callers of another.
+// Qualify the calls (scalar::exp): a using-directive at global scope would meet the functions of <math.h>.
 #pragma once
 #include <math.h>
 
+#include <costate/tensor/dual.h>
 #include <cstdint>
 #include <type_traits>
 
-#ifdef __CUDACC__
-#define COSTATE_HD __host__ __device__
-#define COSTATE_INLINE __host__ __device__ __forceinline__
-#else
-#define COSTATE_HD
-#define COSTATE_INLINE inline __attribute__((always_inline))
-#endif
-
 namespace costate::scalar {
-
-template <class T>
-struct Dual;
-
-template <class T>
-struct Base {
-  using type = T;
-};
-template <class T>
-struct Base<Dual<T>> {
-  using type = typename Base<T>::type;
-};
-template <class T>
-using base_t = typename Base<T>::type;  // float or double, however deep the nesting: the type of constants
-
-// ------------------------------------------------------------------------------------------ dual numbers
-template <class T>
-struct Dual {
-  using B = base_t<T>;
-  T v;  // value
-  T d;  // derivative
-
-  Dual() = default;
-  COSTATE_INLINE Dual(const T& value, const T& derivative) : v(value), d(derivative) {}
-  COSTATE_INLINE Dual(const T& value) : v(value), d(B(0)) {}
-  template <class S, std::enable_if_t<std::is_arithmetic_v<S> && !std::is_same_v<S, T>, int> = 0>
-  COSTATE_INLINE Dual(S constant) : v(B(constant)), d(B(0)) {}
-
-  friend COSTATE_INLINE Dual operator+(const Dual& a) { return a; }
-  friend COSTATE_INLINE Dual operator-(const Dual& a) { return {-a.v, -a.d}; }
-  friend COSTATE_INLINE Dual operator+(const Dual& a, const Dual& b) { return {a.v + b.v, a.d + b.d}; }
-  friend COSTATE_INLINE Dual operator-(const Dual& a, const Dual& b) { return {a.v - b.v, a.d - b.d}; }
-  friend COSTATE_INLINE Dual operator*(const Dual& a, const Dual& b) { return {a.v * b.v, a.d * b.v + a.v * b.d}; }
-  friend COSTATE_INLINE Dual operator/(const Dual& a, const Dual& b) {
-    const T q = a.v / b.v;
-    return {q, (a.d - q * b.d) / b.v};
-  }
-  // With a constant: no products with a derivative that is zero, which compilers may not drop.
-  friend COSTATE_INLINE Dual operator+(const Dual& a, B c) { return {a.v + c, a.d}; }
-  friend COSTATE_INLINE Dual operator+(B c, const Dual& a) { return {c + a.v, a.d}; }
-  friend COSTATE_INLINE Dual operator-(const Dual& a, B c) { return {a.v - c, a.d}; }
-  friend COSTATE_INLINE Dual operator-(B c, const Dual& a) { return {c - a.v, -a.d}; }
-  friend COSTATE_INLINE Dual operator*(const Dual& a, B c) { return {a.v * c, a.d * c}; }
-  friend COSTATE_INLINE Dual operator*(B c, const Dual& a) { return {c * a.v, c * a.d}; }
-  friend COSTATE_INLINE Dual operator/(const Dual& a, B c) { return {a.v / c, a.d / c}; }
-  friend COSTATE_INLINE Dual operator/(B c, const Dual& a) {
-    const T q = c / a.v;
-    return {q, -q * a.d / a.v};
-  }
-  COSTATE_INLINE Dual& operator+=(const Dual& b) { return *this = *this + b; }
-  COSTATE_INLINE Dual& operator-=(const Dual& b) { return *this = *this - b; }
-  COSTATE_INLINE Dual& operator*=(const Dual& b) { return *this = *this * b; }
-  COSTATE_INLINE Dual& operator/=(const Dual& b) { return *this = *this / b; }
-
-  // Comparisons look at the values alone.
-  friend COSTATE_INLINE bool operator<(const Dual& a, const Dual& b) { return a.v < b.v; }
-  friend COSTATE_INLINE bool operator>(const Dual& a, const Dual& b) { return a.v > b.v; }
-  friend COSTATE_INLINE bool operator<=(const Dual& a, const Dual& b) { return a.v <= b.v; }
-  friend COSTATE_INLINE bool operator>=(const Dual& a, const Dual& b) { return a.v >= b.v; }
-  friend COSTATE_INLINE bool operator==(const Dual& a, const Dual& b) { return a.v == b.v; }
-  friend COSTATE_INLINE bool operator!=(const Dual& a, const Dual& b) { return a.v != b.v; }
-};
-
-// The plain number inside.
-COSTATE_INLINE float value(float x) { return x; }
-COSTATE_INLINE double value(double x) { return x; }
-template <class T>
-COSTATE_INLINE base_t<T> value(const Dual<T>& x) {
-  return value(x.v);
-}
-
-// yes ? a : b, part by part.
-COSTATE_INLINE float select(bool yes, float a, float b) { return yes ? a : b; }
-COSTATE_INLINE double select(bool yes, double a, double b) { return yes ? a : b; }
-template <class T>
-COSTATE_INLINE Dual<T> select(bool yes, const Dual<T>& a, const Dual<T>& b) {
-  return {select(yes, a.v, b.v), select(yes, a.d, b.d)};
-}
-
-// The larger resp. smaller argument; NaN if either is. Subgradient rule: at a tie the derivative is the second
-// argument's, so that max(x, 0) has derivative 0 at 0 and a clamp has derivative 0 on its bounds.
-template <class T>
-COSTATE_INLINE T max(const T& a, const std::type_identity_t<T>& b) {
-  return select(value(a) > value(b), a, select(value(a) == value(a), T(b), a));
-}
-template <class T>
-COSTATE_INLINE T min(const T& a, const std::type_identity_t<T>& b) {
-  return select(value(a) < value(b), a, select(value(a) == value(a), T(b), a));
-}
-// The same with a constant bound, in the order of operands that is one machine instruction and keeps NaN.
-template <class T>
-COSTATE_INLINE T at_least(const T& x, base_t<T> low) {
-  return select(low >= value(x), T(low), x);
-}
-template <class T>
-COSTATE_INLINE T at_most(const T& x, base_t<T> high) {
-  return select(high <= value(x), T(high), x);
-}
-template <class T>
-COSTATE_INLINE T clamp(const T& x, base_t<T> low, base_t<T> high) {
-  return at_most(at_least(x, low), high);
-}
 
 namespace detail {
 COSTATE_INLINE std::uint32_t bits(float x) { return __builtin_bit_cast(std::uint32_t, x); }
@@ -157,7 +45,8 @@ COSTATE_INLINE float power_of_two(std::int32_t n) {
   return from_bits((static_cast<std::uint32_t>(n) + 127u) << 23);
 }
 
-// exp(x + low) for |low| <= 0.05. The power of two is applied in halves: results may be infinite or subnormal.
+// exp(x + low) for |low| <= 0.05. The power of two is applied in halves: results may be infinite or
+// subnormal.
 COSTATE_INLINE float exp_of_sum(float x, float low) {
   const Exponent e = split_exponent(clamp(x, -105.0f, 89.0f));
   const float r = e.r + low, p = 1.0f + (r + r * r * exp_tail(r));
@@ -188,8 +77,8 @@ COSTATE_INLINE float log_of_parts(float f, float n) {
   return (f + ((f2 * f * p + n * -2.12194440e-4f) - 0.5f * f2)) + n * 0.693359375f;
 }
 
-// erfc(t) for t >= 0, relative error 4e-7: exp(-t^2) Q((t-2)/(t+2)) / (t+2). The square is taken in two parts because
-// its rounding error would be multiplied by t^2.
+// erfc(t) for t >= 0, relative error 4e-7: exp(-t^2) Q((t-2)/(t+2)) / (t+2). The square is taken in two parts
+// because its rounding error would be multiplied by t^2.
 COSTATE_INLINE float erfc_positive(float t) {
   t = at_most(t, 10.1f);
   const float inverse = 1.0f / (t + 2.0f), q = (t - 2.0f) * inverse;
@@ -208,8 +97,9 @@ COSTATE_INLINE float erfc_positive(float t) {
   return exp_of_sum(-head * head, (head - t) * (head + t)) * p * inverse;
 }
 
-// sin(r + n pi) from the remainder r of a reduction in double precision and t = n + round_d, whose last bit is the
-// parity of n. Remainders that are not remainders, for |x| > 1e15, are cut to stay in the range of a sine.
+// sin(r + n pi) from the remainder r of a reduction in double precision and t = n + round_d, whose last bit
+// is the parity of n. Remainders that are not remainders, for |x| > 1e15, are cut to stay in the range of a
+// sine.
 COSTATE_INLINE float sine_of_remainder(double remainder, double t) {
   const double half_pi = 1.5707963267948966;
   const double cut = clamp(remainder, -half_pi, half_pi);
@@ -219,7 +109,8 @@ COSTATE_INLINE float sine_of_remainder(double remainder, double t) {
   return r + r * (s * p);
 }
 COSTATE_INLINE double minus_n_pi(double x, double n) {
-  return (x - n * 3.1415926218032837) - n * 3.1786509424591713e-08;  // pi in 27 + 53 bits: the first product is exact
+  return (x - n * 3.1415926218032837) -
+         n * 3.1786509424591713e-08;  // pi in 27 + 53 bits: the first product is exact
 }
 }  // namespace detail
 
@@ -286,16 +177,16 @@ COSTATE_INLINE float erf(float x) {
 }
 COSTATE_INLINE double erf(double x) { return ::erf(x); }
 
-// The distribution function of the standard normal law, Phi. Relative error 4e-7 + 8e-8 x^2 (float), so that the left
-// tail keeps its digits; flushes to 0 below -14.
+// The distribution function of the standard normal law, Phi. Relative error 4e-7 + 8e-8 x^2 (float), so that
+// the left tail keeps its digits; flushes to 0 below -14.
 COSTATE_INLINE float normal_cdf(float x) {
   const float tail = 0.5f * detail::erfc_positive(::fabsf(x) * 0.707106781f);
   return x > 0.0f ? 1.0f - tail : tail;
 }
 COSTATE_INLINE double normal_cdf(double x) { return 0.5 * ::erfc(x * -0.70710678118654752440); }
 
-// Absolute error 1.3e-7 + 3e-16 |x| (the argument is reduced in double precision), 2 ulp for |x| < 100; in [-1, 1] but
-// meaningless for |x| > 1e15; NaN at +-inf.
+// Absolute error 1.3e-7 + 3e-16 |x| (the argument is reduced in double precision), 2 ulp for |x| < 100; in
+// [-1, 1] but meaningless for |x| > 1e15; NaN at +-inf.
 COSTATE_INLINE float sin(float x) {
   const double t = x * 0.31830988618379067154 + detail::round_d, n = t - detail::round_d;
   return detail::sine_of_remainder(detail::minus_n_pi(x, n), t);
@@ -307,19 +198,21 @@ COSTATE_INLINE float cos(float x) {  // = -sin(x - pi/2)
 COSTATE_INLINE double sin(double x) { return ::sin(x); }
 COSTATE_INLINE double cos(double x) { return ::cos(x); }
 
-// x^p for a constant p; error 0.51 ulp (evaluated in double precision). As in <cmath>: x^0 = 1 even for NaN, a negative
-// x has a power only for an integer p, 0^p = inf for p < 0.
+// x^p for a constant p; error 0.51 ulp (evaluated in double precision). As in <cmath>: x^0 = 1 even for NaN,
+// a negative x has a power only for an integer p, 0^p = inf for p < 0.
 COSTATE_INLINE float pow(float x, double p) {
   using namespace detail;
   const double size = ::fabs(static_cast<double>(x));  // normal in double precision even when x is subnormal
   const std::uint64_t root_half = 0x3fe6a09e667f3bcdu, one = 0x3ff0000000000000u;
-  const std::uint64_t biased = (bits(size) + (one - root_half)) >> 52;  // exponent of a mantissa in [sqrt 1/2, sqrt 2)
+  const std::uint64_t biased =
+      (bits(size) + (one - root_half)) >> 52;  // exponent of a mantissa in [sqrt 1/2, sqrt 2)
   const double m = from_bits(bits(size) - (biased << 52) + one);
   const double n = from_bits(biased | 0x4330000000000000u) - (4503599627370496.0 + 1023.0);
   const double s = (m - 1.0) / (m + 1.0), s2 = s * s;  // log m = 2 artanh s
   const double log_m =
-      2.0 * s + s * s2 * (0.66666665645183854 + s2 * (0.40000335262035547 +
-                                                      s2 * (0.28537303514123274 + s2 * 0.23582255223032669)));
+      2.0 * s + s * s2 *
+                    (0.66666665645183854 +
+                     s2 * (0.40000335262035547 + s2 * (0.28537303514123274 + s2 * 0.23582255223032669)));
   const double y = clamp(p * (log_m + n * 0.69314718055994530942), -150.0, 150.0);
   const double t = y * 1.44269504088896340736 + round_d, k = t - round_d;
   const double r = y - k * 0.69314718055994530942;
@@ -423,9 +316,9 @@ COSTATE_INLINE Dual<T> normal_cdf(const Dual<T>& x) {
 }
 
 // ------------------------------------------------------------------------------------------ activations
-// Value, and the derivative into `slope`; what is not used costs nothing. Arguments are cut where the function has
-// reached its asymptote, because inf * 0 is not a limit. Absolute errors (float) are below 3e-7 max(1, |x|).
-// Qualify the calls (scalar::exp): a using-directive at global scope would meet the functions of <math.h>.
+// Value, and the derivative into `slope`; what is not used costs nothing. Arguments are cut where the
+// function has reached its asymptote, because inf * 0 is not a limit. Absolute errors (float) are below 3e-7
+// max(1, |x|).
 
 namespace detail {
 COSTATE_INLINE double sigmoid_of_cut(double x) { return sigmoid(x); }
@@ -434,14 +327,16 @@ COSTATE_INLINE Dual<T> sigmoid_of_cut(const Dual<T>& x) {
   const T y = sigmoid_of_cut(x.v);
   return {y, y * (base_t<T>(1) - y) * x.d};
 }
-// Where to cut x: sigmoid is 0 resp. 1 there, and its argument in x sigmoid(u(x)) within the range of sigmoid_of_cut.
+// Where to cut x: sigmoid is 0 resp. 1 there, and its argument in x sigmoid(u(x)) within the range of
+// sigmoid_of_cut.
 template <class B>
 struct Cut {  // double
   static constexpr B silu_low = -800, silu_high = 800, gelu_low = -25, gelu_high = 25;
 };
 template <>
 struct Cut<float> {
-  static constexpr float silu_low = sigmoid_low, silu_high = sigmoid_high, gelu_low = -10.05f, gelu_high = 10.0f;
+  static constexpr float silu_low = sigmoid_low, silu_high = sigmoid_high, gelu_low = -10.05f,
+                         gelu_high = 10.0f;
 };
 }  // namespace detail
 
@@ -455,11 +350,13 @@ COSTATE_INLINE T silu_and_slope(const T& x, T& slope) {
   return floored * s;
 }
 
-// x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)), the tanh form of Hendrycks and Gimpel (2016) without its cancellation.
+// x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)), the tanh form of Hendrycks and Gimpel (2016) without its
+// cancellation.
 template <class T>
 COSTATE_INLINE T gelu_tanh_and_slope(const T& x, T& slope) {
   using B = base_t<T>;
-  const T floored = at_least(x, detail::Cut<B>::gelu_low), t = at_most(floored, detail::Cut<B>::gelu_high), t2 = t * t;
+  const T floored = at_least(x, detail::Cut<B>::gelu_low), t = at_most(floored, detail::Cut<B>::gelu_high),
+          t2 = t * t;
   const B c = B(1.59576912160573071176);
   const T s = detail::sigmoid_of_cut(t * (c + B(0.044715) * c * t2));
   slope = s * (B(1) + t * (B(1) - s) * (c + B(3 * 0.044715) * c * t2));

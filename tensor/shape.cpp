@@ -4,9 +4,11 @@ namespace costate {
 
 Shape::Shape(std::span<const std::int64_t> extents) {
   require(extents.size() <= max_rank, "shape: has ", extents.size(), " axes; at most ", max_rank, " are supported");
+  std::int64_t all = 1;  // extents of zero left out: strides must not overflow either
   for (const std::int64_t e : extents) {
     require(e >= 0, "shape: extent ", e, " of axis ", rank_, " is negative");
-    require(!__builtin_mul_overflow(numel_, e, &numel_), "shape: the number of elements overflows 64 bits");
+    require(e == 0 || !__builtin_mul_overflow(all, e, &all), "shape: the number of elements overflows 64 bits");
+    numel_ = e == 0 ? 0 : numel_ * e;
     extents_[rank_++] = e;
   }
 }
@@ -18,15 +20,16 @@ int Shape::axis(int axis, std::string_view op) const {
 
 Shape Shape::with(int axis, std::int64_t extent) const {
   auto e = extents_;
-  e[axis < 0 ? axis + rank_ : axis] = extent;
+  e[this->axis(axis, "shape")] = extent;
   return Shape(std::span<const std::int64_t>(e.data(), rank_));
 }
 
 Shape Shape::without(int axis) const {
   std::array<std::int64_t, max_rank> e{};
   int n = 0;
+  axis = this->axis(axis, "shape");
   for (int i = 0; i < rank_; ++i)
-    if (i != (axis < 0 ? axis + rank_ : axis)) e[n++] = extents_[i];
+    if (i != axis) e[n++] = extents_[i];
   return Shape(std::span<const std::int64_t>(e.data(), n));
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <span>
+#include <type_traits>
 
 namespace costate {
 
@@ -13,12 +14,11 @@ enum class DType : std::uint8_t { f32, f64, i32 };  // i32 holds indices and lab
 constexpr std::int64_t size_of(DType t) { return t == DType::f64 ? 8 : 4; }
 constexpr std::string_view name(DType t) { return t == DType::f32 ? "f32" : t == DType::f64 ? "f64" : "i32"; }
 
+// Of the three element types in C++; other types do not compile.
 template <class T>
-constexpr DType dtype_of = DType::f32;
-template <>
-inline constexpr DType dtype_of<double> = DType::f64;
-template <>
-inline constexpr DType dtype_of<std::int32_t> = DType::i32;
+  requires(std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, std::int32_t>)
+constexpr DType dtype_of =
+    std::is_same_v<T, float> ? DType::f32 : std::is_same_v<T, double> ? DType::f64 : DType::i32;
 
 // Up to six extents, row-major. A scalar has rank 0 and one element.
 class Shape {
@@ -38,8 +38,9 @@ class Shape {
   int axis(int axis, std::string_view op) const;
   std::span<const std::int64_t> extents() const { return {extents_.data(), static_cast<std::size_t>(rank_)}; }
 
-  Shape with(int axis, std::int64_t extent) const;  // one extent replaced
-  Shape without(int axis) const;                    // one axis removed
+  // One extent replaced; one axis removed. Throw when there is no such axis.
+  Shape with(int axis, std::int64_t extent) const;
+  Shape without(int axis) const;
   Shape with_front(std::int64_t extent) const;      // one axis added in front
 
   friend bool operator==(const Shape& a, const Shape& b) {

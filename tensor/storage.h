@@ -20,12 +20,16 @@ inline constexpr Device Device::cpu{DeviceKind::cpu}, Device::meta{DeviceKind::m
 // A block: this header and, on the cpu, the bytes behind it.
 struct alignas(64) Storage {
   std::atomic<std::uint32_t> references{1};
-  std::uint32_t version = 0;  // counts writes in place: what is derived from the bytes is stale when it differs
+  // Counts writes in place: what is derived from the bytes is stale when it differs. Threads may write to parts of one
+  // storage at the same time.
+  std::atomic<std::uint32_t> version{0};
+  void written() { version.fetch_add(1, std::memory_order_relaxed); }
   std::int64_t bytes = 0;
   void* data = nullptr;  // null on the meta device
   std::int32_t size_class = 0;
   memory::Tag tag = memory::Tag::activations;
   Device device;
+  const void* owner = nullptr;  // the thread whose cache the block returns to
   // Packed layouts of this parameter (see tensor.h, packed), made on first use.
   std::atomic<struct PackedLayouts*> packed{nullptr};
 };
@@ -43,7 +47,10 @@ class StorageRef {
     return *this;
   }
   ~StorageRef() {
-    if (storage_ && storage_->references.fetch_sub(1, std::memory_order_acq_rel) == 1) release(storage_);
+    // The last owner needs no atomic subtraction: no one is left to race with.
+    if (storage_ && (storage_->references.load(std::memory_order_acquire) == 1 ||
+                     storage_->references.fetch_sub(1, std::memory_order_acq_rel) == 1))
+      release(storage_);
   }
 
   static StorageRef allocate(std::int64_t bytes, Device device);
@@ -70,7 +77,8 @@ struct Account {
 struct Region {
   std::array<std::atomic<std::int64_t>, tag_count> shared{};
 };
-Account* exchange_account(Account* account);  // makes it the calling thread's; returns the one before (null: its own)
+Account* exchange_account(Account* account);  // makes it the calling thread's (null: its own); returns the one before
+void open_accounts(Region& region, Account* workers, int count);
 void merge(const Region& region, const Account* workers, int count);
 
 }  // namespace memory::detail

@@ -16,9 +16,11 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   return t;
 }
 
+void Tensor::check_defined(const char* what) const { require(defined(), what, ": the tensor is undefined"); }
+
 Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
   Tensor t = empty(shape, dtype, device);
-  t.fill(value);
+  kernels(t).fill(dtype, t.numel(), value, t.offset_pointer());
   return t;
 }
 
@@ -82,6 +84,7 @@ Tensor Tensor::reshape(std::initializer_list<std::int64_t> extents) const {
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
+  check_defined("reshape");
   require(shape.numel() == numel(), "reshape: from ", shape_, " (", numel(), " elements) to ", shape, " (",
           shape.numel(), ")");
   Tensor t = *this;
@@ -91,8 +94,8 @@ Tensor Tensor::reshape(const Shape& shape) const {
 
 Tensor Tensor::slice(std::int64_t first, std::int64_t count) const {
   require(rank() > 0, "slice: a scalar has no axis to slice");
-  require(first >= 0 && count >= 0 && count <= shape_[0] && first <= shape_[0] - count, "slice: items ", first, " to ",
-          first + count, " were asked for of ", shape_[0]);
+  require(first >= 0 && count >= 0 && count <= shape_[0] && first <= shape_[0] - count, "slice: ", count, " items from ",
+          first, " on were asked for of ", shape_[0]);
   Tensor t = *this;
   t.offset_ += shape_[0] ? first * (numel() / shape_[0]) : 0;
   t.shape_ = shape_.with(0, count);
@@ -106,12 +109,14 @@ Tensor Tensor::operator[](std::int64_t index) const {
 }
 
 Tensor Tensor::clone() const {
+  check_defined("clone");
   Tensor t = empty_like(*this);
   t.copy_from(*this);
   return t;
 }
 
 Tensor Tensor::to(DType dtype) const {
+  check_defined("to");
   if (dtype == dtype_) return *this;
   Tensor t = empty(shape_, dtype, device());
   kernels(*this).cast(dtype_, dtype, numel(), raw(), t.raw_mutable());
@@ -119,30 +124,35 @@ Tensor Tensor::to(DType dtype) const {
 }
 
 Tensor Tensor::to(Device device) const {
+  check_defined("to");
   if (device == this->device()) return *this;
   require(device == Device::meta, "to: a tensor on the meta device has no values to copy to the ", to_string(device));
   return empty(shape_, dtype_, device);
 }
 
 void Tensor::copy_from(const Tensor& source) const {
+  check_defined("copy_from");
+  source.check_defined("copy_from");
   require(source.shape_ == shape_ && source.dtype_ == dtype_ && source.device() == device(), "copy_from: a tensor ",
           source.shape_, " of ", source.dtype_, " on ", to_string(source.device()), " does not fit one of shape ",
           shape_, " of ", dtype_, " on ", to_string(device()));
   if (!is_meta() && numel()) std::memmove(offset_pointer(), source.offset_pointer(), static_cast<std::size_t>(bytes()));
-  ++storage_->version;
+  storage_->written();
 }
 
 void Tensor::fill(double value) const {
+  check_defined("fill");
   kernels(*this).fill(dtype_, numel(), value, offset_pointer());
-  ++storage_->version;
+  storage_->written();
 }
 
 void Tensor::unshare() {
+  check_defined("unshare");
   if (!storage_.unique()) {
     const memory::TagScope scope(storage_->tag);
     *this = clone();
   }
-  ++storage_->version;
+  storage_->written();
 }
 
 }  // namespace costate

@@ -90,6 +90,7 @@ class Tensor {
  private:
   static Tensor from_bytes(const void* values, std::int64_t count, const Shape& shape, DType dtype, Device device);
   void check_access(DType dtype) const;
+  void check_defined(const char* what) const;
   void* offset_pointer() const {
     return storage_ && storage_->data ? static_cast<std::byte*>(storage_->data) + offset_ * size_of(dtype_) : nullptr;
   }

@@ -3,7 +3,8 @@
 #include <costate/tensor/tensor.h>
 
 #include <cstdlib>
-#include <cstring>
+#include <string>
+#include <string_view>
 
 #include "isa/table.h"
 
@@ -20,7 +21,8 @@ struct Tables {
   Tables() {
 #ifdef COSTATE_X86_ISAS
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("bmi2");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
       table[count++] = &cpu::avx512::kernels;
@@ -28,9 +30,16 @@ struct Tables {
 #endif
     table[count++] = &cpu::baseline::kernels;
     chosen = table[0];
-    if (const char* wish = std::getenv("COSTATE_CPU_ISA"))
-      for (int i = 0; i < count; ++i)
-        if (std::strstr(table[i]->name, wish)) chosen = table[i];
+    const char* wish = std::getenv("COSTATE_CPU_ISA");
+    if (!wish || !*wish) return;
+    chosen = nullptr;
+    std::string offered;
+    for (int i = 0; i < count; ++i) {
+      const std::string_view full(table[i]->name), isa = full.substr(5, full.size() - 6);  // "cpu (avx2)"
+      if (isa == wish) chosen = table[i];
+      offered += (i ? ", " : "") + std::string(isa);
+    }
+    require(chosen, "COSTATE_CPU_ISA is '", wish, "'; this processor offers ", offered);
   }
 };
 const Tables& tables() {

@@ -171,6 +171,16 @@ TEST(Chain, ResidualCorrelation) {
   }
   EXPECT_NEAR(residual_correlation(euler_maruyama_constant(kLinear, uniform_grid(4000), 1), 0.25),
               constant_sigma_correlation(1, 0.25), 1e-3);
+  // sigma^2 = c 2 eta forgets the noise as t_1^c = K^{-c}: slowly for small c, although memoryless in the
+  // limit.
+  for (double c : {0.25, 0.5}) {
+    const auto left = [&](int K) {
+      return residual_correlation(
+          euler_maruyama(kLinear, uniform_grid(K), Offset::denominator, Parametrisation::velocity, c));
+    };
+    EXPECT_NEAR(std::log2(left(800) / left(1600)), c, 0.02) << c;
+    EXPECT_GT(left(40), 0.07) << c;
+  }
   // The equation without noise forgets nothing.
   EXPECT_NEAR(residual_correlation(euler_ode(kLinear, uniform_grid(50))), 1, 1e-14);
 }

@@ -46,8 +46,10 @@ template <class T>
 struct Operands {
   std::vector<T> a, b, bias, c0;
   explicit Operands(const Case& x)
-      : a(noise<T>((x.repeat_a ? 1 : x.batch) * x.m * x.k, 1)), b(noise<T>((x.repeat_b ? 1 : x.batch) * x.k * x.n, 2)),
-        bias(noise<T>(x.n, 3)), c0(noise<T>(x.batch * x.m * x.n, 4)) {}
+      : a(noise<T>((x.repeat_a ? 1 : x.batch) * x.m * x.k, 1)),
+        b(noise<T>((x.repeat_b ? 1 : x.batch) * x.k * x.n, 2)),
+        bias(noise<T>(x.n, 3)),
+        c0(noise<T>(x.batch * x.m * x.n, 4)) {}
 };
 
 template <class T>
@@ -82,7 +84,8 @@ Result<T> product(const Kernels& table, const Case& x, const Operands<T>& in, st
     if (bytes > 0) {
       packed.resize(bytes + 16, std::byte{0x5a});
       table.pack_b(call.dtype, x.transpose_b, x.n, x.k, call.b, packed.data());
-      for (int i = 0; i < 16; ++i) EXPECT_EQ(packed[bytes + i], std::byte{0x5a}) << "pack_b wrote past its size";
+      for (int i = 0; i < 16; ++i)
+        EXPECT_EQ(packed[bytes + i], std::byte{0x5a}) << "pack_b wrote past its size";
       call.packed_b = packed.data();
     }
   }
@@ -121,8 +124,8 @@ void compare(const Kernels& table, const Case& x) {
         }
         if (x.accumulate) z += in.c0[at], size += 1;
         if (x.bias) z += in.bias[j], size += 1;
-        // A sum of k terms in any order errs by at most about k eps times the sum of sizes, in practice by sqrt(k); the
-        // activations have slopes below 1.2 and errors of a few eps max(1, |z|) of their own.
+        // A sum of k terms in any order errs by at most about k eps times the sum of sizes, in practice by
+        // sqrt(k); the activations have slopes below 1.2 and errors of a few eps max(1, |z|) of their own.
         const long double tolerance = eps * size * (4 + 2 * std::sqrt(static_cast<long double>(x.k)));
         ASSERT_NEAR(out.c[at], activate(x.activation, z), 1.2L * tolerance + 12 * eps * std::abs(z))
             << "row " << i << ", column " << j << ", product " << s;
@@ -131,15 +134,18 @@ void compare(const Kernels& table, const Case& x) {
         // relu has a jump at 0 that the tolerance of z may cross.
         if (x.activation == Activation::relu && std::abs(z) < tolerance) continue;
         const long double slope =
-            x.activation == Activation::relu ? (z > 0 ? 1 : 0)
-                                             : (activate(x.activation, z + h) - activate(x.activation, z - h)) / (2 * h);
+            x.activation == Activation::relu
+                ? (z > 0 ? 1 : 0)
+                : (activate(x.activation, z + h) - activate(x.activation, z - h)) / (2 * h);
         // Central differences in long double: error h^2 f''' + 1e-19/h, below 1e-11 here.
-        ASSERT_NEAR(out.derivative[at], slope, 2 * tolerance + 24 * eps * std::max(1.0L, std::abs(z)) + 1e-11L)
+        ASSERT_NEAR(out.derivative[at], slope,
+                    2 * tolerance + 24 * eps * std::max(1.0L, std::abs(z)) + 1e-11L)
             << "derivative, row " << i << ", column " << j;
       }
 }
 
-const Activation activations[] = {Activation::none, Activation::silu, Activation::gelu_tanh, Activation::relu};
+const Activation activations[] = {Activation::none, Activation::silu, Activation::gelu_tanh,
+                                  Activation::relu};
 
 class Matmul : public testing::TestWithParam<int> {
  protected:
@@ -153,10 +159,10 @@ class Matmul : public testing::TestWithParam<int> {
 };
 
 TEST_P(Matmul, RaggedShapesInAllOrientations) {
-  const std::int64_t sizes[][3] = {{1, 1, 1},   {4, 4, 4},    {2, 2, 3},     {7, 3, 64},   {15, 2, 257},  {33, 1, 130},
-                                   {9, 4, 70},  {1, 64, 64},  {14, 32, 16},  {15, 33, 17}, {28, 64, 31},  {29, 96, 5},
-                                   {5, 17, 40}, {13, 31, 3},  {64, 64, 3},   {64, 65, 64}, {100, 48, 63}, {3, 130, 600},
-                                   {20, 40, 1030}, {6, 16, 1}, {61, 8, 33}};
+  const std::int64_t sizes[][3] = {
+      {1, 1, 1},   {4, 4, 4},    {2, 2, 3},     {7, 3, 64},    {15, 2, 257},   {33, 1, 130}, {9, 4, 70},
+      {1, 64, 64}, {14, 32, 16}, {15, 33, 17},  {28, 64, 31},  {29, 96, 5},    {5, 17, 40},  {13, 31, 3},
+      {64, 64, 3}, {64, 65, 64}, {100, 48, 63}, {3, 130, 600}, {20, 40, 1030}, {6, 16, 1},   {61, 8, 33}};
   for (const auto& s : sizes)
     for (int bits = 0; bits < 8; ++bits) {
       Case x{s[0], s[1], s[2]};
@@ -168,7 +174,8 @@ TEST_P(Matmul, RaggedShapesInAllOrientations) {
 }
 
 TEST_P(Matmul, Epilogues) {
-  const std::int64_t sizes[][3] = {{17, 35, 20}, {14, 32, 64}, {9, 2, 100}, {9, 3, 5}, {21, 70, 1100}, {3, 8, 7}};
+  const std::int64_t sizes[][3] = {{17, 35, 20}, {14, 32, 64},   {9, 2, 100},
+                                   {9, 3, 5},    {21, 70, 1100}, {3, 8, 7}};
   for (const auto& s : sizes)
     for (Activation activation : activations)
       for (int bits = 0; bits < 16; ++bits) {
@@ -244,7 +251,8 @@ TEST_P(Matmul, BitsDoNotDependOnTheNumberOfThreads) {
 // The rows of a large product, computed a few at a time; packing must not change them either.
 TEST_P(Matmul, ARowDoesNotDependOnTheOthers) {
   if (!invariant()) GTEST_SKIP() << "Eigen does not promise it";
-  const std::int64_t sizes[][3] = {{90, 64, 64}, {41, 10, 20}, {50, 2, 200}, {40, 70, 1030}, {35, 4, 4}, {200, 257, 64}};
+  const std::int64_t sizes[][3] = {{90, 64, 64},   {41, 10, 20}, {50, 2, 200},
+                                   {40, 70, 1030}, {35, 4, 4},   {200, 257, 64}};
   for (const auto& s : sizes)
     for (int bits = 0; bits < 4; ++bits) {
       Case x{s[0], s[1], s[2]};

@@ -1,4 +1,5 @@
-// Scalar functions against long double, at special values, and their duals against differences and known derivatives.
+// Scalar functions against long double, at special values, and their duals against differences and known
+// derivatives.
 #include <costate/tensor/scalar.h>
 #include <gtest/gtest.h>
 
@@ -52,7 +53,9 @@ double absolute(float low, float high, F f, G reference) {
 #define FLOAT_FUNCTION(name) [](float x) { return scalar::name(x); }
 long double logistic(long double x) { return 1 / (1 + std::exp(-x)); }
 long double cdf(long double x) { return 0.5L * std::erfc(-x / std::sqrt(2.0L)); }
-long double gelu_tanh(long double x) { return x * logistic(2 * std::sqrt(2 / pi) * (x + 0.044715L * x * x * x)); }
+long double gelu_tanh(long double x) {
+  return x * logistic(2 * std::sqrt(2 / pi) * (x + 0.044715L * x * x * x));
+}
 
 // The bounds are those that the header states.
 TEST(Scalar, FloatFunctionsAreWithinTheirStatedErrors) {
@@ -85,8 +88,11 @@ TEST(Scalar, FloatFunctionsAreWithinTheirStatedErrors) {
     EXPECT_NEAR(scalar::normal_cdf(x), r, r * (4e-7L + 8e-8L * x * x)) << x;
   }
   for (double p : {2.0, 0.5, -1.0, -0.5, 3.0, 1.7, -2.3, 10.0, 0.001})
-    EXPECT_LT(ulps(0, 3.4e38f, [p](float x) { return scalar::pow(x, p); },
-                   [p](long double x) { return std::pow(x, static_cast<long double>(p)); }), 0.51) << p;
+    EXPECT_LT(ulps(
+                  0, 3.4e38f, [p](float x) { return scalar::pow(x, p); },
+                  [p](long double x) { return std::pow(x, static_cast<long double>(p)); }),
+              0.51)
+        << p;
 }
 
 TEST(Scalar, SpecialValues) {
@@ -146,11 +152,11 @@ TEST(Scalar, SpecialValues) {
   EXPECT_EQ(scalar::gelu_erf(-d), 0.0);
   EXPECT_NEAR(scalar::gelu_tanh(-d), 0.0, 1e-300);
   EXPECT_EQ(scalar::silu(d), d);
-  for (const float y : {scalar::exp(nan), scalar::log(nan), scalar::sqrt(-1.0f), scalar::tanh(nan), scalar::sigmoid(nan),
-                        scalar::silu(nan), scalar::gelu_tanh(nan), scalar::gelu_erf(nan), scalar::erf(nan),
-                        scalar::softplus(nan), scalar::sin(nan), scalar::cos(nan), scalar::pow(nan, 2),
-                        scalar::max(nan, 1.0f), scalar::max(1.0f, nan), scalar::min(nan, 1.0f), scalar::min(1.0f, nan),
-                        scalar::clamp(nan, 0, 1)})
+  for (const float y : {scalar::exp(nan), scalar::log(nan), scalar::sqrt(-1.0f), scalar::tanh(nan),
+                        scalar::sigmoid(nan), scalar::silu(nan), scalar::gelu_tanh(nan),
+                        scalar::gelu_erf(nan), scalar::erf(nan), scalar::softplus(nan), scalar::sin(nan),
+                        scalar::cos(nan), scalar::pow(nan, 2), scalar::max(nan, 1.0f), scalar::max(1.0f, nan),
+                        scalar::min(nan, 1.0f), scalar::min(1.0f, nan), scalar::clamp(nan, 0, 1)})
     EXPECT_TRUE(std::isnan(y));
 }
 
@@ -167,8 +173,8 @@ TEST(Scalar, PowersHaveTheSpecialValuesOfTheStandardLibrary) {
     }
 }
 
-// f and f' against central differences of f and of f' in double precision: error h^2 / 6 times a third derivative,
-// and 1e-16 / h; with h = 1e-5 both are below 1e-9 for the functions here.
+// f and f' against central differences of f and of f' in double precision: error h^2 / 6 times a third
+// derivative, and 1e-16 / h; with h = 1e-5 both are below 1e-9 for the functions here.
 template <class F>
 void check_duals(const char* name, F f, std::vector<double> points) {
   for (double x : points) {
@@ -185,14 +191,19 @@ void check_duals(const char* name, F f, std::vector<double> points) {
     const float xf = static_cast<float>(x);
     const auto single = f(Dual<Dual<float>>({xf, 1.0f}, {1.0f, 0.0f}));
     const auto twice = f(Dual<Dual<double>>({static_cast<double>(xf), 1.0}, {1.0, 0.0}));
-    EXPECT_NEAR(single.d.v, twice.d.v, 3e-6 * std::max(1.0, std::abs(twice.d.v))) << name << "' in f32 at " << x;
-    EXPECT_NEAR(single.d.d, twice.d.d, 1e-5 * std::max(1.0, std::abs(twice.d.d))) << name << "'' in f32 at " << x;
+    EXPECT_NEAR(single.d.v, twice.d.v, 3e-6 * std::max(1.0, std::abs(twice.d.v)))
+        << name << "' in f32 at " << x;
+    EXPECT_NEAR(single.d.d, twice.d.d, 1e-5 * std::max(1.0, std::abs(twice.d.d)))
+        << name << "'' in f32 at " << x;
   }
 }
 
 TEST(Dual, DerivativesOfEveryFunction) {
-  const std::vector<double> line = {-7.5, -3, -1.2, -0.4, -0.01, 0.02, 0.3, 0.9, 1.7, 4, 8}, positive = {0.2, 0.7, 1, 2.5, 9};
-#define CHECK(expression, points) check_duals(#expression, [](auto x) { return expression; }, points)
+  const std::vector<double> line = {-7.5, -3, -1.2, -0.4, -0.01, 0.02, 0.3, 0.9, 1.7, 4, 8},
+                            positive = {0.2, 0.7, 1, 2.5, 9};
+#define CHECK(expression, points) \
+  check_duals(                    \
+      #expression, [](auto x) { return expression; }, points)
   CHECK(scalar::exp(x), (std::vector<double>{-3, -0.1, 0.4, 2}));
   CHECK(scalar::log(x), positive);
   CHECK(scalar::sqrt(x), positive);
@@ -226,7 +237,7 @@ TEST(Dual, KnownSecondDerivatives) {
   EXPECT_NEAR(scalar::exp(at(1.3)).d.d, std::exp(1.3), 1e-14);
   EXPECT_NEAR(scalar::log(at(2)).d.d, -0.25, 1e-15);
   EXPECT_NEAR(scalar::sin(at(0.7)).d.d, -std::sin(0.7), 1e-15);
-  EXPECT_NEAR(scalar::silu(at(0)).d.d, 0.5, 1e-15);                                   // 2 sigmoid'(0)
+  EXPECT_NEAR(scalar::silu(at(0)).d.d, 0.5, 1e-15);                                        // 2 sigmoid'(0)
   EXPECT_NEAR(scalar::gelu_erf(at(0)).d.d, std::sqrt(2 / 3.14159265358979323846), 1e-14);  // 2 phi(0)
   EXPECT_NEAR(scalar::pow(at(3), 4).d.d, 108, 1e-11);
   EXPECT_EQ(scalar::pow(at(0), 2).d.d, 2.0);

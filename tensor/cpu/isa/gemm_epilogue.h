@@ -14,24 +14,24 @@ COSTATE_INLINE T activate(T z, T& slope) {
   return activation == Activation::relu ? scalar::max(z, T(0)) : z;
 }
 
-// y = activation(z + bias) and its derivative (slope, unless null), for `width` elements: the constant makes the loop
-// vectors without remainder, so that an element's bits do not depend on its place. y may be z.
+// y = activation(z + bias) and its derivative (slope, unless null), for `width` elements: the constant and
+// the promise that nothing overlaps make the loop vectors without remainder, so that an element's bits do not
+// depend on its place.
 template <Activation activation, int width, class T>
-COSTATE_INLINE void activate_row(const T* z, const T* bias, T* y, T* slope) {
-  if (slope) {
-    T s;
-#pragma GCC ivdep
+COSTATE_INLINE void activate_row(const T* __restrict z, const T* __restrict bias, T* __restrict y,
+                                 T* __restrict slope) {
+  T s;
+  if (slope)
     for (int j = 0; j < width; ++j) y[j] = activate<activation>(z[j] + bias[j], s), slope[j] = s;
-  } else {
-    T s;
-#pragma GCC ivdep
+  else
     for (int j = 0; j < width; ++j) y[j] = activate<activation>(z[j] + bias[j], s);
-  }
 }
 
-// Rows of `width` sums (row stride ldz) into the first n <= width columns of c and derivative (row stride ldc).
+// Rows of `width` sums (row stride ldz) into the first n <= width columns of c and derivative (row stride
+// ldc).
 template <Activation activation, int width, class T>
-void finish_rows(std::int64_t rows, int n, const T* z, std::int64_t ldz, const T* bias, T* c, T* derivative, std::int64_t ldc) {
+void finish_rows(std::int64_t rows, int n, const T* z, std::int64_t ldz, const T* bias, T* c, T* derivative,
+                 std::int64_t ldc) {
   for (std::int64_t i = 0; i < rows; ++i, z += ldz) {
     T* const ci = c + i * ldc;
     T* const di = derivative ? derivative + i * ldc : nullptr;
@@ -47,14 +47,17 @@ void finish_rows(std::int64_t rows, int n, const T* z, std::int64_t ldz, const T
   }
 }
 template <int width, class T>
-void finish(Activation activation, std::int64_t rows, int n, const T* z, std::int64_t ldz, const T* bias, T* c, T* derivative,
-            std::int64_t ldc) {
+void finish(Activation activation, std::int64_t rows, int n, const T* z, std::int64_t ldz, const T* bias,
+            T* c, T* derivative, std::int64_t ldc) {
   switch (activation) {
-    case Activation::none: return finish_rows<Activation::none, width>(rows, n, z, ldz, bias, c, derivative, ldc);
-    case Activation::silu: return finish_rows<Activation::silu, width>(rows, n, z, ldz, bias, c, derivative, ldc);
+    case Activation::none:
+      return finish_rows<Activation::none, width>(rows, n, z, ldz, bias, c, derivative, ldc);
+    case Activation::silu:
+      return finish_rows<Activation::silu, width>(rows, n, z, ldz, bias, c, derivative, ldc);
     case Activation::gelu_tanh:
       return finish_rows<Activation::gelu_tanh, width>(rows, n, z, ldz, bias, c, derivative, ldc);
-    case Activation::relu: return finish_rows<Activation::relu, width>(rows, n, z, ldz, bias, c, derivative, ldc);
+    case Activation::relu:
+      return finish_rows<Activation::relu, width>(rows, n, z, ldz, bias, c, derivative, ldc);
   }
 }
 

@@ -1,5 +1,6 @@
-// The layout that the microkernel reads. b (k x n) is cut along k into blocks (a function of k alone) and along n into
-// panels of tile_columns columns; a panel of a block is contiguous, one row of tile_columns elements for every k:
+// The layout that the microkernel reads. b (k x n) is cut along k into blocks (a function of k alone) and
+// along n into panels of tile_columns columns; a panel of a block is contiguous, one row of tile_columns
+// elements for every k:
 //     packed[block][panel][row in block][column in panel],   the last panel filled up with zeros.
 #pragma once
 #include "gemm_vector.h"
@@ -7,12 +8,14 @@
 namespace costate::cpu::COSTATE_ISA {
 namespace {
 
-constexpr std::int64_t k_block = 512;
+template <class T>
+constexpr std::int64_t k_block = 2048 / sizeof(T);
 struct Blocks {
   std::int64_t count, rows;  // the last one may have fewer rows
 };
-inline Blocks blocks_of(std::int64_t k) {
-  const std::int64_t count = larger(1, ceil_div(k, k_block));
+template <class T>
+Blocks blocks_of(std::int64_t k) {
+  const std::int64_t count = larger(1, ceil_div(k, k_block<T>));
   return {count, ceil_div(k, count)};
 }
 
@@ -26,8 +29,10 @@ COSTATE_INLINE void transpose_four(const T* s, std::int64_t lds, std::int64_t k,
   std::int64_t i = 0;
   for (; i + 4 <= k; i += 4, s += 4, d += 4 * ldd) {
     const Four r0 = at(s), r1 = at(s + lds), r2 = at(s + 2 * lds), r3 = at(s + 3 * lds);
-    const Four t0 = __builtin_shufflevector(r0, r1, 0, 4, 2, 6), t1 = __builtin_shufflevector(r0, r1, 1, 5, 3, 7);
-    const Four t2 = __builtin_shufflevector(r2, r3, 0, 4, 2, 6), t3 = __builtin_shufflevector(r2, r3, 1, 5, 3, 7);
+    const Four t0 = __builtin_shufflevector(r0, r1, 0, 4, 2, 6),
+               t1 = __builtin_shufflevector(r0, r1, 1, 5, 3, 7);
+    const Four t2 = __builtin_shufflevector(r2, r3, 0, 4, 2, 6),
+               t3 = __builtin_shufflevector(r2, r3, 1, 5, 3, 7);
     put(d, __builtin_shufflevector(t0, t2, 0, 1, 4, 5));
     put(d + ldd, __builtin_shufflevector(t1, t3, 0, 1, 4, 5));
     put(d + 2 * ldd, __builtin_shufflevector(t0, t2, 2, 3, 6, 7));
@@ -63,7 +68,7 @@ struct Packing {
   Blocks blocks;
 
   Packing(std::int64_t columns, std::int64_t rows)
-      : n(columns), k(rows), panels(ceil_div(columns, tile_columns<T>)), blocks(blocks_of(rows)) {}
+      : n(columns), k(rows), panels(ceil_div(columns, tile_columns<T>)), blocks(blocks_of<T>(rows)) {}
   std::int64_t size() const { return panels * tile_columns<T> * k; }
   std::int64_t offset(std::int64_t block, std::int64_t panel) const {
     const std::int64_t k0 = block * blocks.rows;
@@ -80,17 +85,16 @@ struct Packing {
   }
 };
 
-// Rows of a transposed a: for every k, `rows` neighbours of its column in a vector's worth of elements.
+// The elements of a transposed a that one row block needs for one k, in whole vectors.
 template <class T>
 constexpr int packed_a_stride = static_cast<int>(ceil_div(tile_rows, lanes<T>)) * lanes<T>;
 template <class T>
-void pack_a(const T* a, std::int64_t lda, std::int64_t k, int rows, T* d) {
-  constexpr int W = lanes<T>, S = packed_a_stride<T>;
-  for (std::int64_t i = 0; i < k; ++i, a += lda, d += S)
-    for (int v = 0; v < S; v += W) {
-      const int count = rows - v < 0 ? 0 : rows - v > W ? W : rows - v;
-      if (count > 0) store(d + v, load_first(a + v, count));
-    }
+COSTATE_INLINE void pack_a(const T* a, int rows, T* d) {
+  constexpr int W = lanes<T>;
+  for (int v = 0; v < packed_a_stride<T>; v += W) {
+    const int count = rows - v < 0 ? 0 : rows - v > W ? W : rows - v;
+    if (count > 0) store(d + v, load_first(a + v, count));
+  }
 }
 
 }  // namespace

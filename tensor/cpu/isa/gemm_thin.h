@@ -1,5 +1,6 @@
-// Products with at most four columns and a long sum, such as the velocity head of a model of the plane: a tile would
-// leave most of its columns empty. Here lanes run along k, and every element of c is one sum of products of vectors.
+// Products with at most four columns and a long sum, such as the velocity head of a model of the plane: a
+// tile would leave most of its columns empty. Here lanes run along k, and every element of c is one sum of
+// products of vectors.
 //     packed[column][k, filled up with zeros to whole vectors]
 #pragma once
 #include <costate/tensor/parallel.h>
@@ -66,7 +67,8 @@ void thin_rows(const MatmulCall& call, std::int64_t begin, std::int64_t end, con
   const std::int64_t m = call.m, k = call.k, ldb = thin_stride<T>(k);
   const T* a = static_cast<const T*>(call.a);
   alignas(64) T z[2 * width], bias[2 * width];
-  for (int i = 0; i < 2 * width; ++i) z[i] = T(0), bias[i] = call.bias ? static_cast<const T*>(call.bias)[i % n] : T(0);
+  for (int i = 0; i < 2 * width; ++i)
+    z[i] = T(0), bias[i] = call.bias ? static_cast<const T*>(call.bias)[i % n] : T(0);
   static thread_local Scratch scratch;
   T* const rows = call.transpose_a ? scratch.get<T>(R * (k + W)) : nullptr;
   for (std::int64_t i0 = begin; i0 < end; i0 += R) {
@@ -91,8 +93,8 @@ void thin_rows(const MatmulCall& call, std::int64_t begin, std::int64_t end, con
       for (int i = 0; i < count; ++i) z[i] += c[i];
     if (call.bias || call.derivative || call.activation != Activation::none) {
       for (int at = 0; at < count; at += width)
-        finish<width>(call.activation, 1, static_cast<int>(smaller(width, count - at)), z + at, width, bias + at,
-                      c + at, derivative ? derivative + at : nullptr, width);
+        finish<width>(call.activation, 1, static_cast<int>(smaller(width, count - at)), z + at, width,
+                      bias + at, c + at, derivative ? derivative + at : nullptr, width);
     } else {
       for (int i = 0; i < count; ++i) c[i] = z[i];
     }
@@ -103,15 +105,21 @@ template <class T>
 void thin_product(const MatmulCall& call, const T* packed, bool threads) {
   const auto rows = [&](std::int64_t begin, std::int64_t end) {
     switch (call.n) {
-      case 1: return thin_rows<T, 1>(call, begin, end, packed);
-      case 2: return thin_rows<T, 2>(call, begin, end, packed);
-      case 3: return thin_rows<T, 3>(call, begin, end, packed);
-      default: return thin_rows<T, 4>(call, begin, end, packed);
+      case 1:
+        return thin_rows<T, 1>(call, begin, end, packed);
+      case 2:
+        return thin_rows<T, 2>(call, begin, end, packed);
+      case 3:
+        return thin_rows<T, 3>(call, begin, end, packed);
+      default:
+        return thin_rows<T, 4>(call, begin, end, packed);
     }
   };
   const std::int64_t grain = larger(8, 8 * ceil_div(65536, 8 * call.n * call.k));
-  if (threads) parallel_for(call.m, grain, rows);
-  else if (call.m > 0) rows(0, call.m);
+  if (threads)
+    parallel_for(call.m, grain, rows);
+  else if (call.m > 0)
+    rows(0, call.m);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// The microkernel: a tile of c, up to tile_rows x tile_columns, held in registers while k runs (Goto and van de Geijn,
-// Anatomy of high-performance matrix multiplication, 2008). Every element is one chain of fused multiply-adds in the
-// order of k, whatever the shape of the tile.
+// The microkernel: a tile of c, up to tile_rows x tile_columns, held in registers while k runs (Goto and van
+// de Geijn, Anatomy of high-performance matrix multiplication, 2008). Every element is one chain of fused
+// multiply-adds in the order of k, whatever the shape of the tile.
 #pragma once
 #include <utility>
 
@@ -65,14 +65,16 @@ template <class T, int vectors, bool packed_a>
 struct TilesOfRows {
   Tile<T> of_rows[tile_rows];
   template <int... R>
-  constexpr explicit TilesOfRows(std::integer_sequence<int, R...>) : of_rows{&tile<T, R + 1, vectors, packed_a>...} {}
+  constexpr explicit TilesOfRows(std::integer_sequence<int, R...>)
+      : of_rows{&tile<T, R + 1, vectors, packed_a>...} {}
 };
 template <class T, int vectors, bool packed_a>
 constexpr TilesOfRows<T, vectors, packed_a> tiles_of_rows{std::make_integer_sequence<int, tile_rows>{}};
 
 template <class T>
 COSTATE_INLINE Tile<T> choose_tile(int rows, int vectors, bool packed_a) {
-  if (packed_a) return (vectors == 2 ? tiles_of_rows<T, 2, true>.of_rows : tiles_of_rows<T, 1, true>.of_rows)[rows - 1];
+  if (packed_a)
+    return (vectors == 2 ? tiles_of_rows<T, 2, true>.of_rows : tiles_of_rows<T, 1, true>.of_rows)[rows - 1];
   return (vectors == 2 ? tiles_of_rows<T, 2, false>.of_rows : tiles_of_rows<T, 1, false>.of_rows)[rows - 1];
 }
 

@@ -98,8 +98,8 @@ COSTATE_INLINE float sum(Vector<float> v) {
 }
 COSTATE_INLINE double sum(Vector<double> v) {
 #ifdef __AVX512F__
-  const __m256d four = (__m256d)__builtin_shufflevector(v, v, 0, 1, 2, 3) +
-                       (__m256d)__builtin_shufflevector(v, v, 4, 5, 6, 7);
+  const __m256d four =
+      (__m256d)__builtin_shufflevector(v, v, 0, 1, 2, 3) + (__m256d)__builtin_shufflevector(v, v, 4, 5, 6, 7);
 #else
   const __m256d four = (__m256d)v;
 #endif

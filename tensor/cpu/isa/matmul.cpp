@@ -1,8 +1,8 @@
 // The matrix product of one instruction set. MatmulCall (tensor/kernels.h) is the contract.
 //
-// A result depends on the call alone, never on the number of threads. With AVX2 and AVX-512 a row of c does not depend on
-// how many rows there are either: the order of summation, and which of the methods below is taken, follow from n and k
-// alone. (The baseline is Eigen, which does not promise that.)
+// A result depends on the call alone, never on the number of threads. With AVX2 and AVX-512 a row of c does
+// not depend on how many rows there are either: the order of summation, and which of the methods below is
+// taken, follow from n and k alone. (The baseline is Eigen, which does not promise that.)
 #include "table.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
@@ -17,7 +17,8 @@ namespace costate::cpu::COSTATE_ISA {
 #if defined(__AVX2__) && defined(__FMA__)
 namespace {
 
-constexpr std::int64_t threads_from = 2000000;  // multiply-adds: below, waking threads costs more than it saves
+constexpr std::int64_t threads_from =
+    2000000;  // multiply-adds: below, waking threads costs more than it saves
 
 // One product of the batch.
 template <class T>
@@ -43,13 +44,23 @@ void product(const MatmulCall& call) {
     const Packing<T> packing(n, k);
     T* const own = packing.size() <= 1024 ? small : scratch.get<T>(packing.size());
     const auto pack = [&](std::int64_t panel) { packing.pack(call.transpose_b, panel, b, own); };
-    if (threads) parallel(packing.panels, pack);
+    if (threads)
+      parallel(packing.panels, pack);
     else
       for (std::int64_t panel = 0; panel < packing.panels; ++panel) pack(panel);
     packed = own;
   }
-  const Product<T> p{call.transpose_a, m, n, k, static_cast<const T*>(call.a), in_rows ? b : packed, in_rows,
-                     static_cast<T*>(call.c), call.accumulate, static_cast<const T*>(call.bias), call.activation,
+  const Product<T> p{call.transpose_a,
+                     m,
+                     n,
+                     k,
+                     static_cast<const T*>(call.a),
+                     in_rows ? b : packed,
+                     in_rows,
+                     static_cast<T*>(call.c),
+                     call.accumulate,
+                     static_cast<const T*>(call.bias),
+                     call.activation,
                      static_cast<T*>(call.derivative)};
   p.run(threads);
 }
@@ -74,15 +85,19 @@ void all_products(MatmulCall call) {
     }
   };
   // Many small products: whole ones to each thread. A few large ones: the threads share each.
-  if (work * call.batch < threads_from || work >= 8 * threads_from) one(0, call.batch);
-  else parallel_for(call.batch, 1 + 250000 / (work + 1), one);
+  if (work * call.batch < threads_from || work >= 8 * threads_from)
+    one(0, call.batch);
+  else
+    parallel_for(call.batch, 1 + 250000 / (work + 1), one);
 }
 
 }  // namespace
 
 void matmul(const MatmulCall& call) {
-  if (call.dtype == DType::f32) all_products<float>(call);
-  else all_products<double>(call);
+  if (call.dtype == DType::f32)
+    all_products<float>(call);
+  else
+    all_products<double>(call);
 }
 std::int64_t packed_bytes(DType dtype, std::int64_t n, std::int64_t k) {
   if (dtype == DType::f32)
@@ -93,17 +108,22 @@ void pack_b(DType dtype, bool transpose_b, std::int64_t n, std::int64_t k, const
   const auto pack = [&]<class T>(T* out) {
     if (is_thin<T>(n, k)) return pack_thin(transpose_b, n, k, static_cast<const T*>(b), out);
     const Packing<T> packing(n, k);
-    for (std::int64_t i = 0; i < packing.panels; ++i) packing.pack(transpose_b, i, static_cast<const T*>(b), out);
+    for (std::int64_t i = 0; i < packing.panels; ++i)
+      packing.pack(transpose_b, i, static_cast<const T*>(b), out);
   };
-  if (dtype == DType::f32) pack(static_cast<float*>(packed));
-  else pack(static_cast<double*>(packed));
+  if (dtype == DType::f32)
+    pack(static_cast<float*>(packed));
+  else
+    pack(static_cast<double*>(packed));
 }
 
 #else
 
 void matmul(const MatmulCall& call) {
-  if (call.dtype == DType::f32) EigenProduct<float>{call}.all();
-  else EigenProduct<double>{call}.all();
+  if (call.dtype == DType::f32)
+    EigenProduct<float>{call}.all();
+  else
+    EigenProduct<double>{call}.all();
 }
 std::int64_t packed_bytes(DType, std::int64_t, std::int64_t) { return 0; }
 void pack_b(DType, bool, std::int64_t, std::int64_t, const void*, void*) {}

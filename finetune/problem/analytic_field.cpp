@@ -1,0 +1,57 @@
+#include <costate/finetune/problem/analytic_field.h>
+
+#include <algorithm>
+
+namespace costate::finetune {
+namespace {
+
+// `one_time(t)` when all rows have the same time, else `each_time(span)`.
+template <class T, class Body>
+void with_times(const Tensor& t, const Body& body) {
+  const auto times = t.values<T>();
+  const bool same = std::all_of(times.begin(), times.end(), [&](T v) { return v == times[0]; });
+  body(same ? Times(static_cast<double>(times[0])) : Times(times));
+}
+
+}  // namespace
+
+sde::Field velocity_field(std::shared_ptr<const GaussianMixture> mixture, const sde::Schedule& schedule) {
+  const CustomRule rule{
+      "mixture velocity",
+      [mixture, schedule](std::span<const Tensor> in) {
+        const Tensor& x = in[0];
+        require(x.rank() == 2 && x.extent(1) == mixture->dim() && in[1].shape() == Shape{x.extent(0)} && x.extent(0) > 0,
+                "mixture velocity: x has shape ", x.shape(), " and t ", in[1].shape(), "; expected (rows, ", mixture->dim(),
+                ") and (rows,)");
+        Tensor out = Tensor::empty_like(x);
+        if (x.is_meta()) return out;
+        const auto run = [&](auto zero) {
+          using T = decltype(zero);
+          with_times<T>(in[1], [&](Times t) {
+            mixture->velocity(schedule, x.extent(0), x.values<T>().data(), t, out.mutate<T>().data());
+          });
+        };
+        x.dtype() == DType::f32 ? run(0.f) : run(0.0);
+        return out;
+      },
+      [mixture, schedule](const Tensor& cotangent, std::span<const Tensor> in, const Tensor&) {
+        const Tensor& x = in[0];
+        Tensor out = Tensor::empty_like(x);
+        const auto run = [&](auto zero) {
+          using T = decltype(zero);
+          with_times<T>(in[1], [&](Times t) {
+            mixture->velocity_vjp(schedule, x.extent(0), x.values<T>().data(), t, cotangent.values<T>().data(),
+                                  out.mutate<T>().data());
+          });
+        };
+        if (!x.is_meta()) x.dtype() == DType::f32 ? run(0.f) : run(0.0);
+        return std::vector<Tensor>{out, Tensor()};
+      }};
+  return [rule](const Var& x, const Var& t, const Tensor&) {
+    require(!t.tracked(), "mixture velocity: derivatives with respect to time are not offered");
+    const Var in[] = {x, t};
+    return custom(rule, in);
+  };
+}
+
+}  // namespace costate::finetune
