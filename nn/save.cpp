@@ -1,4 +1,5 @@
 #include <costate/nn/save.h>
+#include <costate/tensor/utf8.h>
 
 #include <algorithm>
 
@@ -19,6 +20,11 @@ std::string to_string(const FaultList& faults) {
   if (faults.items.size() > most_listed)
     s += ", and " + std::to_string(faults.items.size() - most_listed) + " more";
   return s + ")";
+}
+
+std::vector<std::string> quoted(std::vector<std::string> names) {
+  for (std::string& n : names) n = utf8::quoted(n);
+  return names;
 }
 
 SafetensorsType type_of(DType dtype) {
@@ -74,7 +80,7 @@ LoadReport load(const std::string& path, const Walk& walk, const LoadOptions& op
     }
     used[static_cast<std::size_t>(e - file.entries().data())] = true;
     if (!same_shape(*e, p.shape()) || !same_type(*e, p.dtype(), options.widen_half))
-      misfits.push_back(name + " is " + in_words(*e) + " in the file and " +
+      misfits.push_back(utf8::quoted(name) + " is " + in_words(*e) + " in the file and " +
                         std::string(costate::name(p.dtype())) + " " + costate::to_string(p.shape()) +
                         " in the model");
   });
@@ -82,9 +88,10 @@ LoadReport load(const std::string& path, const Walk& walk, const LoadOptions& op
     if (!used[i]) report.unexpected.push_back(file.entries()[i].name);
 
   std::vector<FaultList> faults;
-  if (!options.allow_partial && !report.missing.empty()) faults.push_back({"missing", report.missing});
+  if (!options.allow_partial && !report.missing.empty())
+    faults.push_back({"missing", quoted(report.missing)});
   if (!options.allow_partial && !report.unexpected.empty())
-    faults.push_back({"unexpected", report.unexpected});
+    faults.push_back({"unexpected", quoted(report.unexpected)});
   if (!misfits.empty()) faults.push_back({"of another shape or type", misfits});
   if (!faults.empty()) {
     std::string all;

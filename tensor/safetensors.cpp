@@ -1,5 +1,6 @@
 #include <costate/tensor/file.h>
 #include <costate/tensor/safetensors.h>
+#include <costate/tensor/utf8.h>
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -11,6 +12,8 @@ namespace costate {
 static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
 
 namespace {
+
+using utf8::quoted;
 
 // IEEE 754 binary16 to binary32, exactly: NaNs keep their sign and payload.
 std::uint32_t widen_f16(std::uint16_t h) {
@@ -45,9 +48,9 @@ struct Layout {
 Layout lay_out(std::span<const NamedTensor> tensors) {
   std::vector<const NamedTensor*> order;
   for (const NamedTensor& t : tensors) {
-    require(t.second.defined(), "safetensors: tensor '", t.first, "' is undefined");
-    require(!t.second.is_meta(), "safetensors: tensor '", t.first,
-            "' is on the meta device and has no values to write");
+    require(t.second.defined(), "safetensors: tensor ", quoted(t.first), " is undefined");
+    require(!t.second.is_meta(), "safetensors: tensor ", quoted(t.first),
+            " is on the meta device and has no values to write");
     order.push_back(&t);
   }
   std::stable_sort(order.begin(), order.end(), [](const NamedTensor* a, const NamedTensor* b) {
@@ -111,7 +114,7 @@ struct SafetensorsFile::Contents {
 
   void check(const SafetensorsEntry& e) const {
     require(&e >= header.entries.data() && &e < header.entries.data() + header.entries.size(), where,
-            ": the entry of tensor '", e.name, "' is not one of this file's");
+            ": the entry of tensor ", quoted(e.name), " is not one of this file's");
   }
 };
 
@@ -170,24 +173,24 @@ Tensor SafetensorsFile::tensor(const SafetensorsEntry& entry) const {
     case SafetensorsType::F16:
     case SafetensorsType::BF16:
       if (c.options.widen_half) break;
-      fail(Fault::data, {c.where, ": tensor '", entry.name, "' is ", name(entry.type),
+      fail(Fault::data, {c.where, ": tensor ", quoted(entry.name), " is ", name(entry.type),
                          ", which is read as f32 only when the option widen_half asks for it"});
     default:
-      fail(Fault::data, {c.where, ": tensor '", entry.name, "' has the unsupported dtype ", name(entry.type),
-                         "; tensors are read from F32, F64, I32, F16 and BF16"});
+      fail(Fault::data, {c.where, ": tensor ", quoted(entry.name), " has the unsupported dtype ",
+                         name(entry.type), "; tensors are read from F32, F64, I32, F16 and BF16"});
   }
   std::array<std::int64_t, Shape::max_rank> extents{};
   const std::size_t rank = entry.shape.size();
   if (rank > Shape::max_rank)
-    fail(Fault::data, {c.where, ": tensor '", entry.name, "' has ", rank, " axes; at most ", Shape::max_rank,
-                       " are supported"});
+    fail(Fault::data, {c.where, ": tensor ", quoted(entry.name), " has ", rank, " axes; at most ",
+                       Shape::max_rank, " are supported"});
   // A shape without elements may have extents of any size.
   std::int64_t product = 1;
   for (std::size_t i = 0; i < rank; ++i) {
     const bool fits = entry.shape[i] <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
     extents[i] = fits ? static_cast<std::int64_t>(entry.shape[i]) : 0;
     if (!fits || __builtin_mul_overflow(product, extents[i], &product))
-      fail(Fault::data, {c.where, ": tensor '", entry.name, "' has an extent of ", entry.shape[i],
+      fail(Fault::data, {c.where, ": tensor ", quoted(entry.name), " has an extent of ", entry.shape[i],
                          ", which is too large"});
   }
   const Shape shape(std::span<const std::int64_t>(extents.data(), rank));
@@ -213,7 +216,7 @@ Tensor SafetensorsFile::tensor(const SafetensorsEntry& entry) const {
 
 Tensor SafetensorsFile::tensor(std::string_view name) const {
   const SafetensorsEntry* entry = find(name);
-  if (!entry) fail(Fault::data, {contents_->where, ": there is no tensor '", name, "'"});
+  if (!entry) fail(Fault::data, {contents_->where, ": there is no tensor ", quoted(name)});
   return tensor(*entry);
 }
 

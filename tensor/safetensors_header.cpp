@@ -1,5 +1,6 @@
 #include <costate/tensor/error.h>
 #include <costate/tensor/safetensors_header.h>
+#include <costate/tensor/utf8.h>
 #include <algorithm>
 #include <array>
 #include <tuple>
@@ -7,6 +8,8 @@
 
 namespace costate {
 namespace {
+
+using utf8::quoted;
 
 struct TypeRow {
   std::string_view name;
@@ -18,67 +21,6 @@ constexpr std::array<TypeRow, safetensors_type_count> types = {{
     {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
     {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64},
 }};
-
-// The length of the UTF-8 sequence at the front of `s` (RFC 3629: shortest forms only, no surrogates, at most
-// U+10FFFF), or 0 when there is none.
-std::size_t utf8_sequence(std::string_view s) {
-  const auto byte = [&](std::size_t i) { return i < s.size() ? static_cast<unsigned char>(s[i]) : 0u; };
-  const auto tail = [&](std::size_t i) { return (byte(i) & 0xC0u) == 0x80u; };
-  const unsigned a = byte(0), b = byte(1);
-  if (a < 0x80) return 1;
-  if (a < 0xC2) return 0;
-  if (a < 0xE0) return tail(1) ? 2 : 0;
-  if (a < 0xF0) return tail(1) && tail(2) && !(a == 0xE0 && b < 0xA0) && !(a == 0xED && b >= 0xA0) ? 3 : 0;
-  if (a < 0xF5)
-    return tail(1) && tail(2) && tail(3) && !(a == 0xF0 && b < 0x90) && !(a == 0xF4 && b >= 0x90) ? 4 : 0;
-  return 0;
-}
-
-// The first byte that is not part of UTF-8, or npos.
-std::size_t find_not_utf8(std::string_view s) {
-  for (std::size_t i = 0; i < s.size();) {
-    const std::size_t n = utf8_sequence(s.substr(i));
-    if (n == 0) return i;
-    i += n;
-  }
-  return std::string_view::npos;
-}
-
-void append_utf8(std::string& s, std::uint32_t c) {
-  const auto put = [&](std::uint32_t byte) { s.push_back(static_cast<char>(byte)); };
-  if (c < 0x80) {
-    put(c);
-  } else if (c < 0x800) {
-    put(0xC0 | c >> 6), put(0x80 | (c & 0x3F));
-  } else if (c < 0x10000) {
-    put(0xE0 | c >> 12), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
-  } else {
-    put(0xF0 | c >> 18), put(0x80 | (c >> 12 & 0x3F)), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
-  }
-}
-
-// A name for a sentence: what a terminal could mistake for something else is shown in hexadecimal, and long
-// ones are cut.
-std::string quoted(std::string_view name) {
-  static constexpr char digit[] = "0123456789abcdef";
-  std::string s = "'";
-  for (std::size_t i = 0; i < name.size();) {
-    if (s.size() > 120) {
-      s += "...";
-      break;
-    }
-    const auto c = static_cast<unsigned char>(name[i]);
-    if (c < 0x20 || c == 0x7F) {
-      s += {'\\', 'x', digit[c >> 4], digit[c & 15]};
-      ++i;
-    } else {
-      const std::size_t n = std::max<std::size_t>(1, utf8_sequence(name.substr(i)));
-      s += name.substr(i, n);
-      i += n;
-    }
-  }
-  return s + "'";
-}
 
 std::string list(std::span<const std::uint64_t> shape) {
   std::string s = "[";
@@ -204,7 +146,7 @@ class Reader {
       if (low < 0xDC00 || low >= 0xE000) reject("the first half of a surrogate pair stands alone");
       code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
     }
-    append_utf8(s, code);
+    utf8::append(s, code);
   }
   std::uint32_t four_digits() {
     std::uint32_t code = 0;
@@ -356,7 +298,8 @@ void append_quoted(std::string& out, std::string_view s) {
 void check_written_name(const std::string& name) {
   require(name.size() <= safetensors_max_name, "safetensors: the name ", quoted(name), " has ", name.size(),
           " bytes; at most ", safetensors_max_name, " are allowed");
-  require(find_not_utf8(name) == std::string::npos, "safetensors: the name ", quoted(name), " is not UTF-8");
+  require(utf8::find_invalid(name) == std::string::npos, "safetensors: the name ", quoted(name),
+          " is not UTF-8");
   require(name.find('\0') == std::string::npos, "safetensors: the name ", quoted(name), " holds a zero byte");
   require(name != "__metadata__", "safetensors: a tensor cannot be called '__metadata__'");
 }
@@ -386,7 +329,7 @@ std::uint64_t safetensors_header_length(std::span<const std::byte> first_bytes, 
 
 SafetensorsHeader parse_safetensors_header(std::string_view json, std::uint64_t data_bytes,
                                            bool lenient_trailing, const std::string& where) {
-  if (const std::size_t bad = find_not_utf8(json); bad != std::string_view::npos)
+  if (const std::size_t bad = utf8::find_invalid(json); bad != std::string_view::npos)
     fail(Fault::data,
          {where, ": header byte ", static_cast<unsigned long long>(bad), ": the header is not UTF-8"});
   if (json.empty() || json.front() != '{') fail(Fault::data, {where, ": the header must begin with '{'"});
@@ -432,7 +375,7 @@ std::string format_safetensors_header(std::span<const SafetensorsEntry> entries,
   if (!metadata.empty()) {
     json += "\"__metadata__\":{";
     for (const auto& [key, value] : metadata) {
-      require(find_not_utf8(key) == std::string::npos && find_not_utf8(value) == std::string::npos,
+      require(utf8::find_invalid(key) == std::string::npos && utf8::find_invalid(value) == std::string::npos,
               "safetensors: the metadata entry ", quoted(key), " is not UTF-8");
       if (!std::exchange(first, false)) json += ',';
       append_quoted(json, key);
