@@ -19,9 +19,10 @@ Var time_features(const Var& t, int frequencies) {
 
 Var ClassEmbedding::operator()(const Tensor& labels, std::int64_t rows) const {
   if (!labels.defined())
-    return gather_rows(table, Tensor::full({rows}, static_cast<double>(classes()), DType::i32, table.device()));
-  require(labels.rank() == 1 && labels.extent(0) == rows, "class embedding: labels of shape ", labels.shape(), " for ", rows,
-          " rows");
+    return gather_rows(table,
+                       Tensor::full({rows}, static_cast<double>(classes()), DType::i32, table.device()));
+  require(labels.rank() == 1 && labels.extent(0) == rows, "class embedding: labels of shape ", labels.shape(),
+          " for ", rows, " rows");
   return gather_rows(table, labels);
 }
 
@@ -32,13 +33,16 @@ ClassEmbedding make_class_embedding(Init& init, std::int64_t classes, std::int64
 
 Tensor drop_labels(const Tensor& labels, std::int32_t null_class, double probability, std::uint64_t seed,
                    std::uint64_t first_sample, std::uint32_t step) {
-  require(probability >= 0 && probability <= 1, "drop_labels: probability ", probability, " is outside [0, 1]");
+  require(probability >= 0 && probability <= 1, "drop_labels: probability ", probability,
+          " is outside [0, 1]");
+  require(labels.defined() && labels.dtype() == DType::i32, "drop_labels: the labels are ",
+          labels.defined() ? name(labels.dtype()) : "undefined", "; expected i32");
   Tensor dropped = labels.clone();
   if (dropped.is_meta() || probability == 0) return dropped;
   const Philox philox{seed, Stream::label};
   std::uint64_t sample = first_sample;
   for (std::int32_t& label : dropped.mutate<std::int32_t>())
-    if (philox.uniform(sample++, step, 0) < probability) label = null_class;
+    if (philox.uniform(sample++, step, 1) < probability) label = null_class;
   return dropped;
 }
 

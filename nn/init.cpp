@@ -10,8 +10,10 @@ namespace costate::nn {
 Tensor Init::draw(const Shape& shape, bool normal, double scale, double shift) {
   const memory::TagScope scope(memory::Tag::parameters);
   const Tensor t = Tensor::empty(shape.with_front(1), dtype_, device_);
-  if (normal) random_normal(t, seed_, Stream::parameters, 0, next_++);
-  else random_uniform(t, seed_, Stream::parameters, 0, next_++);
+  if (normal)
+    random_normal(t, seed_, Stream::parameters, 0, next_++);
+  else
+    random_uniform(t, seed_, Stream::parameters, 0, next_++);
   return affine(Var(t), scale, shift).value().reshape(shape);
 }
 

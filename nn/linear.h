@@ -20,8 +20,9 @@ struct Linear {
 };
 
 // Weights uniform in +-gain sqrt(3/in) (variance gain^2/in), biases zero.
-inline Linear make_linear(Init& init, std::int64_t in, std::int64_t out, Activation activation = Activation::none,
-                          double gain = 1.0, bool with_bias = true) {
+inline Linear make_linear(Init& init, std::int64_t in, std::int64_t out,
+                          Activation activation = Activation::none, double gain = 1.0,
+                          bool with_bias = true) {
   return {Var(init.uniform({out, in}, in, gain)), with_bias ? Var(init.zeros({out})) : Var(), activation};
 }
 

@@ -8,13 +8,19 @@ const double hidden_gain = std::sqrt(2.0);
 }
 
 Var VelocityMlp::operator()(const Var& x, const Var& t, const Tensor& labels) const {
+  require(!layers.empty() && (!options.norm || norms.size() + 1 == layers.size()),
+          "velocity network: it has ", layers.size(), " hidden layers and ", norms.size(),
+          " normalisations; make it with make_velocity_mlp");
   const std::int64_t rows = x.extent(0);
-  require(x.rank() >= 1 && rows > 0 && x.numel() == rows * options.dim, "velocity network: x has shape ", x.shape(),
-          "; expected rows of ", options.dim, " features");
-  require(t.rank() == 1 && t.extent(0) == rows, "velocity network: t has shape ", t.shape(), "; expected (", rows, ",)");
-  require(options.classes > 0 || !labels.defined(), "velocity network: labels were given to a network without classes");
+  require(x.rank() >= 1 && rows > 0 && x.numel() == rows * options.dim, "velocity network: x has shape ",
+          x.shape(), "; expected rows of ", options.dim, " features");
+  require(t.rank() == 1 && t.extent(0) == rows, "velocity network: t has shape ", t.shape(), "; expected (",
+          rows, ",)");
+  require(options.classes > 0 || !labels.defined(),
+          "velocity network: labels were given to a network without classes");
   const Var flat = reshape(x, {rows, options.dim});
-  const Var time = options.time_frequencies > 0 ? time_features(t, options.time_frequencies) : reshape(t, {rows, 1});
+  const Var time =
+      options.time_frequencies > 0 ? time_features(t, options.time_frequencies) : reshape(t, {rows, 1});
   Var h;
   if (options.classes > 0) {
     const Var c = embedding(labels, rows);
@@ -38,10 +44,11 @@ void VelocityMlp::visit(const Visitor& v) {
 }
 
 VelocityMlp make_velocity_mlp(const MlpOptions& o, Init& init) {
-  require(o.dim >= 1 && o.hidden >= 1 && o.depth >= 1, "velocity network: dim ", o.dim, ", hidden ", o.hidden, ", depth ",
-          o.depth, "; each must be at least 1");
-  require(o.classes >= 0 && o.class_width >= 1 && o.time_frequencies >= 0, "velocity network: classes ", o.classes,
-          ", class_width ", o.class_width, ", time_frequencies ", o.time_frequencies, " are out of range");
+  require(o.dim >= 1 && o.hidden >= 1 && o.depth >= 1, "velocity network: dim ", o.dim, ", hidden ", o.hidden,
+          ", depth ", o.depth, "; each must be at least 1");
+  require(o.classes >= 0 && o.class_width >= 1 && o.time_frequencies >= 0, "velocity network: classes ",
+          o.classes, ", class_width ", o.class_width, ", time_frequencies ", o.time_frequencies,
+          " are out of range");
   VelocityMlp m;
   m.options = o;
   std::int64_t in = o.dim + (o.time_frequencies > 0 ? 2 * o.time_frequencies : 1);
@@ -63,9 +70,10 @@ Var Classifier::features(const Var& x) const {
   return h;
 }
 
-Classifier make_classifier(std::int64_t dim, std::int64_t hidden, int depth, std::int64_t classes, Init& init) {
-  require(dim >= 1 && hidden >= 1 && depth >= 1 && classes >= 2, "classifier: dim ", dim, ", hidden ", hidden, ", depth ",
-          depth, ", classes ", classes, " are out of range");
+Classifier make_classifier(std::int64_t dim, std::int64_t hidden, int depth, std::int64_t classes,
+                           Init& init) {
+  require(dim >= 1 && hidden >= 1 && depth >= 1 && classes >= 2, "classifier: dim ", dim, ", hidden ", hidden,
+          ", depth ", depth, ", classes ", classes, " are out of range");
   Classifier c;
   for (int i = 0; i < depth; ++i)
     c.layers.push_back(make_linear(init, i == 0 ? dim : hidden, hidden, Activation::silu, hidden_gain));
@@ -74,8 +82,10 @@ Classifier make_classifier(std::int64_t dim, std::int64_t hidden, int depth, std
 }
 
 Var log_likelihood(const Var& logits, const Tensor& labels) {
-  require(logits.rank() == 2 && labels.rank() == 1 && labels.extent(0) == logits.extent(0) && labels.dtype() == DType::i32,
-          "log_likelihood: logits of shape ", logits.shape(), " and labels of ", labels.dtype(), " of shape ", labels.shape());
+  require(logits.rank() == 2 && labels.rank() == 1 && labels.extent(0) == logits.extent(0) &&
+              labels.dtype() == DType::i32,
+          "log_likelihood: logits of shape ", logits.shape(), " and labels of ", labels.dtype(), " of shape ",
+          labels.shape());
   // The chosen entries by a mask: rows of the identity matrix, one a label.
   const std::int64_t rows = logits.extent(0), classes = logits.extent(1);
   Tensor mask = Tensor::zeros(logits.shape(), logits.dtype(), logits.device());
@@ -83,16 +93,21 @@ Var log_likelihood(const Var& logits, const Tensor& labels) {
     const auto index = labels.values<std::int32_t>();
     const auto set = [&](auto values) {
       for (std::int64_t i = 0; i < rows; ++i) {
-        require(index[i] >= 0 && index[i] < classes, "log_likelihood: label ", index[i], " is outside 0 to ", classes - 1);
+        require(index[i] >= 0 && index[i] < classes, "log_likelihood: label ", index[i], " is outside 0 to ",
+                classes - 1);
         values[i * classes + index[i]] = 1;
       }
     };
-    if (mask.dtype() == DType::f32) set(mask.mutate<float>());
-    else set(mask.mutate<double>());
+    if (mask.dtype() == DType::f32)
+      set(mask.mutate<float>());
+    else
+      set(mask.mutate<double>());
   }
   return sum(mul(log_softmax(logits), Var(mask)), 1);
 }
 
-Var cross_entropy(const Var& logits, const Tensor& labels) { return neg(mean(log_likelihood(logits, labels))); }
+Var cross_entropy(const Var& logits, const Tensor& labels) {
+  return neg(mean(log_likelihood(logits, labels)));
+}
 
 }  // namespace costate::nn

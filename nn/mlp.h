@@ -1,14 +1,14 @@
-// The multilayer perceptron as a velocity network (or of any other parametrisation: it maps (x, t, class) to x's shape),
-// and as a classifier.
+// The multilayer perceptron as a velocity network (or of any other parametrisation: it maps (x, t, class) to
+// x's shape), and as a classifier.
 #pragma once
 #include <costate/nn/embed.h>
 
 namespace costate::nn {
 
 struct MlpOptions {
-  std::int64_t dim = 2;           // features of a sample, flattened
-  std::int64_t hidden = 128;      // width of the hidden layers
-  int depth = 3;                  // number of hidden layers, at least 1
+  std::int64_t dim = 2;       // features of a sample, flattened
+  std::int64_t hidden = 128;  // width of the hidden layers
+  int depth = 3;              // number of hidden layers, at least 1
   Activation activation = Activation::silu;
   int time_frequencies = 8;       // Fourier features of t; 0: t itself
   std::int64_t classes = 0;       // 0: unconditional
@@ -52,7 +52,8 @@ struct Classifier {
     v("output", output);
   }
 };
-Classifier make_classifier(std::int64_t dim, std::int64_t hidden, int depth, std::int64_t classes, Init& init);
+Classifier make_classifier(std::int64_t dim, std::int64_t hidden, int depth, std::int64_t classes,
+                           Init& init);
 
 // The mean cross-entropy of logits (rows, classes) against labels (rows,), a scalar.
 Var cross_entropy(const Var& logits, const Tensor& labels);

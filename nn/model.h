@@ -1,5 +1,6 @@
-// Models are values: a layer is a struct of Vars with operator() and visit. Copies share storage until one is written;
-// what a model is used for (trained, frozen, differentiated) is not a property of the model but of its Vars.
+// Models are values: a layer is a struct of Vars with operator() and visit. Copies share storage until one is
+// written; what a model is used for (trained, frozen, differentiated) is not a property of the model but of
+// its Vars.
 //
 //   struct Linear {
 //     Var weight, bias;
@@ -15,8 +16,8 @@
 
 namespace costate::nn {
 
-// Walks the parameters of a model with their full names, "layers.0.weight", in the order of declaration. Undefined
-// parameters (a layer without bias) are passed over.
+// Walks the parameters of a model with their full names, "layers.0.weight", in the order of declaration.
+// Undefined parameters (a layer without bias) are passed over.
 class Visitor {
  public:
   using Function = std::function<void(const std::string& name, Var& parameter)>;
@@ -31,7 +32,8 @@ class Visitor {
   }
   template <class Layer>
   void operator()(std::string_view name, std::vector<Layer>& layers) const {
-    for (std::size_t i = 0; i < layers.size(); ++i) (*this)(std::string(name) + "." + std::to_string(i), layers[i]);
+    for (std::size_t i = 0; i < layers.size(); ++i)
+      (*this)(std::string(name) + "." + std::to_string(i), layers[i]);
   }
 
  private:

@@ -1,5 +1,5 @@
-// A network of unknown type: any model that maps (x, t, labels) to a prediction of x's shape. A value; copies share
-// parameters until one is written.
+// A network of unknown type: any model that maps (x, t, labels) to a prediction of x's shape. A value; copies
+// share parameters until one is written.
 #pragma once
 #include <costate/nn/model.h>
 #include <memory>
@@ -19,8 +19,14 @@ class Network {
   }
 
   // x (rows, ...), t (rows,), labels (rows,) of i32 or undefined -> (rows, ...).
-  Var operator()(const Var& x, const Var& t, const Tensor& labels) const { return held_->call(x, t, labels); }
-  void visit(const Visitor& v) { held_->visit(v); }
+  Var operator()(const Var& x, const Var& t, const Tensor& labels) const {
+    require(defined(), "network: an undefined network was called");
+    return held_->call(x, t, labels);
+  }
+  // An undefined network has no parameters.
+  void visit(const Visitor& v) {
+    if (held_) held_->visit(v);
+  }
   bool defined() const { return held_ != nullptr; }
 
  private:

@@ -13,11 +13,14 @@ struct AdamWOptions {
 
 class AdamW {
  public:
-  explicit AdamW(const AdamWOptions& options = {}) : options_(options) {}
+  // Throws Fault::argument unless the betas lie in [0, 1) and eps and weight_decay are not negative.
+  explicit AdamW(const AdamWOptions& options = {});
 
-  // One update of `parameters` in place (each made unique first) with gradients of the same order and shapes; lr and
-  // gradient_scale (multiplied to every gradient: clipping) are of this update. The first call makes the moments.
-  void step(std::span<Tensor* const> parameters, std::span<const Tensor> gradients, double lr, double gradient_scale = 1.0);
+  // One update of `parameters` in place (each made unique first) with gradients of the same order and shapes;
+  // lr and gradient_scale (multiplied to every gradient: clipping) are of this update. The first call makes
+  // the moments. When it throws, because something does not fit or memory is short, no value has changed.
+  void step(std::span<Tensor* const> parameters, std::span<const Tensor> gradients, double lr,
+            double gradient_scale = 1.0);
 
   std::int64_t steps() const { return steps_; }
   const AdamWOptions& options() const { return options_; }
@@ -32,8 +35,8 @@ class AdamW {
   std::vector<Tensor> m_, v_;
 };
 
-// lr(n) for update n = 0, 1, ...: linear warm-up over `warmup` updates, then constant, or a half cosine down to `final`
-// times the peak at update `total`.
+// lr(n) for update n = 0, 1, ...: linear warm-up over `warmup` updates, then constant, or a half cosine down
+// to `final` times the peak at update `total`.
 struct LearningRate {
   double peak = 1e-3;
   std::int64_t warmup = 0, total = 0;
@@ -47,8 +50,9 @@ double gradient_norm(std::span<const Tensor> gradients);
 // The factor that brings the norm down to `limit` (1 if it is below, or if limit is 0: no clipping).
 double clip_factor(double norm, double limit);
 
-// An exponential moving average of a model's parameters: average += (1 - decay) (parameter - average). With warm-up the
-// decay of update n is min(decay, (1 + n) / (10 + n)).
+// An exponential moving average of a model's parameters: the first update copies them, then
+// average += (1 - decay) (parameter - average). With warm-up the decay of update n = 0, 1, ... is
+// min(decay, (1 + n) / (10 + n)).
 class Ema {
  public:
   Ema() = default;
