@@ -1,0 +1,299 @@
+#include "build.h"
+
+#include <costate/nn/mlp.h>
+
+namespace costate::cli {
+namespace {
+
+sde::Parametrisation prediction_of(const Config& c) { return sde::parametrisation(c.prediction); }
+
+data::PlaneMixture plane_mixture(const DataConfig& c) {
+  if (c.mixture_means.empty()) return data::ring_mixture(8, 1.0, 0.1);
+  data::PlaneMixture m;
+  const std::size_t n = c.mixture_means.size();
+  m.weights = c.mixture_weights.empty() ? std::vector<double>(n, 1.0) : c.mixture_weights;
+  m.deviations = c.mixture_deviations.empty() ? std::vector<double>(n, 0.1) : c.mixture_deviations;
+  for (const auto& row : c.mixture_means) m.means.push_back({row[0], row[1]});
+  return m;
+}
+
+DataSpec data_spec(const DataConfig& c) {
+  DataSpec s;
+  s.kind = data_kind(c.kind);
+  s.path = c.path, s.labels = c.labels, s.item_shape = c.item_shape;
+  s.csv.delimiter = c.csv_delimiter[0];
+  s.csv.header = c.csv_header == "present"  ? data::CsvHeader::present
+                 : c.csv_header == "absent" ? data::CsvHeader::absent
+                                            : data::CsvHeader::automatic;
+  s.grey = c.grey;
+  s.count = c.count, s.first = c.first, s.seed = static_cast<std::uint64_t>(c.seed);
+  s.glyphs.resolution = static_cast<int>(c.resolution);
+  if (!c.mixture_means.empty()) s.mixture = plane_mixture(c);
+  s.parts = static_cast<int>(c.parts), s.noise = c.noise;
+  for (const std::int64_t l : c.only_labels) s.only_labels.push_back(static_cast<std::int32_t>(l));
+  s.average_down = c.average_down;
+  const bool pictures = s.kind == DataKind::glyphs || s.kind == DataKind::idx || s.kind == DataKind::png;
+  if (c.scaling == "range" || (c.scaling == "automatic" && pictures)) s.range = {c.range[0], c.range[1]};
+  require(s.range || c.range == DataConfig{}.range, "data.range: data.scaling '", c.scaling,
+          "' does not look at it for ", c.kind);
+  s.standardise = c.scaling == "standardise";
+  return s;
+}
+
+// A generated set of the right size with nothing in it.
+data::Dataset blank(const DataSpec& s) {
+  data::Dataset d;
+  d.count = s.count == 0 ? 10000 : s.count;
+  DataSpec one = s;  // one item tells the classes, and whether every setting is good
+  one.count = 1;
+  one.standardise = false;
+  const data::Dataset item = load_dataset(one);
+  d.classes = item.classes, d.item_shape = item.item_shape;
+  d.values.assign(static_cast<std::size_t>(d.count * data::item_size(d)), 0.0f);
+  d.labels.assign(static_cast<std::size_t>(d.count), 0);
+  d.description = "planned " + std::string(name(s.kind));
+  return d;
+}
+
+nn::AdamWOptions adamw(const OptimiserConfig& o) {
+  return {.lr = o.lr.peak, .beta1 = o.beta1, .beta2 = o.beta2, .eps = 1e-8, .weight_decay = o.weight_decay};
+}
+nn::LearningRate learning_rate(const LearningRateConfig& c, std::int64_t total) {
+  return {.peak = c.peak,
+          .warmup = c.warmup,
+          .total = total,
+          .decay = c.decay == "cosine" ? nn::LearningRate::Decay::cosine : nn::LearningRate::Decay::constant,
+          .final = c.final};
+}
+
+std::vector<double> flat(const Matrix& m) {
+  std::vector<double> out;
+  for (const auto& row : m) out.insert(out.end(), row.begin(), row.end());
+  return out;
+}
+
+finetune::IsotropicMixture isotropic(const MixtureConfig& c, std::int64_t dim, const char* which) {
+  require(!c.means.empty(), "reward.", which, ".means: found [], expected the centres of a mixture in ", dim,
+          " dimensions");
+  require(static_cast<std::int64_t>(c.means[0].size()) == dim, "reward.", which, ".means: rows of ",
+          c.means[0].size(), " numbers, but an item of the data has ", dim);
+  require(c.variances.size() == c.means.size(), "reward.", which, ".variances: found ", c.variances.size(),
+          " for ", c.means.size(), " means");
+  require(c.weights.empty() || c.weights.size() == c.means.size(), "reward.", which, ".weights: found ",
+          c.weights.size(), " for ", c.means.size(), " means");
+  return {flat(c.means), c.variances,
+          c.weights.empty() ? std::vector<double>(c.means.size(), 1.0) : c.weights};
+}
+
+// Q as a full matrix or its diagonal, checked against the dimension.
+std::vector<double> precision(const RewardConfig& c, std::size_t dim) {
+  const Matrix& q = c.precision;
+  require(q[0].size() == dim && (q.size() == 1 || q.size() == dim), "reward.precision: found ", q.size(),
+          " rows of ", q[0].size(), " numbers, expected ", dim, " rows of ", dim,
+          " or one row, the diagonal (an item of the data has ", dim, " numbers)");
+  return flat(q);
+}
+
+}  // namespace
+
+Shape item_shape(const data::Dataset& set) { return Shape(std::span<const std::int64_t>(set.item_shape)); }
+
+std::uint64_t seed_of(const Config& config, Purpose purpose) {
+  return static_cast<std::uint64_t>(config.seed) ^
+         (0x9E3779B97F4A7C15u * static_cast<std::uint64_t>(purpose));
+}
+
+RunData load_run_data(const Config& config, bool shapes_only) {
+  const DataSpec spec = data_spec(config.data);
+  const bool generator = spec.kind < DataKind::file;
+  RunData out;
+  out.model = shapes_only && generator && spec.only_labels.empty() ? blank(spec) : load_dataset(spec);
+  if (config.data.held_out > 0) {
+    const auto kept = out.model.count -
+                      static_cast<std::int64_t>(config.data.held_out * static_cast<double>(out.model.count));
+    require(kept >= 1 && kept < out.model.count, "data.held_out: ", config.data.held_out, " of ",
+            out.model.count, " items leaves one side empty");
+    std::tie(out.model, out.judge) = data::split(out.model, kept, seed_of(config, Purpose::split));
+  }
+  require(!config.network.conditional || out.model.classes > 0,
+          "network.conditional: a conditional network needs labels, but the data (", out.model.description,
+          ") has none");
+  return out;
+}
+
+sde::Schedule make_schedule(const Config& c) {
+  sde::Schedule s;
+  s.family = sde::path_family(c.path.family);
+  if (s.family == sde::PathFamily::vp_linear) s.beta_min = c.path.beta_min, s.beta_max = c.path.beta_max;
+  return s;
+}
+
+namespace {
+std::vector<double> grid(const Config& c, std::int64_t steps) {
+  std::vector<double> t = sde::uniform_grid(static_cast<int>(steps));
+  for (double& v : t) v = c.sampler.start + (1 - c.sampler.start) * v;
+  t.back() = 1;
+  return t;
+}
+}  // namespace
+
+sde::Chain make_chain(const Config& c, std::int64_t steps) {
+  const sde::Schedule s = make_schedule(c);
+  const std::vector<double> t = grid(c, steps ? steps : c.sampler.steps);
+  const sde::Offset offset = c.sampler.offset == "none"          ? sde::Offset::none
+                             : c.sampler.offset == "denominator" ? sde::Offset::denominator
+                                                                 : sde::Offset::both;
+  const sde::Parametrisation p = prediction_of(c);
+  if (c.sampler.kind == "exact_memoryless") return sde::exact_memoryless(s, t, p);
+  if (c.sampler.kind == "euler_maruyama") return sde::euler_maruyama(s, t, offset, p);
+  if (c.sampler.kind == "scaled") return sde::euler_maruyama(s, t, offset, p, c.sampler.scale);
+  if (c.sampler.kind == "constant") return sde::euler_maruyama_constant(s, t, c.sampler.sigma, p);
+  return sde::euler_ode(s, t, p);
+}
+
+std::int64_t ode_steps(const Config& c) { return c.sample.ode_steps ? c.sample.ode_steps : c.sampler.steps; }
+
+sde::Chain make_ode_chain(const Config& c, std::int64_t steps) {
+  return sde::euler_ode(make_schedule(c), grid(c, steps ? steps : ode_steps(c)), prediction_of(c));
+}
+
+nn::Network make_network(const Config& c, const data::Dataset& data, Device device) {
+  const memory::TagScope scope(memory::Tag::parameters);
+  nn::MlpOptions o;
+  o.dim = data::item_size(data);
+  o.hidden = c.network.hidden, o.depth = static_cast<int>(c.network.depth);
+  o.activation = c.network.activation == "silu"        ? Activation::silu
+                 : c.network.activation == "gelu_tanh" ? Activation::gelu_tanh
+                                                       : Activation::relu;
+  o.time_frequencies = static_cast<int>(c.network.time_frequencies);
+  o.classes = c.network.conditional ? data.classes : 0;
+  o.class_width = c.network.class_width;
+  o.residual = c.network.residual, o.norm = c.network.norm;
+  nn::Init init(seed_of(c, Purpose::pretrain), DType::f32, device);
+  return nn::make_velocity_mlp(o, init);
+}
+
+nn::Classifier make_classifier(const ClassifierConfig& c, const data::Dataset& data, Device device) {
+  require(data.classes >= 2, "classifiers: the data (", data.description, ") has ", data.classes,
+          " classes, expected labels of at least two");
+  const memory::TagScope scope(memory::Tag::parameters);
+  nn::Init init(static_cast<std::uint64_t>(c.seed), DType::f32, device);
+  return nn::make_classifier(data::item_size(data), c.hidden, static_cast<int>(c.depth), data.classes, init);
+}
+
+finetune::FlowMatchingOptions flow_matching_options(const Config& c) {
+  finetune::FlowMatchingOptions o;
+  o.schedule = make_schedule(c);
+  o.prediction = prediction_of(c);
+  o.batch = c.pretrain.batch;
+  o.seed = seed_of(c, Purpose::pretrain);
+  o.adamw = adamw(c.pretrain.optimiser);
+  o.lr = learning_rate(c.pretrain.optimiser.lr, c.pretrain.iterations);
+  o.clip_norm = c.pretrain.optimiser.clip_norm;
+  o.ema_decay = c.pretrain.optimiser.ema_decay;
+  o.label_drop = c.pretrain.label_drop;
+  o.time_margin = c.pretrain.time_margin;
+  return o;
+}
+
+finetune::AdjointMatchingOptions adjoint_matching_options(const Config& c) {
+  using Options = finetune::AdjointMatchingOptions;
+  const FinetuneConfig& f = c.finetune;
+  Options o;
+  o.batch = f.batch, o.micro_batch = f.micro_batch;
+  o.reward_multiplier = c.reward.multiplier;
+  o.seed = seed_of(c, Purpose::finetune);
+  o.pairing = f.pairing == "next"   ? Options::Pairing::next
+              : f.pairing == "same" ? Options::Pairing::same
+                                    : Options::Pairing::alg1;
+  o.early_steps = static_cast<int>(f.early_steps), o.late_steps = static_cast<int>(f.late_steps);
+  o.loss_clip = f.loss_clip;
+  o.loss_space = f.loss_space == "control" ? Options::LossSpace::control : Options::LossSpace::velocity;
+  o.denoised_endpoint = f.denoised_endpoint;
+  o.adamw = adamw(f.optimiser);
+  o.lr = learning_rate(f.optimiser.lr, f.iterations);
+  o.clip_norm = f.optimiser.clip_norm;
+  o.ema_decay = f.optimiser.ema_decay;
+  return o;
+}
+
+finetune::ClassifierOptions classifier_options(const ClassifierConfig& c) {
+  finetune::ClassifierOptions o;
+  o.hidden = c.hidden, o.depth = static_cast<int>(c.depth);
+  o.iterations = c.iterations, o.batch = c.batch;
+  o.lr = {.peak = c.lr,
+          .warmup = std::min<std::int64_t>(50, c.iterations / 10),
+          .total = c.iterations,
+          .decay = nn::LearningRate::Decay::cosine,
+          .final = 0.0};
+  o.weight_decay = c.weight_decay;
+  o.input_noise = c.noise;
+  o.seed = static_cast<std::uint64_t>(c.seed);
+  return o;
+}
+
+finetune::Reward make_reward(const RewardConfig& c, const data::Dataset& data,
+                             const nn::Classifier& classifier) {
+  const std::int64_t dim = data::item_size(data);
+  const auto n = static_cast<std::size_t>(dim);
+  const auto check = [&](const std::vector<double>& v, const char* key) {
+    require(v.size() == n, key, ": found ", v.size(), " numbers, but an item of the data has ", dim);
+  };
+  if (c.kind == "linear") {
+    check(c.coefficients, "reward.coefficients");
+    return finetune::linear_reward(c.coefficients);
+  }
+  if (c.kind == "quadratic") {
+    if (!c.coefficients.empty()) check(c.coefficients, "reward.coefficients");
+    if (!c.centre.empty()) check(c.centre, "reward.centre");
+    return finetune::quadratic_reward(c.centre.empty() ? std::vector<double>(n) : c.centre, precision(c, n),
+                                      c.coefficients);
+  }
+  if (c.kind == "log_density_ratio")
+    return finetune::log_density_ratio_reward(isotropic(c.numerator, dim, "numerator"),
+                                              isotropic(c.denominator, dim, "denominator"), dim);
+  require(c.kind == "classifier", "reward.kind: found \"none\", expected a reward, as fine-tuning raises it");
+  std::vector<std::int32_t> targets;
+  for (const std::int64_t t : c.targets) {
+    require(t < data.classes, "reward.targets: found ", t, ", but the classes of the data are 0 to ",
+            data.classes - 1);
+    targets.push_back(static_cast<std::int32_t>(t));
+  }
+  return finetune::classifier_reward(classifier, targets);
+}
+
+std::optional<finetune::MixtureTilt> closed_form(const Config& c, const data::Dataset& data) {
+  if (c.data.kind != "mixture" || !c.data.only_labels.empty() ||
+      (c.reward.kind != "linear" && c.reward.kind != "quadratic"))
+    return std::nullopt;
+  const data::PlaneMixture plane = plane_mixture(c.data);
+  std::vector<double> means, covariances;
+  for (std::size_t i = 0; i < plane.means.size(); ++i) {
+    for (const double m : plane.means[i]) means.push_back((m - data.offset) / data.scale);
+    const double variance = plane.deviations[i] * plane.deviations[i] / (data.scale * data.scale);
+    covariances.insert(covariances.end(), {variance, 0, 0, variance});
+  }
+  finetune::QuadraticReward reward;
+  reward.c = c.reward.coefficients, reward.nu = c.reward.centre;
+  if (c.reward.kind == "quadratic") {
+    reward.Q = precision(c.reward, 2);
+    if (reward.Q.size() == 2) reward.Q = {reward.Q[0], 0, 0, reward.Q[1]};
+  }
+  return finetune::MixtureTilt(finetune::GaussianMixture(2, plane.weights, means, covariances),
+                               reward.times(c.reward.multiplier));
+}
+
+Tensor make_labels(const std::vector<std::int64_t>& classes, std::int64_t count, const data::Dataset& data,
+                   const char* key, Device device) {
+  if (classes.empty()) return {};
+  for (const std::int64_t c : classes)
+    require(c < data.classes, key, ": found ", c, ", but the classes of the data are 0 to ",
+            data.classes - 1);
+  std::vector<std::int32_t> labels(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < labels.size(); ++i)
+    labels[i] = static_cast<std::int32_t>(classes[i % classes.size()]);
+  const memory::TagScope scope(memory::Tag::data);
+  return Tensor::from(labels, {count}, device);
+}
+
+}  // namespace costate::cli

@@ -1,0 +1,56 @@
+// From the configuration to the objects of the library: the registry of kinds.
+#pragma once
+#include <costate/finetune/adjoint_matching.h>
+#include <costate/finetune/classifier_training.h>
+#include <costate/finetune/data/dataset.h>
+#include <costate/finetune/flow_matching.h>
+#include <costate/finetune/problem/mixture_tilt.h>
+#include <costate/finetune/reward.h>
+#include <optional>
+
+#include "config/config.h"
+#include "data.h"
+
+namespace costate::cli {
+
+// What the model and the reward learn from, and what only the judge does (count 0 without held_out).
+struct RunData {
+  data::Dataset model, judge;
+};
+// `shapes_only`: generated items are zeros, which costs no time; counts, shapes and classes are those of the
+// real data.
+RunData load_run_data(const Config& config, bool shapes_only);
+Shape item_shape(const data::Dataset& set);
+
+sde::Schedule make_schedule(const Config& config);
+// `steps` 0: as many as the configuration says.
+sde::Chain make_chain(const Config& config, std::int64_t steps = 0);
+sde::Chain make_ode_chain(const Config& config, std::int64_t steps = 0);
+std::int64_t ode_steps(const Config& config);
+
+// Fresh parameters from the seed.
+nn::Network make_network(const Config& config, const data::Dataset& data, Device device);
+nn::Classifier make_classifier(const ClassifierConfig& config, const data::Dataset& data, Device device);
+
+finetune::FlowMatchingOptions flow_matching_options(const Config& config);
+finetune::AdjointMatchingOptions adjoint_matching_options(const Config& config);
+finetune::ClassifierOptions classifier_options(const ClassifierConfig& config);
+
+// `classifier` is looked at for classifier rewards only. Throws for the kind `none`.
+finetune::Reward make_reward(const RewardConfig& config, const data::Dataset& data,
+                             const nn::Classifier& classifier);
+
+// The law that fine-tuning aims at, in the units that the network sees, where it is known: mixture data with
+// a linear or quadratic reward whose exponential is integrable.
+std::optional<finetune::MixtureTilt> closed_form(const Config& config, const data::Dataset& data);
+
+// Labels of samples 0..count-1: the classes in turn; undefined for none. Checked against the classes of the
+// data.
+Tensor make_labels(const std::vector<std::int64_t>& classes, std::int64_t count, const data::Dataset& data,
+                   const char* key, Device device);
+
+// Seeds of the parts of a run: unrelated noise from one number.
+enum class Purpose : std::uint64_t { pretrain = 1, finetune, sample, evaluate, split };
+std::uint64_t seed_of(const Config& config, Purpose purpose);
+
+}  // namespace costate::cli

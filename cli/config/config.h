@@ -1,0 +1,144 @@
+// Everything a run can be told, with its defaults. The sections and keys of the JSON file are these members
+// under their own names; fields.h says what each means and which values it takes.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace costate::cli {
+
+using Matrix = std::vector<std::vector<double>>;
+
+struct LearningRateConfig {
+  double peak = 1e-3;
+  std::int64_t warmup = 0;
+  std::string decay = "cosine";
+  double final = 0.0;
+};
+
+struct OptimiserConfig {
+  LearningRateConfig lr;
+  double weight_decay = 0.0, beta1 = 0.9, beta2 = 0.999, clip_norm = 1.0, ema_decay = 0.999;
+};
+
+struct DataConfig {
+  std::string kind = "glyphs";
+  std::string path, labels;
+  std::vector<std::int64_t> item_shape;
+  std::string csv_delimiter = ",", csv_header = "automatic";
+  bool grey = false;
+  std::int64_t count = 0, first = 0, seed = 0;
+  std::int64_t resolution = 16;
+  Matrix mixture_means;
+  std::vector<double> mixture_weights, mixture_deviations;
+  std::int64_t parts = 0;
+  double noise = 0.0;
+  std::vector<std::int64_t> only_labels;
+  std::int64_t average_down = 1;
+  std::string scaling = "automatic";
+  std::vector<double> range{0.0, 1.0};
+  double held_out = 0.0;
+};
+
+struct PathConfig {
+  std::string family = "linear";
+  double beta_min = 0.1, beta_max = 20.0;
+};
+
+struct NetworkConfig {
+  std::string kind = "mlp";
+  std::int64_t hidden = 128, depth = 3;
+  std::string activation = "silu";
+  std::int64_t time_frequencies = 8;
+  bool conditional = false;
+  std::int64_t class_width = 16;
+  bool residual = false, norm = false;
+};
+
+struct PretrainConfig {
+  std::int64_t iterations = 4000, batch = 256;
+  OptimiserConfig optimiser;
+  double label_drop = 0.1, time_margin = 0.0;
+  std::int64_t log_every = 50, checkpoint_every = 0;
+};
+
+struct ClassifierConfig {
+  std::int64_t hidden = 128, depth = 2, iterations = 1500, batch = 128, seed = 1;
+  double lr = 1e-3, weight_decay = 1e-2, noise = 0.1;
+  std::int64_t log_every = 50;
+};
+
+struct MixtureConfig {
+  Matrix means;
+  std::vector<double> variances, weights;
+};
+
+struct RewardConfig {
+  std::string kind = "none";
+  double multiplier = 1.0;
+  std::vector<double> coefficients, centre;
+  Matrix precision;
+  MixtureConfig numerator, denominator;
+  std::vector<std::int64_t> targets;
+};
+
+struct SamplerConfig {
+  std::string kind = "exact_memoryless";
+  std::int64_t steps = 50;
+  double sigma = 1.0, scale = 1.0;
+  std::string offset = "both";
+  double start = 0.0;
+};
+
+struct FinetuneConfig {
+  std::string objective = "adjoint_matching";
+  std::int64_t iterations = 400, batch = 256, micro_batch = 0;
+  std::string pairing = "next";
+  std::int64_t early_steps = 0, late_steps = 0;
+  double loss_clip = 0.0;
+  std::string loss_space = "control";
+  bool denoised_endpoint = false;
+  OptimiserConfig optimiser;
+  std::vector<std::int64_t> labels;
+  std::int64_t log_every = 10, checkpoint_every = 0;
+};
+
+struct SampleConfig {
+  std::int64_t count = 64;
+  std::vector<std::string> samplers{"sde", "ode"};
+  std::string model = "both";
+  std::vector<std::int64_t> labels;
+  double guidance = 0.0;
+  std::int64_t ode_steps = 0;
+};
+
+struct EvaluateConfig {
+  std::int64_t count = 2048, projections = 128;
+  std::vector<std::int64_t> labels;
+  bool control_error = true;
+};
+
+struct Config {
+  std::string name = "run";
+  std::int64_t seed = 0, threads = 0;
+  std::string out;
+  DataConfig data;
+  PathConfig path;
+  std::string prediction = "velocity";
+  NetworkConfig network;
+  PretrainConfig pretrain;
+  ClassifierConfig reward_classifier, judge;
+  RewardConfig reward;
+  SamplerConfig sampler;
+  FinetuneConfig finetune;
+  SampleConfig sample;
+  EvaluateConfig evaluate;
+
+  Config() {
+    judge.seed = 2;
+    finetune.optimiser.lr = {1e-4, 20, "constant", 0.0};
+    finetune.optimiser.ema_decay = 0.9;
+  }
+};
+
+}  // namespace costate::cli

@@ -1,0 +1,268 @@
+#include "config/fields.h"
+
+#include <costate/tensor/error.h>
+
+namespace costate::cli {
+namespace {
+
+constexpr double large = 1e9;
+
+Range at_least(double low) { return {low, std::numeric_limits<double>::infinity()}; }
+Range count_from(double low) { return {low, large}; }
+Range above(double low) { return {low, std::numeric_limits<double>::infinity(), true, false}; }
+Range seed_range() { return {0, 9007199254740992.0}; }
+
+class List {
+ public:
+  explicit List(std::vector<Field>& out) : out_(out) {}
+  void section(std::string prefix) { prefix_ = std::move(prefix) + "."; }
+  void top() { prefix_.clear(); }
+  template <class T>
+  void add(std::string_view key, T& value, std::string doc, Range range = {},
+           std::vector<std::string> choices = {}) {
+    out_.push_back({prefix_ + std::string(key), &value, std::move(doc), range, std::move(choices)});
+  }
+  void choice(std::string_view key, std::string& value, std::vector<std::string> choices, std::string doc) {
+    add(key, value, std::move(doc), {}, std::move(choices));
+  }
+
+ private:
+  std::vector<Field>& out_;
+  std::string prefix_;
+};
+
+void data_fields(List& l, DataConfig& d) {
+  l.section("data");
+  l.choice("kind", d.kind,
+           {"glyphs", "mixture", "moons", "rings", "checkerboard", "swiss_roll", "file", "idx", "csv", "npy",
+            "png"},
+           "What the model learns: a generator (glyphs: drawn digits; the plane point sets) or files, told "
+           "apart by their "
+           "contents if 'file'.");
+  l.add("path", d.path, "The file, or the folder of pictures.");
+  l.add(
+      "labels", d.labels,
+      "A second file with labels (idx, npy) or the label column of a csv file: 'last', a name or a number.");
+  l.add("item_shape", d.item_shape,
+        "csv, npy: the shape of one item, [height, width, channels] for pictures; []: as stored.",
+        count_from(1));
+  l.add("csv.delimiter", d.csv_delimiter, "One character between the fields of a csv file.");
+  l.choice("csv.header", d.csv_header, {"automatic", "present", "absent"},
+           "Whether the first record of a csv file is a header.");
+  l.add("grey", d.grey, "png: colour pictures become grey.");
+  l.add("count", d.count, "Items to make or to read; 0: 10000 of a generator, all of a file.", {0, 1e7});
+  l.add("first", d.first, "Number of the first item.", {0, large});
+  l.add("seed", d.seed, "Seed of the generator; independent of the seed of the run.", seed_range());
+  l.add("resolution", d.resolution, "glyphs: pixels a side.", {6, 512});
+  l.add("mixture.means", d.mixture_means, "mixture: centres [[x, y], ...]; []: eight on the unit circle.");
+  l.add("mixture.weights", d.mixture_weights, "mixture: weight of each component, normalised; []: equal.",
+        above(0));
+  l.add("mixture.deviations", d.mixture_deviations, "mixture: standard deviation of each component; []: 0.1.",
+        above(0));
+  l.add("parts", d.parts, "rings: how many (0: 3); checkerboard: cells a side (0: 4).", {0, 1000});
+  l.add("noise", d.noise, "moons, rings, swiss_roll: standard deviation about the curve.", at_least(0));
+  l.add("only_labels", d.only_labels, "Keep the items of these classes; []: all.", {0, 65535});
+  l.add("average_down", d.average_down, "Pictures: each pixel becomes the mean of so many squared.", {1, 64});
+  l.choice("scaling", d.scaling, {"automatic", "none", "range", "standardise"},
+           "What the network sees: 'range' maps data.range to [-1, 1], 'standardise' gives mean 0 and "
+           "deviation 1; 'automatic': "
+           "range for glyphs, idx and png, none for the others.");
+  l.add("range", d.range, "Two values of the data that become -1 and +1.");
+  l.add("held_out", d.held_out, "Share of the data kept from the model and the reward, for the judge.",
+        {0, 1, false, true});
+}
+
+void optimiser_fields(List& l, OptimiserConfig& o) {
+  l.add("lr.peak", o.lr.peak, "Learning rate after the warm-up.", above(0));
+  l.add("lr.warmup", o.lr.warmup, "Updates of linear warm-up.", {0, large});
+  l.choice("lr.decay", o.lr.decay, {"constant", "cosine"}, "What follows the warm-up.");
+  l.add("lr.final", o.lr.final, "Cosine: the last learning rate as a share of the peak.", {0, 1});
+  l.add("weight_decay", o.weight_decay, "Decoupled weight decay of AdamW.", at_least(0));
+  l.add("beta1", o.beta1, "AdamW: decay of the first moment.", {0, 1, false, true});
+  l.add("beta2", o.beta2, "AdamW: decay of the second moment.", {0, 1, false, true});
+  l.add("clip_norm", o.clip_norm, "Largest norm of the gradient; 0: no clipping.", at_least(0));
+  l.add("ema_decay", o.ema_decay,
+        "Decay of the averaged weights, which are the ones saved; 0: the last weights.", {0, 1, false, true});
+}
+
+void classifier_fields(List& l, std::string path, ClassifierConfig& c) {
+  l.section(std::move(path));
+  l.add("hidden", c.hidden, "Width of the hidden layers.", {1, 65536});
+  l.add("depth", c.depth, "Number of hidden layers.", {1, 64});
+  l.add("iterations", c.iterations, "Updates.", count_from(1));
+  l.add("batch", c.batch, "Items an update.", {1, 1e6});
+  l.add("seed", c.seed, "Seed of weights, order and noise.", seed_range());
+  l.add("lr", c.lr, "Peak learning rate (cosine decay).", above(0));
+  l.add("weight_decay", c.weight_decay, "Decoupled weight decay.", at_least(0));
+  l.add("noise", c.noise, "Standard deviation of Gaussian noise added to the items in training.",
+        at_least(0));
+  l.add("log_every", c.log_every, "Updates from one row of the metrics to the next.", count_from(1));
+}
+
+void reward_fields(List& l, RewardConfig& r) {
+  l.section("reward");
+  l.choice("kind", r.kind, {"none", "linear", "quadratic", "log_density_ratio", "classifier"},
+           "What fine-tuning raises, as a function of what the network sees (after data.scaling).");
+  l.add("multiplier", r.multiplier, "lambda: the tuned law is p_base exp(lambda r) / Z.", at_least(0));
+  l.add("coefficients", r.coefficients, "linear, quadratic: c of c^T x.");
+  l.add("centre", r.centre, "quadratic: nu of -(x - nu)^T Q (x - nu) / 2; []: the origin.");
+  l.add("precision", r.precision, "quadratic: Q, a symmetric matrix [[...], ...], or one row: its diagonal.");
+  for (auto* m : {&r.numerator, &r.denominator}) {
+    const std::string name = m == &r.numerator ? "numerator" : "denominator";
+    l.add(name + ".means", m->means,
+          "log_density_ratio: centres of the isotropic mixture in the " + name + ".");
+    l.add(name + ".variances", m->variances, "log_density_ratio: one variance a component.", above(0));
+    l.add(name + ".weights", m->weights, "log_density_ratio: one weight a component; []: equal.", above(0));
+  }
+  l.add("targets", r.targets, "classifier: log probability of any of these classes.", {0, 65535});
+}
+
+void finetune_fields(List& l, FinetuneConfig& f) {
+  l.section("finetune");
+  l.choice("objective", f.objective, {"adjoint_matching"}, "How the control is learnt.");
+  l.add("iterations", f.iterations, "Updates.", count_from(1));
+  l.add("batch", f.batch, "Trajectories an update.", {1, 1e6});
+  l.add("micro_batch", f.micro_batch, "Trajectories held in memory at a time; 0: all.", {0, 1e6});
+  l.choice("pairing", f.pairing, {"next", "same", "alg1"},
+           "Which costate a state is regressed on: next a_{k+1} (exact), same a_k (under-tilts), alg1 as the "
+           "paper's Algorithm 1.");
+  l.add("early_steps", f.early_steps, "Steps drawn at random among those before the late ones.", {0, 1e6});
+  l.add("late_steps", f.late_steps, "Last steps that always enter the loss; 0: all steps do.", {0, 1e6});
+  l.add("loss_clip", f.loss_clip, "Upper limit of a sample's squared residual; 0: none.", at_least(0));
+  l.choice("loss_space", f.loss_space, {"control", "velocity"}, "Units of the residual.");
+  l.add("denoised_endpoint", f.denoised_endpoint,
+        "Take the reward's gradient at the noiseless estimate of x_1.");
+  optimiser_fields(l, f.optimiser);
+  l.add("labels", f.labels,
+        "Conditional networks: classes of the trajectories, drawn uniformly; []: the null class.",
+        {0, 65535});
+  l.add("log_every", f.log_every, "Updates from one row of the metrics to the next.", count_from(1));
+  l.add("checkpoint_every", f.checkpoint_every,
+        "Updates from one intermediate checkpoint to the next; 0: none.", {0, large});
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string out;
+  for (const std::string& w : words) out += (out.empty() ? "" : ", ") + w;
+  return out;
+}
+
+}  // namespace
+
+std::string Range::description() const {
+  const bool has_low = low > -std::numeric_limits<double>::infinity(),
+             has_high = high < large && high != 9007199254740992.0;
+  if (has_low && has_high)
+    return sentence({"in ", low_open ? "(" : "[", low, ", ", high, high_open ? ")" : "]"});
+  if (has_low) return sentence({low_open ? "above " : "of at least ", low});
+  return "";
+}
+
+std::string Field::type() const {
+  constexpr const char* names[] = {
+      "boolean",          "integer",         "number",        "text",
+      "list of integers", "list of numbers", "list of words", "list of rows of numbers"};
+  return value.index() == 3 && !choices.empty() ? "word" : names[value.index()];
+}
+
+std::string Field::expected() const {
+  if (value.index() == 3 && !choices.empty()) return "one of " + joined(choices);
+  if (value.index() == 6) return "a list of words out of " + joined(choices);
+  if (value.index() == 0) return "true or false";
+  const std::string limits = range.description();
+  const std::string entries = value.index() >= 4 ? (limits.empty() ? "" : ", each ")
+                              : limits.empty()   ? ""
+                                                 : " ";
+  return (value.index() == 1 ? "an " : value.index() == 3 ? "" : "a ") + type() + entries + limits;
+}
+
+std::vector<Field> fields(Config& c) {
+  std::vector<Field> out;
+  List l(out);
+  l.add("name", c.name, "Name of the run, for reports.");
+  l.add("seed", c.seed, "Seed of everything random but the data generator and the classifiers.",
+        seed_range());
+  l.add("threads", c.threads, "Threads; 0: one a processor. Results do not depend on it.", {0, 1024});
+  l.add("out", c.out, "The run directory; empty: runs/NAME.");
+  data_fields(l, c.data);
+  l.section("path");
+  l.choice("family", c.path.family, {"linear", "vp_linear", "vp_cosine"},
+           "alpha and beta of x_t = alpha x_1 + beta x_0.");
+  l.add("beta_min", c.path.beta_min, "vp_linear: noising rate at the data end.", above(0));
+  l.add("beta_max", c.path.beta_max, "vp_linear: noising rate at the noise end.", above(0));
+  l.top();
+  l.choice("prediction", c.prediction, {"velocity", "epsilon", "x1"}, "What the network predicts.");
+  NetworkConfig& n = c.network;
+  l.section("network");
+  l.choice("kind", n.kind, {"mlp"}, "The architecture.");
+  l.add("hidden", n.hidden, "Width of the hidden layers.", {1, 65536});
+  l.add("depth", n.depth, "Number of hidden layers.", {1, 64});
+  l.choice("activation", n.activation, {"silu", "gelu_tanh", "relu"}, "Between the layers.");
+  l.add("time_frequencies", n.time_frequencies, "Fourier features of t; 0: t itself.", {0, 64});
+  l.add("conditional", n.conditional, "Whether the network is given the class.");
+  l.add("class_width", n.class_width, "Width of the class vectors.", {1, 65536});
+  l.add("residual", n.residual, "Hidden layers after the first add to their input.");
+  l.add("norm", n.norm, "Layer norm before hidden layers after the first.");
+  PretrainConfig& p = c.pretrain;
+  l.section("pretrain");
+  l.add("iterations", p.iterations, "Updates.", count_from(1));
+  l.add("batch", p.batch, "Items an update.", {1, 1e6});
+  optimiser_fields(l, p.optimiser);
+  l.add("label_drop", p.label_drop, "Conditional networks: probability of the null class.", {0, 1});
+  l.add("time_margin", p.time_margin, "Times are drawn from [margin, 1 - margin].", {0, 0.5, false, true});
+  l.add("log_every", p.log_every, "Updates from one row of the metrics to the next.", count_from(1));
+  l.add("checkpoint_every", p.checkpoint_every,
+        "Updates from one intermediate checkpoint to the next; 0: none.", {0, large});
+  classifier_fields(l, "classifiers.reward", c.reward_classifier);
+  classifier_fields(l, "classifiers.judge", c.judge);
+  reward_fields(l, c.reward);
+  SamplerConfig& s = c.sampler;
+  l.section("sampler");
+  l.choice("kind", s.kind, {"exact_memoryless", "euler_maruyama", "scaled", "constant", "ode"},
+           "The Gaussian chain that is tuned and sampled: the exact memoryless step, Euler-Maruyama with the "
+           "memoryless sigma, "
+           "with sigma^2 = scale 2 eta, with a constant sigma, or the noiseless equation.");
+  l.add("steps", s.steps, "K, the number of steps.", {1, 100000});
+  l.add("sigma", s.sigma, "constant: sigma.", above(0));
+  l.add("scale", s.scale, "scaled: c of sigma^2 = c 2 eta.", above(0));
+  l.choice("offset", s.offset, {"none", "denominator", "both"},
+           "euler_maruyama, scaled: how the singularity at t = 0 is avoided.");
+  l.add("start", s.start, "First time of the uniform grid.", {0, 1, false, true});
+  finetune_fields(l, c.finetune);
+  l.section("sample");
+  l.add("count", c.sample.count, "Samples of each kind.", {1, 1e7});
+  l.add("samplers", c.sample.samplers,
+        "sde: the chain of the section sampler; ode: Euler steps of dX = v dt.", {}, {"sde", "ode"});
+  l.choice("model", c.sample.model, {"both", "base", "tuned"}, "Whose samples.");
+  l.add("labels", c.sample.labels, "Conditional networks: classes, taken in turn; []: the null class.",
+        {0, 65535});
+  l.add("guidance", c.sample.guidance,
+        "w of classifier-free guidance (1 + w) v(x | y) - w v(x); needs sample.labels.", at_least(0));
+  l.add("ode_steps", c.sample.ode_steps, "Steps of ode sampling, here and in evaluate; 0: sampler.steps.",
+        {0, 100000});
+  l.section("evaluate");
+  l.add("count", c.evaluate.count, "Samples of each kind that the numbers are computed from.", {2, 1e7});
+  l.add("projections", c.evaluate.projections, "Directions of the sliced Wasserstein distance.", {1, 100000});
+  l.add("labels", c.evaluate.labels,
+        "Conditional networks: classes, taken in turn; []: those of finetune.labels.", {0, 65535});
+  l.add("control_error", c.evaluate.control_error,
+        "Where the optimum is known: the relative error of the control at every step.");
+  return out;
+}
+
+std::vector<Section> sections() {
+  return {{"data", "The data set"},
+          {"path", "The probability path from noise to data"},
+          {"network", "The network"},
+          {"pretrain", "Flow matching"},
+          {"classifiers.reward",
+           "The learned reward, trained on the data that is not held out (reward.kind = classifier)"},
+          {"classifiers.judge", "The judge, trained on the held-out data (data.held_out > 0)"},
+          {"reward", "The reward"},
+          {"sampler", "The sampler"},
+          {"finetune", "Fine-tuning"},
+          {"sample", "Samples and pictures"},
+          {"evaluate", "Evaluation"}};
+}
+
+}  // namespace costate::cli

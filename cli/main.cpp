@@ -1,0 +1,177 @@
+// costate: the command-line program. Results go to stdout, everything else to stderr; one sentence and an
+// exit code tell what went wrong.
+#include <costate/tensor/error.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <new>
+
+#include "commands.h"
+
+namespace {
+
+using namespace costate;
+using namespace costate::cli;
+
+constexpr const char* footer =
+    "Exit codes: 0 done; 1 other failures; 2 wrong command line or configuration; 3 malformed data or file;\n"
+    "4 numerical failure (NaN, divergence); 5 out of memory; 6 reading or writing refused by the system.";
+
+int exit_code(Fault fault) {
+  switch (fault) {
+    case Fault::argument:
+      return 2;
+    case Fault::data:
+      return 3;
+    case Fault::numerical:
+      return 4;
+    case Fault::memory:
+      return 5;
+    case Fault::io:
+      return 6;
+    default:
+      return 1;
+  }
+}
+
+int complain(const std::string& sentence, int code) {
+  std::cerr << "costate: " << sentence << "\n";
+  return code;
+}
+
+struct Arguments {
+  RunOptions run;
+  std::string out, path;
+  std::int64_t seed = -1, threads = -1;
+  bool print_config = false, origins = false, json = false;
+};
+
+void add_options(CLI::App& command, Arguments& a, bool runs) {
+  command.add_option("config,--config", a.run.config,
+                     "The configuration, a JSON file (see costate config-reference)");
+  command
+      .add_option("--set", a.run.settings, "KEY=VALUE: overrides a key of the configuration; may be repeated")
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
+  command.add_option("--seed", a.seed, "The same as --set seed=N");
+  command.add_option("--threads", a.threads, "The same as --set threads=N; 0: one a processor");
+  command.add_option("--out", a.out, "The run directory, the same as --set out=DIR");
+  command.add_flag("--print-config", a.print_config,
+                   "Print the resolved configuration as JSON and do nothing else");
+  command.add_flag("--origins", a.origins,
+                   "Print every key with its value and where it comes from, and do nothing else");
+  command.add_flag("--json", a.run.json, "Print the result as JSON");
+  if (!runs) return;
+  command.add_flag("--overwrite", a.run.overwrite, "Replace what an earlier run left in the run directory");
+  command.add_flag("--quiet", a.run.quiet, "No progress on stderr");
+}
+
+// What CLI11 found wrong, as one sentence with a suggestion.
+std::string usage_sentence(const CLI::App& app, const CLI::ParseError& error,
+                           const std::vector<std::string>& words) {
+  std::string text = error.what();
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  for (char& c : text)
+    if (c == '\n') c = ' ';
+  const CLI::App* command = &app;
+  for (const CLI::App* sub : app.get_subcommands()) command = sub;
+  std::vector<std::string> known;
+  for (const CLI::App* sub : command->get_subcommands([](const CLI::App*) { return true; }))
+    known.push_back(sub->get_name());
+  for (const CLI::Option* option : command->get_options())
+    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+  for (const std::string& word : words) {
+    const std::string bare = word.substr(0, word.find('='));
+    if (bare.empty() || std::find(known.begin(), known.end(), bare) != known.end()) continue;
+    if (command != &app && !bare.starts_with("-")) continue;
+    if (const std::string near = nearest_of(bare, known); !near.empty())
+      return "'" + bare + "' is not known; did you mean '" + near + "'?";
+    if (command == &app && !bare.starts_with("-")) {
+      text = "'" + bare + "' is not a command; the commands are";
+      for (std::size_t i = 0; i < known.size(); ++i)
+        if (!known[i].starts_with("-")) text += (text.ends_with("are") ? " " : ", ") + known[i];
+      return text;
+    }
+  }
+  return text + " (costate --help shows what can be given)";
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Fine-tuning of diffusion and flow models as stochastic optimal control.", "costate");
+  app.set_version_flag("--version",
+                       std::string("costate ") + COSTATE_VERSION + " (" + COSTATE_COMPILER + ")");
+  app.require_subcommand(1);
+  app.footer(footer);
+  Arguments a;
+  for (int i = 0; i < argc; ++i) a.run.argv.push_back(argv[i]);
+
+  const auto command = [&](const char* name, const char* text, bool runs) {
+    CLI::App* sub = app.add_subcommand(name, text);
+    sub->footer(footer);
+    add_options(*sub, a, runs);
+    return sub;
+  };
+  const std::vector<std::pair<CLI::App*, std::vector<Stage>>> stages{
+      {command("run", "Pretrain, fine-tune, sample and evaluate", true),
+       {Stage::pretrain, Stage::finetune, Stage::sample, Stage::evaluate}},
+      {command("pretrain", "Train the base model by flow matching, and the classifiers", true),
+       {Stage::pretrain}},
+      {command("finetune", "Fine-tune the base model of a run directory toward the reward", true),
+       {Stage::finetune}},
+      {command("sample", "Draw samples and pictures from the models of a run directory", true),
+       {Stage::sample}},
+      {command("evaluate", "Compare base and tuned model of a run directory", true), {Stage::evaluate}}};
+  CLI::App* plan =
+      command("plan", "Predict memory and network evaluations of a run, without running it", false);
+  CLI::App* inspect = app.add_subcommand("inspect", "Show what is in a .safetensors file or a run directory");
+  inspect->add_option("path", a.path, "The file or directory")->required();
+  inspect->add_flag("--json", a.json, "As JSON");
+  inspect->footer(footer);
+  CLI::App* reference =
+      app.add_subcommand("config-reference", "Print all keys of the configuration as Markdown");
+  reference->footer(footer);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& e) {  // --help, --version
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    return complain(usage_sentence(app, e, {a.run.argv.begin() + std::min(argc, 1), a.run.argv.end()}), 2);
+  }
+
+  if (inspect->parsed()) return inspect_command(a.path, a.json, std::cout), 0;
+  if (reference->parsed()) return std::cout << config_reference(), 0;
+  if (a.seed >= 0) a.run.settings.push_back("seed=" + std::to_string(a.seed));
+  if (a.threads >= 0) a.run.settings.push_back("threads=" + std::to_string(a.threads));
+  if (!a.out.empty()) a.run.settings.push_back("out=" + Json(a.out).dump());
+  if (a.print_config || a.origins) {
+    const ReadConfig read = read_config(a.run.config, a.run.settings);
+    if (a.origins)
+      std::cout << origins_table(read);
+    else
+      std::cout << to_json(read.config).dump(2) << "\n";
+    return 0;
+  }
+  require(!a.run.config.empty(),
+          "no configuration was given; expected a JSON file, such as examples/digits.json");
+  if (plan->parsed()) return plan_command(a.run, std::cout), 0;
+  for (const auto& [sub, list] : stages)
+    if (sub->parsed()) run_command(a.run, list, std::cout);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const int code = run(argc, argv);
+    std::cout.flush();
+    return std::cout ? code : complain("stdout could not be written", 6);
+  } catch (const costate::Error& e) {
+    return complain(e.what(), exit_code(e.fault()));
+  } catch (const std::bad_alloc&) {
+    return complain("the system has no more memory; costate plan CONFIG.json shows what a run needs", 5);
+  } catch (const std::exception& e) {
+    return complain(e.what(), 1);
+  }
+}

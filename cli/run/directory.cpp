@@ -1,0 +1,187 @@
+#include "run/directory.h"
+
+#include <costate/finetune/data/file.h>
+#include <costate/nn/save.h>
+#include <costate/tensor/error.h>
+
+#include <filesystem>
+
+#include "config/read.h"
+
+namespace costate::cli {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr std::string_view config_key = "costate.config";
+// What `create` may remove.
+constexpr std::string_view own_entries[] = {"config.resolved.json", "run.json",   "metrics.jsonl",
+                                            "metrics.csv",          "timing.csv", "evaluation.json",
+                                            "summary.md",           "samples",    "checkpoints"};
+
+[[noreturn]] void refused(const std::string& path, const std::error_code& reason) {
+  fail(Fault::io, {"'", path, "': ", reason.message()});
+}
+
+void make_folder(const std::string& path) {
+  std::error_code reason;
+  fs::create_directories(path, reason);
+  if (reason) refused(path, reason);
+}
+
+Json metadata_config(const SafetensorsMetadata& metadata, const std::string& path) {
+  for (const auto& [key, value] : metadata)
+    if (key == config_key) {
+      try {
+        return parse_json(value, "the configuration in checkpoint '" + path + "'");
+      } catch (const Error& e) {
+        fail(Fault::data, {e.what()});
+      }
+    }
+  fail(Fault::data, {"'", path, "' has no metadata '", config_key, "': it is not a checkpoint of costate"});
+}
+
+// The first key below `path` whose values differ, or "".
+std::string first_difference(const Json& a, const Json& b, const std::string& path) {
+  if (!a.is_object() || !b.is_object()) return a == b ? "" : path;
+  for (const auto& [key, value] : a.items()) {
+    const std::string inner = path.empty() ? key : path + "." + key;
+    if (!b.contains(key)) return inner;
+    if (std::string found = first_difference(value, b[key], inner); !found.empty()) return found;
+  }
+  return "";
+}
+
+std::string shown(const Json& root, const std::string& path) {
+  const Json* at = &root;
+  std::size_t begin = 0;
+  while (begin <= path.size()) {
+    const std::size_t dot = std::min(path.find('.', begin), path.size());
+    const std::string key = path.substr(begin, dot - begin);
+    if (!at->is_object() || !at->contains(key)) return "absent";
+    at = &(*at)[key];
+    begin = dot + 1;
+  }
+  return at->dump();
+}
+
+void check_same_run(const Json& made_with, const Config& config, const std::vector<std::string>& sections,
+                    const std::string& path) {
+  const Json now = checkpoint_config(config);
+  for (const std::string& s : sections) {
+    const std::string key = !made_with.contains(s) ? s : first_difference(now[s], made_with[s], s);
+    require(key.empty(), key, ": found ", shown(now, key), ", but '", path, "' was made with ",
+            shown(made_with, key), "; use the configuration of that run or another --out");
+  }
+}
+
+template <class Model>
+void save(const RunDirectory& directory, const std::string& name, const Model& model, const Config& config,
+          std::string_view stage, std::int64_t step) {
+  make_folder(directory.file("checkpoints"));
+  nn::save(directory.file(name), model,
+           {{std::string(config_key), checkpoint_config(config).dump()},
+            {"costate.stage", std::string(stage)},
+            {"costate.step", std::to_string(step)},
+            {"costate.version", COSTATE_VERSION}});
+}
+
+template <class Model>
+void load(const RunDirectory& directory, const std::string& name, Model& model, const Config& config,
+          const std::vector<std::string>& sections) {
+  const std::string path = directory.file(name);
+  if (!fs::exists(path))
+    fail(Fault::io, {"'", path, "' does not exist; an earlier stage makes it (costate run makes all)"});
+  {
+    const SafetensorsFile file(path);
+    check_same_run(metadata_config(file.metadata(), path), config, sections, path);
+  }
+  const memory::TagScope scope(memory::Tag::parameters);
+  nn::load(path, model);
+}
+
+}  // namespace
+
+void RunDirectory::create(bool overwrite) const {
+  std::error_code reason;
+  if (fs::exists(path_, reason) && !fs::is_directory(path_))
+    fail(Fault::argument, {"out: '", path_, "' is a file, expected a directory or a new name"});
+  if (fs::exists(path_) && !fs::is_empty(path_)) {
+    require(overwrite, "out: '", path_,
+            "' exists and is not empty; give another --out, or --overwrite to replace the run in it");
+    require(
+        fs::exists(file("config.resolved.json")), "out: '", path_,
+        "' is not a run directory (it has no config.resolved.json), so that --overwrite does not touch it");
+    for (const std::string_view entry : own_entries) {
+      fs::remove_all(file(entry), reason);
+      if (reason) refused(file(entry), reason);
+    }
+  }
+  make_folder(path_);
+}
+
+void RunDirectory::resume(const std::vector<std::string>& outputs, bool overwrite) const {
+  if (!fs::is_directory(path_))
+    fail(Fault::io,
+         {"'", path_, "' does not exist; costate pretrain makes it (costate run does everything)"});
+  if (!overwrite)
+    for (const std::string& name : outputs)
+      require(!fs::exists(file(name)), "out: '", file(name),
+              "' exists already; give --overwrite to make it again");
+}
+
+void RunDirectory::prepare(std::string_view name) const {
+  make_folder(fs::path(file(name)).parent_path().string());
+}
+void RunDirectory::write(std::string_view name, std::string_view text) const {
+  prepare(name);
+  data::write_file_atomically(file(name), text);
+}
+void RunDirectory::write(std::string_view name, std::span<const std::byte> bytes) const {
+  prepare(name);
+  data::write_file_atomically(file(name), bytes);
+}
+
+Json RunDirectory::read_json(std::string_view name) const {
+  if (!fs::exists(file(name))) return Json::object();
+  const auto bytes = data::read_file(file(name), std::uint64_t{16} << 20);
+  try {
+    return parse_json(data::as_text(bytes), "'" + file(name) + "'");
+  } catch (const Error& e) {
+    fail(Fault::data, {e.what()});
+  }
+}
+
+Json checkpoint_config(const Config& config) {
+  Json out = to_json(config);
+  for (const char* key : {"name", "threads", "out"}) out.erase(key);
+  return out;
+}
+
+void save_checkpoint(const RunDirectory& d, const std::string& name, const nn::Network& network,
+                     const Config& config, std::string_view stage, std::int64_t step) {
+  save(d, name, network, config, stage, step);
+}
+void load_checkpoint(const RunDirectory& d, const std::string& name, nn::Network& network,
+                     const Config& config, const std::vector<std::string>& sections) {
+  load(d, name, network, config, sections);
+}
+void save_checkpoint(const RunDirectory& d, const std::string& name, const nn::Classifier& classifier,
+                     const Config& config, std::string_view stage, std::int64_t step) {
+  save(d, name, classifier, config, stage, step);
+}
+void load_checkpoint(const RunDirectory& d, const std::string& name, nn::Classifier& classifier,
+                     const Config& config, const std::vector<std::string>& sections) {
+  load(d, name, classifier, config, sections);
+}
+
+Config config_of_checkpoint(const std::string& path) {
+  const SafetensorsFile file(path);
+  const Json json = metadata_config(file.metadata(), path);
+  try {
+    return read_config_text(json.dump(), "the configuration in checkpoint '" + path + "'", {}).config;
+  } catch (const Error& e) {
+    fail(Fault::data, {e.what()});
+  }
+}
+
+}  // namespace costate::cli

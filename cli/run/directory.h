@@ -1,0 +1,52 @@
+// The run directory: what belongs in it, when it may be written to, and the checkpoints.
+#pragma once
+#include <costate/nn/mlp.h>
+#include <costate/nn/network.h>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "config/json.h"
+
+namespace costate::cli {
+
+class RunDirectory {
+ public:
+  explicit RunDirectory(std::string path) : path_(std::move(path)) {}
+  const std::string& path() const { return path_; }
+  std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
+
+  // For a run from its beginning: makes the directory. One that is there already is refused unless it is
+  // empty, or `overwrite` is given and it is a run directory, whose files are then removed.
+  void create(bool overwrite) const;
+  // For a later stage of the same run: the directory is there, and `outputs` (files) are not, unless
+  // `overwrite`.
+  void resume(const std::vector<std::string>& outputs, bool overwrite) const;
+
+  void write(std::string_view name, std::string_view text) const;  // atomically, making the folder
+  void write(std::string_view name, std::span<const std::byte> bytes) const;
+  Json read_json(std::string_view name) const;  // {} when there is none
+
+ private:
+  void prepare(std::string_view name) const;
+  std::string path_;
+};
+
+// The part of the configuration that is kept with a checkpoint: everything but name, threads and out.
+Json checkpoint_config(const Config& config);
+
+// Checkpoints carry what they were made with, so that the network can be built again from the file alone;
+// loading throws Fault::argument naming the first key of `sections` where `config` says otherwise,
+// Fault::data for damaged files, Fault::io when there is no file.
+void save_checkpoint(const RunDirectory& directory, const std::string& name, const nn::Network& network,
+                     const Config& config, std::string_view stage, std::int64_t step);
+void load_checkpoint(const RunDirectory& directory, const std::string& name, nn::Network& network,
+                     const Config& config, const std::vector<std::string>& sections);
+void save_checkpoint(const RunDirectory& directory, const std::string& name, const nn::Classifier& classifier,
+                     const Config& config, std::string_view stage, std::int64_t step);
+void load_checkpoint(const RunDirectory& directory, const std::string& name, nn::Classifier& classifier,
+                     const Config& config, const std::vector<std::string>& sections);
+// The configuration that a checkpoint was made with.
+Config config_of_checkpoint(const std::string& path);
+
+}  // namespace costate::cli

@@ -1,0 +1,99 @@
+#include "run/metrics.h"
+
+#include <costate/finetune/data/file.h>
+#include <costate/tensor/error.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+
+namespace costate::cli {
+namespace {
+
+constexpr std::string_view columns[] = {"loss",   "gradient_norm", "lr",           "accuracy",
+                                        "reward", "control_cost",  "costate_norm", "clipped"};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// The lines of a file, "" when it does not exist, without those that begin with one of the prefixes.
+std::string kept_lines(const std::string& path, const std::vector<std::string>& prefixes) {
+  if (!std::filesystem::exists(path)) return "";
+  const auto bytes = data::read_file(path);
+  const std::string_view text = data::as_text(bytes);
+  std::string out;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = text.substr(begin, end - begin);
+    if (std::none_of(prefixes.begin(), prefixes.end(),
+                     [&](const std::string& p) { return line.starts_with(p); }))
+      out += std::string(line) + "\n";
+    begin = end + 1;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string number_text(double v) {
+  if (std::isnan(v)) return "nan";
+  if (std::isinf(v)) return v > 0 ? "inf" : "-inf";
+  char text[64];
+  return {text, std::to_chars(text, text + sizeof text, v).ptr};
+}
+
+std::string short_number(double v) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.4g", v);
+  return text;
+}
+
+Metrics::Metrics(std::string folder, const std::vector<std::string>& dropped_stages)
+    : folder_(std::move(folder)) {
+  std::vector<std::string> json, table;
+  for (const std::string& s : dropped_stages)
+    json.push_back("{\"stage\":\"" + s + "\""), table.push_back(s + ",");
+  if (!folder_.empty()) {
+    jsonl_ = kept_lines(folder_ + "/metrics.jsonl", json);
+    csv_ = kept_lines(folder_ + "/metrics.csv", table);
+    timing_ = kept_lines(folder_ + "/timing.csv", table);
+  }
+  if (csv_.empty()) {
+    csv_ = "stage,step";
+    for (const std::string_view c : columns) csv_ += "," + std::string(c);
+    csv_ += "\n";
+  }
+  if (timing_.empty()) timing_ = "stage,step,seconds\n";
+}
+
+void Metrics::row(std::string_view stage, std::int64_t step, const Values& values, double seconds) {
+  if (folder_.empty()) return;
+  const std::string head = std::string(stage) + "," + std::to_string(step);
+  std::string json = "{\"stage\":\"" + std::string(stage) + "\",\"step\":" + std::to_string(step);
+  for (const auto& [name, v] : values)
+    json += ",\"" + std::string(name) + "\":" + (std::isfinite(v) ? number_text(v) : "null");
+  jsonl_ += json + "}\n";
+  csv_ += head;
+  for (const std::string_view c : columns) {
+    csv_ += ",";
+    for (const auto& [name, v] : values)
+      if (name == c) csv_ += number_text(v);
+  }
+  csv_ += "\n";
+  timing_ += head + "," + short_number(seconds) + "\n";
+  flush(false);
+}
+
+void Metrics::flush(bool force) {
+  if (folder_.empty() || (!force && now() - last_flush_ < 5)) return;
+  last_flush_ = now();
+  data::write_file_atomically(folder_ + "/metrics.jsonl", jsonl_);
+  data::write_file_atomically(folder_ + "/metrics.csv", csv_);
+  data::write_file_atomically(folder_ + "/timing.csv", timing_);
+}
+
+}  // namespace costate::cli

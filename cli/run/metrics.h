@@ -1,0 +1,34 @@
+// The metrics of a run: one row a logged step, as JSON lines and as a table, without wall times: equal runs
+// leave equal files.
+#pragma once
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace costate::cli {
+
+// The shortest text that reads back as the same number: "nan", "inf" for those.
+std::string number_text(double v);
+// A few digits, for people.
+std::string short_number(double v);
+
+using Values = std::vector<std::pair<std::string_view, double>>;
+
+class Metrics {
+ public:
+  // `folder` "" keeps nothing. Rows of earlier stages are kept, those of `dropped_stages` forgotten.
+  explicit Metrics(std::string folder, const std::vector<std::string>& dropped_stages = {});
+
+  // Names are out of those of the table's columns; numbers that are not finite become null in JSON.
+  void row(std::string_view stage, std::int64_t step, const Values& values, double seconds);
+  // Writes all files if `force` or if a few seconds have passed since the last time.
+  void flush(bool force);
+
+ private:
+  std::string folder_;
+  std::string jsonl_, csv_, timing_;
+  double last_flush_ = 0;
+};
+
+}  // namespace costate::cli

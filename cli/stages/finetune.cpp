@@ -1,0 +1,68 @@
+// Adjoint matching from the base checkpoint.
+#include <costate/finetune/network_field.h>
+
+#include <chrono>
+
+#include "stages/stages.h"
+
+namespace costate::cli {
+
+void finetune_stage(Session& s) {
+  const Config& c = s.config;
+  const RunData data = load_run_data(c, s.planning());
+  const finetune::Reward reward = load_reward(s, data.model);
+  const nn::Network base = load_network(s, data.model, base_checkpoint, base_sections);
+  nn::Network tuned = nn::clone(base);
+  finetune::AdjointMatching trainer(finetune::field_of(base), std::move(tuned), make_chain(c),
+                                    item_shape(data.model), reward, adjoint_matching_options(c), s.device);
+  if (!c.finetune.labels.empty()) {
+    std::vector<std::int32_t> labels;
+    for (const std::int64_t l : c.finetune.labels) {
+      require(l < data.model.classes, "finetune.labels: found ", l, ", but the classes of the data are 0 to ",
+              data.model.classes - 1);
+      labels.push_back(static_cast<std::int32_t>(l));
+    }
+    trainer.set_labels(std::move(labels));
+  }
+  const std::int64_t total = s.iterations(c.finetune.iterations);
+  s.begin("finetune", total);
+  const auto start = std::chrono::steady_clock::now();
+  finetune::AdjointMatchingMetrics sum;
+  double rows = 0;
+  s.rounds(total, c.finetune.iterations, [&] {
+    for (std::int64_t n = 1; n <= total; ++n) {
+      const finetune::AdjointMatchingMetrics m = trainer.step();
+      sum.loss += m.loss, sum.reward += m.reward, sum.control_cost += m.control_cost,
+          sum.costate_norm += m.costate_norm;
+      sum.clipped += m.clipped, sum.gradient_norm += m.gradient_norm, rows += 1;
+      if (n % c.finetune.log_every == 0 || n == total) {
+        const double seconds =
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        s.log("finetune", n,
+              {{"loss", sum.loss / rows},
+               {"gradient_norm", sum.gradient_norm / rows},
+               {"lr", m.lr},
+               {"reward", sum.reward / rows},
+               {"control_cost", sum.control_cost / rows},
+               {"costate_norm", sum.costate_norm / rows},
+               {"clipped", sum.clipped / rows}},
+              seconds);
+        s.step(n, "loss " + short_number(sum.loss / rows) + "  reward " + short_number(sum.reward / rows) +
+                      "  KL " + short_number(sum.control_cost / rows));
+        if (n < total) sum = {}, rows = 0;
+      }
+      if (s.checkpoint_due(n, c.finetune.checkpoint_every, c.finetune.iterations)) {
+        const nn::Network average = trainer.average();
+        if (!s.planning())
+          save_checkpoint(*s.directory, numbered(tuned_checkpoint, n), average, c, "finetune", n);
+      }
+    }
+  });
+  const nn::Network average = trainer.average();
+  if (s.planning()) return;
+  save_checkpoint(*s.directory, tuned_checkpoint, average, c, "finetune", total);
+  s.end("reward " + short_number(sum.reward / rows) + ", control cost " +
+        short_number(sum.control_cost / rows));
+}
+
+}  // namespace costate::cli

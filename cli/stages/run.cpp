@@ -1,0 +1,197 @@
+// The stages one after the other, and what is written about them.
+#include <costate/tensor/parallel.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <thread>
+
+#include "commands.h"
+#include "config/fields.h"
+#include "stages/evaluation.h"
+
+namespace costate::cli {
+namespace {
+
+struct Part {
+  const char* name;
+  void (*run)(Session&);
+  std::vector<std::string> outputs, rows;  // files and metrics that it makes
+};
+
+std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
+  std::vector<Part> parts;
+  for (const Stage stage : stages) switch (stage) {
+      case Stage::pretrain:
+        parts.push_back({"pretrain", pretrain_stage, {base_checkpoint}, {"pretrain"}});
+        if (c.reward.kind == "classifier" || c.data.held_out > 0)
+          parts.push_back({"classifiers",
+                           classifier_stage,
+                           {reward_checkpoint, judge_checkpoint},
+                           {"reward_classifier", "judge"}});
+        break;
+      case Stage::finetune:
+        parts.push_back({"finetune", finetune_stage, {tuned_checkpoint}, {"finetune"}});
+        break;
+      case Stage::sample:
+        parts.push_back({"sample", sample_stage, {"samples"}, {}});
+        break;
+      case Stage::evaluate:
+        parts.push_back({"evaluate", evaluate_stage, {"evaluation.json"}, {}});
+        break;
+    }
+  return parts;
+}
+
+// Every part starts from nothing live, so that its peak is its own.
+void run_part(Session& session, const Part& part) {
+  session.counter = std::make_shared<Counter>();
+  memory::reset_peak();
+  const auto start = std::chrono::steady_clock::now();
+  part.run(session);
+  session.records.push_back(
+      {part.name, memory::peak(), session.counter->now(),
+       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()});
+}
+
+void use_threads(const Config& config) {
+  const unsigned all = std::max(1u, std::thread::hardware_concurrency());
+  set_threads(config.threads > 0 ? static_cast<int>(config.threads) : static_cast<int>(std::min(all, 1024u)));
+}
+
+std::string processor() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) {
+      const std::size_t colon = line.find(": ");
+      if (colon != std::string::npos) return line.substr(colon + 2);
+    }
+  return "unknown";
+}
+
+Json usage_json(const memory::Usage& u) {
+  Json by_tag = Json::object();
+  for (int i = 0; i < memory::tag_count; ++i)
+    if (u.by_tag[i]) by_tag[std::string(memory::name(static_cast<memory::Tag>(i)))] = u.by_tag[i];
+  return {{"bytes", u.total}, {"by_tag", by_tag}};
+}
+Json evaluations_json(const Evaluations& e) {
+  return {{"plain", e.plain}, {"state", e.state}, {"parameters", e.parameters}};
+}
+
+std::string bytes_text(std::int64_t bytes) {
+  const double b = static_cast<double>(bytes);
+  return b < 1024                   ? std::to_string(bytes) + " B"
+         : b < 1024 * 1024          ? short_number(b / 1024) + " KiB"
+         : b < 1024.0 * 1024 * 1024 ? short_number(b / 1024 / 1024) + " MiB"
+                                    : short_number(b / 1024 / 1024 / 1024) + " GiB";
+}
+
+std::string summary(const Config& c, const RunDirectory& directory, const Json& record, bool markdown) {
+  std::string out = markdown ? "# " + c.name + "\n\n" : "";
+  Table table({"stage", "time", "peak memory", "network rows"});
+  for (const auto& [name, stage] : record["stages"].items()) {
+    const Json& e = stage["evaluations"];
+    table.row({name, duration_text(stage["seconds"].get<double>()),
+               bytes_text(stage["peak"]["bytes"].get<std::int64_t>()),
+               std::to_string(e["plain"].get<std::int64_t>() + e["state"].get<std::int64_t>() +
+                              e["parameters"].get<std::int64_t>())});
+  }
+  out += table.text(markdown);
+  const Json evaluation = directory.read_json("evaluation.json");
+  if (!evaluation.empty()) out += "\n" + evaluation_text(evaluation, markdown);
+  return out;
+}
+
+}  // namespace
+
+std::vector<StageRecord> plan(const Config& config, const std::vector<Stage>& stages) {
+  use_threads(config);
+  Session session(config);
+  for (const Part& part : parts_of(config, stages)) run_part(session, part);
+  return session.records;
+}
+
+void run_command(const RunOptions& options, const std::vector<Stage>& stages, std::ostream& out) {
+  const ReadConfig read = read_config(options.config, options.settings);
+  Config config = read.config;
+  if (config.out.empty()) config.out = "runs/" + config.name;
+  const std::vector<StageRecord> planned =
+      plan(config, stages);  // finds what is wrong before anything is written
+
+  const RunDirectory directory(config.out);
+  const std::vector<Part> parts = parts_of(config, stages);
+  std::vector<std::string> outputs, rows;
+  for (const Part& part : parts) {
+    outputs.insert(outputs.end(), part.outputs.begin(), part.outputs.end());
+    rows.insert(rows.end(), part.rows.begin(), part.rows.end());
+  }
+  if (stages.front() == Stage::pretrain)
+    directory.create(options.overwrite);
+  else
+    directory.resume(outputs, options.overwrite);
+
+  Metrics metrics(directory.path(), rows);
+  Progress progress(options.quiet);
+  Session session(config, directory, metrics, progress);
+  Json record = directory.read_json("run.json");
+  record["name"] = config.name;
+  record["version"] = COSTATE_VERSION;
+  record["compiler"] = COSTATE_COMPILER;
+  record["cpu"] = processor();
+  record["threads"] = threads();
+  record["seed"] = config.seed;
+  record["argv"] = options.argv;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    run_part(session, parts[i]);
+    metrics.flush(true);
+    if (i == 0) directory.write("config.resolved.json", to_json(config).dump(2) + "\n");
+    const StageRecord& r = session.records.back();
+    record["stages"][r.name] = {{"seconds", r.seconds},
+                                {"peak", usage_json(r.peak)},
+                                {"planned_peak", usage_json(planned[i].peak)},
+                                {"evaluations", evaluations_json(r.evaluations)}};
+    std::int64_t largest = 0;
+    for (const auto& [name, stage] : record["stages"].items())
+      largest = std::max(largest, stage["peak"]["bytes"].get<std::int64_t>());
+    record["peak_bytes"] = largest;
+    directory.write("run.json", record.dump(2) + "\n");
+  }
+  directory.write("summary.md", summary(config, directory, record, true));
+  if (options.json) {
+    Json result = {{"out", directory.path()}, {"run", record}};
+    const Json evaluation = directory.read_json("evaluation.json");
+    if (!evaluation.empty()) result["evaluation"] = evaluation;
+    out << result.dump(2) << "\n";
+  } else {
+    out << summary(config, directory, record, false) << "\nwritten to " << directory.path() << "\n";
+  }
+}
+
+void plan_command(const RunOptions& options, std::ostream& out) {
+  const Config config = read_config(options.config, options.settings).config;
+  std::vector<Stage> stages{Stage::pretrain};
+  if (config.reward.kind != "none")
+    stages.insert(stages.end(), {Stage::finetune, Stage::sample, Stage::evaluate});
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<StageRecord> records = plan(config, stages);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  std::int64_t largest = 0;
+  for (const StageRecord& r : records) largest = std::max(largest, r.peak.total);
+  if (options.json) {
+    Json list = Json::object();
+    for (const StageRecord& r : records)
+      list[r.name] = {{"peak", usage_json(r.peak)}, {"evaluations", evaluations_json(r.evaluations)}};
+    out << Json{{"stages", list}, {"peak_bytes", largest}, {"threads", threads()}}.dump(2) << "\n";
+    return;
+  }
+  Table table({"stage", "peak bytes", "network rows", "differentiated by x", "by parameters", "at the peak"});
+  for (const StageRecord& r : records)
+    table.row({r.name, std::to_string(r.peak.total), std::to_string(r.evaluations.total()),
+               std::to_string(r.evaluations.state), std::to_string(r.evaluations.parameters),
+               memory::to_string(r.peak)});
+  out << table.text(false) << "\npeak of the whole: " << largest << " bytes (" << bytes_text(largest) << "), "
+      << threads() << " threads; planned in " << duration_text(seconds) << "\n";
+}
+
+}  // namespace costate::cli

@@ -1,0 +1,104 @@
+// The stages of a run. Each is a function of a Session and runs either for real, on files in a run directory,
+// or as a plan: the same code on the meta device with a few iterations, which touches no file but those of
+// the data.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "build.h"
+#include "progress.h"
+#include "run/counter.h"
+#include "run/directory.h"
+#include "run/metrics.h"
+
+namespace costate::cli {
+
+struct StageRecord {
+  std::string name;
+  memory::Usage peak;
+  Evaluations evaluations;
+  double seconds = 0;
+};
+
+class Session {
+ public:
+  // For real.
+  Session(const Config& c, const RunDirectory& d, Metrics& m, Progress& p)
+      : config(c), directory(&d), metrics(&m), progress(&p) {}
+  // A plan.
+  explicit Session(const Config& c) : config(c), device(Device::meta) {}
+
+  const Config& config;
+  Device device = Device::cpu;
+  const RunDirectory* directory = nullptr;
+  Metrics* metrics = nullptr;
+  Progress* progress = nullptr;
+  std::shared_ptr<Counter> counter = std::make_shared<Counter>();
+  std::vector<StageRecord> records;
+
+  bool planning() const { return directory == nullptr; }
+  // A plan needs few iterations to meet every request for memory: the first makes the optimiser's moments and
+  // the averages, the others find them there.
+  std::int64_t iterations(std::int64_t wanted) const {
+    return planning() ? std::min<std::int64_t>(wanted, 3) : wanted;
+  }
+  // Whether a checkpoint is due after `done` updates; a plan that has any makes one after its second update.
+  bool checkpoint_due(std::int64_t done, std::int64_t every, std::int64_t total) const {
+    if (every == 0 || every >= total) return false;
+    return planning() ? done == 2 : done % every == 0 && done < total;
+  }
+  // Steps of a sampler whose states are not kept: in a plan, all of them ask for the same memory.
+  std::int64_t sampler_steps(std::int64_t wanted) const { return iterations(wanted); }
+  // Runs body(), which does `made` rounds; in a plan it counts as `wanted` of them.
+  template <class Body>
+  void rounds(std::int64_t made, std::int64_t wanted, const Body& body) {
+    const Evaluations before = counter->now();
+    body();
+    if (planning()) counter->repeat(before, made, wanted);
+  }
+
+  void log(std::string_view stage, std::int64_t step, const Values& values, double seconds) {
+    if (metrics) metrics->row(stage, step, values, seconds);
+  }
+  void begin(std::string_view stage, std::int64_t steps) {
+    if (progress) progress->begin(stage, steps);
+  }
+  void step(std::int64_t done, const std::string& detail) {
+    if (progress) progress->step(done, detail);
+  }
+  void end(const std::string& summary) {
+    if (progress) progress->end(summary);
+  }
+};
+
+// Pretraining, and the classifiers that the configuration asks for.
+void pretrain_stage(Session& session);
+void classifier_stage(Session& session);
+void finetune_stage(Session& session);
+void sample_stage(Session& session);
+void evaluate_stage(Session& session);
+
+// What a stage reads: fresh parameters of the right shapes, filled from the checkpoint; in a plan the same
+// requests are made and nothing is read.
+nn::Network load_network(Session& session, const data::Dataset& data, const std::string& name,
+                         const std::vector<std::string>& sections);
+nn::Classifier load_classifier(Session& session, const data::Dataset& data, const ClassifierConfig& config,
+                               const std::string& name, const std::vector<std::string>& sections);
+finetune::Reward load_reward(Session& session, const data::Dataset& data);
+
+inline const std::string base_checkpoint = "checkpoints/base.safetensors";
+inline const std::string tuned_checkpoint = "checkpoints/tuned.safetensors";
+inline const std::string reward_checkpoint = "checkpoints/reward_classifier.safetensors";
+inline const std::string judge_checkpoint = "checkpoints/judge.safetensors";
+// The keys that must not change from stage to stage of one run.
+inline const std::vector<std::string> base_sections{"seed",       "data",    "path",
+                                                    "prediction", "network", "pretrain"};
+inline const std::vector<std::string> tuned_sections{"seed",    "data",     "path",   "prediction",
+                                                     "network", "pretrain", "reward", "finetune"};
+inline const std::vector<std::string> classifier_sections{"seed", "data", "classifiers"};
+
+// A checkpoint's name with the number of updates in it.
+std::string numbered(const std::string& checkpoint, std::int64_t step);
+
+}  // namespace costate::cli
