@@ -1,0 +1,138 @@
+// Malformed calls: each one throws Error(Fault::argument) with a sentence that names the op, and nothing is recorded.
+#include <costate/autograd/ops.h>
+#include <costate/tensor/pointwise.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+namespace costate {
+namespace {
+
+struct Case {
+  const char* op;
+  std::function<void()> call;
+};
+
+TEST(Errors, MalformedCallsNameTheirOp) {
+  constexpr std::int64_t huge = std::numeric_limits<std::int64_t>::max();
+  Tape tape, second;
+  const Var none;
+  const Var x = tape.watch(Tensor::full({2, 3}, 1)), y = tape.watch(Tensor::full({4, 5}, 1)), s = tape.watch(Tensor::scalar(1));
+  const Var elsewhere = second.watch(Tensor::full({2, 3}, 1));
+  const Var wide(Tensor::full({2, 3}, 1, DType::f64)), whole(Tensor::zeros({2, 3}, DType::i32)),
+      meta(Tensor::zeros({2, 3}, DType::f32, Device::meta));
+  const Tensor index = Tensor::from(std::vector<std::int32_t>{0, 1}, {2}), outside = Tensor::from(std::vector<std::int32_t>{0, 2}, {2}),
+               below = Tensor::from(std::vector<std::int32_t>{-1, 0}, {2});
+  const Tensor one = Tensor::scalar(1);
+  const Case cases[] = {
+      {"exp", [&] { exp(none); }},
+      {"exp", [&] { exp(whole); }},
+      {"add", [&] { add(x, y); }},
+      {"mul", [&] { mul(x, wide); }},
+      {"mul", [&] { mul(none, x); }},
+      {"div", [&] { div(x, meta); }},
+      {"sub", [&] { sub(x, elsewhere); }},
+      {"multiply_add", [&] { multiply_add(x, x, none); }},
+      {"clamp", [&] { clamp(x, 2, 1); }},
+      {"clamp", [&] { clamp(x, std::nan(""), 1); }},
+      {"mul", [&] { pointwise(Pointwise::mul, {&x}); }},
+      {"affine", [&] { pointwise(Pointwise::affine, {&x}, {1}); }},
+      {"pointwise", [&] { pointwise(static_cast<Pointwise>(pointwise_count), {&x}); }},
+      {"sum", [&] { sum(none); }},
+      {"sum", [&] { sum(whole); }},
+      {"sum", [&] { sum(x, 2); }},
+      {"sum", [&] { sum(x, -3); }},
+      {"mean", [&] { mean(none); }},
+      {"mean", [&] { mean(x, 5); }},
+      {"mean", [&] { mean(Var(Tensor::zeros({0, 3})), 0); }},
+      {"mean", [&] { mean(Var(Tensor::zeros({0}))); }},
+      {"sum_to", [&] { sum_to(x, {5}); }},
+      {"sum_to", [&] { sum_to(none, {}); }},
+      {"broadcast_to", [&] { broadcast_to(x, {3, 2}); }},
+      {"broadcast_to", [&] { broadcast_to(x, {3}); }},
+      {"broadcast_to", [&] { broadcast_to(none, {}); }},
+      {"reshape", [&] { reshape(x, {5}); }},
+      {"reshape", [&] { reshape(x, {-1, 4}); }},
+      {"reshape", [&] { reshape(none, Shape{}); }},
+      {"permute", [&] { permute(x, {0}); }},
+      {"permute", [&] { permute(x, {0, 0}); }},
+      {"permute", [&] { permute(x, {0, 2}); }},
+      {"transpose", [&] { transpose(s); }},
+      {"concat", [&] { concat({}, 0); }},
+      {"concat", [&] { concat({&x, &y}, 0); }},
+      {"concat", [&] { concat({&x, &wide}, 0); }},
+      {"concat", [&] { concat({&x, &none}, 0); }},
+      {"concat", [&] { concat({&x, &meta}, 0); }},
+      {"concat", [&] { concat({&s, &s}, 0); }},
+      {"concat", [&] { concat({&x, &elsewhere}, 0); }},
+      {"narrow", [&] { narrow(x, 1, 2, 2); }},
+      {"narrow", [&] { narrow(x, 0, huge, huge); }},
+      {"narrow", [&] { narrow(x, 0, -1, 1); }},
+      {"narrow", [&] { narrow(s, 0, 0, 1); }},
+      {"matmul", [&] { matmul(x, x); }},
+      {"matmul", [&] { matmul(x, s); }},
+      {"matmul", [&] { matmul(x, none); }},
+      {"matmul", [&] { matmul(x, wide, false, true); }},
+      {"matmul", [&] { matmul(x, elsewhere, false, true); }},
+      {"matmul", [&] { matmul(Var(Tensor::zeros({2, 3, 4})), Var(Tensor::zeros({3, 4, 5}))); }},
+      {"linear", [&] { linear(x, y, none); }},
+      {"linear", [&] { linear(x, Var(Tensor::zeros({4, 3})), s); }},
+      {"linear", [&] { linear(x, Var(Tensor::zeros({4, 3}, DType::f64)), none); }},
+      {"linear", [&] { linear(none, x, none); }},
+      {"linear", [&] { linear(s, x, none); }},
+      {"softmax", [&] { softmax(s); }},
+      {"softmax", [&] { softmax(Var(Tensor::zeros({2, 0}))); }},
+      {"log_softmax", [&] { log_softmax(whole); }},
+      {"layer_norm", [&] { layer_norm(none, 1e-5); }},
+      {"layer_norm", [&] { layer_norm(x, -1); }},
+      {"gather_rows", [&] { gather_rows(x, outside); }},
+      {"gather_rows", [&] { gather_rows(x, below); }},
+      {"gather_rows", [&] { gather_rows(s, index); }},
+      {"gather_rows", [&] { gather_rows(x, Tensor()); }},
+      {"gather_rows", [&] { gather_rows(x, Tensor::zeros({2})); }},
+      {"scatter_rows", [&] { scatter_rows(x, outside, 2); }},
+      {"scatter_rows", [&] { scatter_rows(x, index, -1); }},
+      {"scatter_rows", [&] { scatter_rows(y, index, 9); }},
+      {"add", [&] { add_in_place(Tensor::zeros({2}), Tensor::zeros({3})); }},
+      {"add", [&] { add_in_place(Tensor::zeros({2}), Tensor()); }},
+      {"affine", [&] { scale_in_place(Tensor(), 2); }},
+      {"affine", [&] { scale_in_place(Tensor::zeros({2}, DType::i32), 2); }},
+      {"axpby", [&] { lerp_in_place(Tensor::zeros({2}), Tensor::zeros({2}, DType::f64), 0.5); }},
+      {"watch", [&] { tape.watch(Tensor()); }},
+      {"watch", [&] { tape.watch(index); }},
+      {"vjp", [&] { tape.vjp(x, x); }},
+      {"vjp", [&] { tape.vjp(x, Tensor::zeros({3, 2}), {&x, 1}); }},
+      {"vjp", [&] { tape.vjp(x, Tensor::zeros({2, 3}, DType::f64), {&x, 1}); }},
+      {"vjp", [&] { tape.vjp(x, Tensor::zeros({2, 3}, DType::f32, Device::meta), {&x, 1}); }},
+      {"vjp", [&] { tape.vjp(s, one, {&elsewhere, 1}); }},
+      {"vjp", [&] { tape.vjp(s, one, {&wide, 1}); }},
+      {"vjp", [&] { second.vjp(s, one, {&elsewhere, 1}); }},
+      {"vjp", [&] { tape.vjp(s, Tensor(), {&s, 1}); }},
+  };
+  const auto records = tape.size();
+  int n = 0;
+  for (const Case& c : cases) {
+    try {
+      c.call();
+      ADD_FAILURE() << "case " << n << ", " << c.op << ": accepted";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.fault(), Fault::argument) << e.what();
+      EXPECT_EQ(std::string(e.what()).find(c.op), 0u) << "case " << n << ": " << e.what();
+    }
+    ++n;
+  }
+  EXPECT_EQ(tape.size(), records);
+}
+
+TEST(Errors, ClearedTapesRefuseOldValues) {
+  Tape tape;
+  const Var x = tape.watch(Tensor::scalar(1));
+  const Var y = square(x);
+  tape.clear();
+  EXPECT_THROW(tape.vjp(y, x), Error);
+}
+
+}  // namespace
+}  // namespace costate
