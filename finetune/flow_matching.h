@@ -10,7 +10,7 @@
 namespace costate::finetune {
 
 struct FlowMatchingOptions {
-  sde::Schedule schedule;
+  sde::Schedule schedule{};
   sde::Parametrisation prediction = sde::Parametrisation::velocity;
   std::int64_t batch = 256;
   std::uint64_t seed = 0;
