@@ -111,8 +111,8 @@ RunData load_run_data(const Config& config, bool shapes_only) {
   if (config.data.held_out > 0) {
     const auto kept = out.model.count -
                       static_cast<std::int64_t>(config.data.held_out * static_cast<double>(out.model.count));
-    require(kept >= 1 && kept < out.model.count, "data.held_out: ", config.data.held_out, " of ",
-            out.model.count, " items leaves one side empty");
+    require(kept >= 2 && kept <= out.model.count - 2, "data.held_out: ", config.data.held_out, " of ",
+            out.model.count, " items leaves less than two on one side");
     std::tie(out.model, out.judge) = data::split(out.model, kept, seed_of(config, Purpose::split));
   }
   require(!config.network.conditional || out.model.classes > 0,
@@ -279,8 +279,12 @@ std::optional<finetune::MixtureTilt> closed_form(const Config& c, const data::Da
     reward.Q = precision(c.reward, 2);
     if (reward.Q.size() == 2) reward.Q = {reward.Q[0], 0, 0, reward.Q[1]};
   }
-  return finetune::MixtureTilt(finetune::GaussianMixture(2, plane.weights, means, covariances),
-                               reward.times(c.reward.multiplier));
+  try {
+    return finetune::MixtureTilt(finetune::GaussianMixture(2, plane.weights, means, covariances),
+                                 reward.times(c.reward.multiplier));
+  } catch (const Error& e) {
+    fail(e.fault(), {"reward.precision: there is no tilted law, ", e.what()});
+  }
 }
 
 Tensor make_labels(const std::vector<std::int64_t>& classes, std::int64_t count, const data::Dataset& data,

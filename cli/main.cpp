@@ -41,8 +41,7 @@ int complain(const std::string& sentence, int code) {
 
 struct Arguments {
   RunOptions run;
-  std::string out, path;
-  std::int64_t seed = -1, threads = -1;
+  std::string out, path, seed, threads;
   bool print_config = false, origins = false, json = false;
 };
 
@@ -53,8 +52,9 @@ void add_options(CLI::App& command, Arguments& a, bool runs) {
       .add_option("--set", a.run.settings, "KEY=VALUE: overrides a key of the configuration; may be repeated")
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
-  command.add_option("--seed", a.seed, "The same as --set seed=N");
-  command.add_option("--threads", a.threads, "The same as --set threads=N; 0: one a processor");
+  command.add_option("--seed", a.seed, "The same as --set seed=N")->type_name("N");
+  command.add_option("--threads", a.threads, "The same as --set threads=N; 0: one a processor")
+      ->type_name("N");
   command.add_option("--out", a.out, "The run directory, the same as --set out=DIR");
   command.add_flag("--print-config", a.print_config,
                    "Print the resolved configuration as JSON and do nothing else");
@@ -141,8 +141,8 @@ int run(int argc, char** argv) {
 
   if (inspect->parsed()) return inspect_command(a.path, a.json, std::cout), 0;
   if (reference->parsed()) return std::cout << config_reference(), 0;
-  if (a.seed >= 0) a.run.settings.push_back("seed=" + std::to_string(a.seed));
-  if (a.threads >= 0) a.run.settings.push_back("threads=" + std::to_string(a.threads));
+  if (!a.seed.empty()) a.run.settings.push_back("seed=" + a.seed);
+  if (!a.threads.empty()) a.run.settings.push_back("threads=" + a.threads);
   if (!a.out.empty()) a.run.settings.push_back("out=" + Json(a.out).dump());
   if (a.print_config || a.origins) {
     const ReadConfig read = read_config(a.run.config, a.run.settings);

@@ -121,6 +121,7 @@ struct EvaluateConfig {
 struct Config {
   std::string name = "run";
   std::int64_t seed = 0, threads = 0;
+  double memory_limit = 0.0;
   std::string out;
   DataConfig data;
   PathConfig path;

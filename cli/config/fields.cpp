@@ -183,6 +183,8 @@ std::vector<Field> fields(Config& c) {
   l.add("seed", c.seed, "Seed of everything random but the data generator and the classifiers.",
         seed_range());
   l.add("threads", c.threads, "Threads; 0: one a processor. Results do not depend on it.", {0, 1024});
+  l.add("memory_limit", c.memory_limit,
+        "Largest memory of tensors in MiB: a run that will need more is refused; 0: none.", at_least(0));
   l.add("out", c.out, "The run directory; empty: runs/NAME.");
   data_fields(l, c.data);
   l.section("path");

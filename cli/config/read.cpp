@@ -37,6 +37,7 @@ class Reader {
   }
 
  private:
+  static std::string last(const std::string& path) { return path.substr(path.rfind('.') + 1); }
   // The names directly below a prefix.
   std::vector<std::string> children(const std::string& prefix) const {
     std::vector<std::string> out;
@@ -66,10 +67,10 @@ class Reader {
     std::string near = nearest_of(key, known);
     if (!near.empty())
       near = "; did you mean '" + prefix + near + "'?";
-    else
+    else if (std::count_if(list_.begin(), list_.end(), [&](const Field& f) { return last(f.path) == key; }) ==
+             1)
       for (const Field& f : list_)  // the right key in the wrong section
-        if (near.empty() && (f.path == key || f.path.ends_with("." + key)))
-          near = "; there is a key '" + f.path + "'";
+        if (last(f.path) == key) near = "; there is a key '" + f.path + "'";
     fail(Fault::argument, {prefix, key, ": there is no such key; ",
                            prefix.empty() ? "the sections and keys are " : "the keys of this section are ",
                            keys(prefix), near});

@@ -153,7 +153,7 @@ Json RunDirectory::read_json(std::string_view name) const {
 
 Json checkpoint_config(const Config& config) {
   Json out = to_json(config);
-  for (const char* key : {"name", "threads", "out"}) out.erase(key);
+  for (const char* key : {"name", "threads", "out", "memory_limit"}) out.erase(key);
   return out;
 }
 

@@ -32,7 +32,8 @@ class RunDirectory {
   std::string path_;
 };
 
-// The part of the configuration that is kept with a checkpoint: everything but name, threads and out.
+// The part of the configuration that is kept with a checkpoint: everything but name, threads, out and
+// memory_limit.
 Json checkpoint_config(const Config& config);
 
 // Checkpoints carry what they were made with, so that the network can be built again from the file alone;

@@ -119,6 +119,11 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
   const std::vector<StageRecord> planned =
       plan(config, stages);  // finds what is wrong before anything is written
 
+  for (const StageRecord& r : planned)
+    if (const double limit = config.memory_limit * 1024 * 1024;
+        limit > 0 && static_cast<double>(r.peak.total) > limit)
+      fail(Fault::memory, {"memory_limit: ", r.name, " will need ", r.peak.total, " bytes, but the limit is ",
+                           config.memory_limit, " MiB; costate plan shows for what"});
   const RunDirectory directory(config.out);
   const std::vector<Part> parts = parts_of(config, stages);
   std::vector<std::string> outputs, rows;
@@ -126,10 +131,13 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
     outputs.insert(outputs.end(), part.outputs.begin(), part.outputs.end());
     rows.insert(rows.end(), part.rows.begin(), part.rows.end());
   }
-  if (stages.front() == Stage::pretrain)
+  const std::string resolved = to_json(config).dump(2) + "\n";
+  if (stages.front() == Stage::pretrain) {
     directory.create(options.overwrite);
-  else
+    directory.write("config.resolved.json", resolved);
+  } else {
     directory.resume(outputs, options.overwrite);
+  }
 
   Metrics metrics(directory.path(), rows);
   Progress progress(options.quiet);
@@ -145,7 +153,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
   for (std::size_t i = 0; i < parts.size(); ++i) {
     run_part(session, parts[i]);
     metrics.flush(true);
-    if (i == 0) directory.write("config.resolved.json", to_json(config).dump(2) + "\n");
+    if (i == 0) directory.write("config.resolved.json", resolved);  // later stages: it fits
     const StageRecord& r = session.records.back();
     record["stages"][r.name] = {{"seconds", r.seconds},
                                 {"peak", usage_json(r.peak)},

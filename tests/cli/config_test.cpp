@@ -1,0 +1,86 @@
+// The configuration: what is written can be read, every key is documented, and where a value comes from is
+// known.
+#include "config/read.h"
+
+#include <gtest/gtest.h>
+
+#include <costate/tensor/error.h>
+
+#include "config/fields.h"
+#include "program.h"
+
+namespace costate::cli {
+namespace {
+
+TEST(Config, ResolvedTextReadsBackAsItself) {
+  for (const std::string& text : {std::string("{}"), testing::tiny_points, testing::tiny_digits}) {
+    const Json resolved = to_json(read_config_text(text, "test", {}).config);
+    EXPECT_EQ(to_json(read_config_text(resolved.dump(), "test", {}).config), resolved);
+  }
+}
+
+TEST(Config, SettingsWinOverTheFileAndTheirOriginIsKnown) {
+  const ReadConfig read = read_config_text(
+      R"({"seed": 3, "pretrain": {"batch": 7, "lr": {"peak": 0.5}}})", "test",
+      {"pretrain.batch=9", "name=words, not JSON", "finetune.lr={\"peak\": 0.25, \"decay\": \"cosine\"}"});
+  EXPECT_EQ(read.config.seed, 3);
+  EXPECT_EQ(read.config.pretrain.batch, 9);
+  EXPECT_EQ(read.config.name, "words, not JSON");
+  EXPECT_EQ(read.config.finetune.optimiser.lr.peak, 0.25);
+  EXPECT_EQ(read.config.pretrain.optimiser.lr.peak, 0.5);
+  Config copy = read.config;
+  const std::vector<Field> list = fields(copy);
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const std::string& p = list[i].path;
+    const Origin expected =
+        p == "pretrain.batch" || p == "name" || p == "finetune.lr.peak" || p == "finetune.lr.decay"
+            ? Origin::command_line
+        : p == "seed" || p == "pretrain.lr.peak" ? Origin::file
+                                                 : Origin::standard;
+    EXPECT_EQ(read.origins[i], expected) << p;
+  }
+  EXPECT_NE(origins_table(read).find("--set"), std::string::npos);
+}
+
+TEST(Config, ReferenceNamesEveryKeyWithItsMeaning) {
+  Config defaults;
+  const std::string reference = config_reference();
+  for (const Field& f : fields(defaults)) {
+    EXPECT_NE(reference.find("| `" + f.path + "` | "), std::string::npos) << f.path;
+    EXPECT_TRUE(f.doc.size() > 5 && f.doc.ends_with(".")) << f.path << ": " << f.doc;
+  }
+}
+
+TEST(Config, EveryKeyRefusesAnotherType) {
+  Config defaults;
+  for (const Field& f : fields(defaults)) {
+    try {
+      read_config_text("{}", "test", {f.path + "={\"x\": 1}"});
+      ADD_FAILURE() << f.path << " took an object";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.fault(), Fault::argument);
+      EXPECT_NE(std::string(e.what()).find(f.path), std::string::npos) << e.what();
+    }
+  }
+}
+
+TEST(Config, ShippedFilesAreGood) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(COSTATE_SOURCE_DIR "/examples"))
+    if (entry.path().extension() == ".json") {
+      EXPECT_NO_THROW(read_config(entry.path().string(), {})) << entry.path();
+      ++count;
+    }
+  EXPECT_GE(count, 3);
+}
+
+TEST(Json, RefusesWhatIsNotStrict) {
+  for (const char* text : {"", "{", "{\"a\":1,}", "[1,]", "01", "+1", "1.", "'a'", "nan", "{\"a\":1 \"b\":2}",
+                           "{\"a\":1}x", "/* c */ {}", "\"\x01\"", "{\"a\":[{\"b\":1,\"b\":2}]}"})
+    EXPECT_THROW(parse_json(text, "test"), Error) << text;
+  // The same key in different objects is no duplicate.
+  EXPECT_NO_THROW(parse_json(R"({"a": {"b": 1}, "c": {"b": 1}, "d": [{"b": 1}, {"b": 1}]})", "test"));
+}
+
+}  // namespace
+}  // namespace costate::cli

@@ -1,0 +1,211 @@
+// Whole runs of the program, tiny: what is left in the run directory, that it does not depend on threads or
+// on how the stages were started, and that plans are exact.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "config/json.h"
+#include "program.h"
+
+namespace costate::cli::testing {
+namespace {
+
+// Files of a run that must not depend on anything but the configuration.
+std::set<std::string> reproducible_files(const std::string& run) {
+  std::set<std::string> out;
+  for (const auto& entry : fs::recursive_directory_iterator(run)) {
+    const std::string name = fs::relative(entry.path(), run).string();
+    const bool timed =
+        name == "run.json" || name == "timing.csv" || name == "summary.md" || name == "config.resolved.json";
+    if (entry.is_regular_file() && !timed) out.insert(name);
+  }
+  return out;
+}
+
+void expect_equal_runs(const std::string& a, const std::string& b) {
+  EXPECT_EQ(reproducible_files(a), reproducible_files(b));
+  for (const std::string& name : reproducible_files(a))
+    EXPECT_EQ(contents(a + "/" + name), contents(b + "/" + name)) << name;
+}
+
+// Predicted and measured peaks, to the byte and by tag, and the counts of evaluations.
+void expect_exact_plan(const Json& plan, const std::string& run) {
+  const Json record = Json::parse(contents(run + "/run.json"));
+  EXPECT_EQ(plan["stages"].size(), record["stages"].size());
+  for (const auto& [stage, measured] : record["stages"].items()) {
+    const Json& predicted = plan["stages"][stage];
+    EXPECT_EQ(predicted["peak"], measured["peak"]) << stage;
+    EXPECT_EQ(predicted["evaluations"], measured["evaluations"]) << stage;
+    EXPECT_GT(measured["peak"]["bytes"].get<std::int64_t>(), 0) << stage;
+  }
+  EXPECT_EQ(plan["peak_bytes"], record["peak_bytes"]);
+}
+
+class TinyRun : public ::testing::TestWithParam<const std::string*> {};
+
+TEST_P(TinyRun, IsTheSameForAnyThreadsAndStageByStage) {
+  const Folder folder;
+  folder.file("config.json", *GetParam());
+  for (const std::string threads : {"1", "2"}) {
+    const Result planned = costate(folder, {"plan", "config.json", "--json", "--threads", threads});
+    ASSERT_EQ(planned.code, 0) << planned.err;
+    const Result r =
+        costate(folder, {"run", "config.json", "--quiet", "--out", "run" + threads, "--threads", threads});
+    ASSERT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(r.err, "");
+    EXPECT_NE(r.out.find("tuned sde"), std::string::npos) << r.out;
+    expect_exact_plan(Json::parse(planned.out), folder / ("run" + threads));
+  }
+  expect_equal_runs(folder / "run1", folder / "run2");
+  for (const std::string stage : {"pretrain", "finetune", "sample", "evaluate"}) {
+    const Result r = costate(folder, {stage, "config.json", "--quiet", "--out", "stages"});
+    ASSERT_EQ(r.code, 0) << r.err;
+  }
+  expect_equal_runs(folder / "run1", folder / "stages");
+  // Again, over the same directory: refused first, then replaced by the same.
+  EXPECT_EQ(costate(folder, {"run", "config.json", "--out", "run2"}).code, 2);
+  ASSERT_EQ(costate(folder, {"run", "config.json", "--quiet", "--out", "run2", "--overwrite"}).code, 0);
+  expect_equal_runs(folder / "run1", folder / "run2");
+  ASSERT_EQ(costate(folder, {"finetune", "config.json", "--quiet", "--out", "run2", "--overwrite"}).code, 0);
+  expect_equal_runs(folder / "run1", folder / "run2");
+  // Another seed is another run.
+  ASSERT_EQ(costate(folder, {"run", "config.json", "--quiet", "--out", "other", "--seed", "1"}).code, 0);
+  EXPECT_NE(contents(folder / "run1/samples/tuned_sde.npy"),
+            contents(folder / "other/samples/tuned_sde.npy"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Run, TinyRun, ::testing::Values(&tiny_points, &tiny_digits),
+                         [](const auto& c) { return c.param == &tiny_points ? "points" : "digits"; });
+
+TEST(Run, LeavesWhatItPromises) {
+  const Folder folder;
+  folder.file("config.json", tiny_digits);
+  const Result r = costate(folder, {"run", "config.json", "--out", "run", "--json", "--quiet"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  for (const char* name :
+       {"config.resolved.json", "run.json", "metrics.jsonl", "metrics.csv", "timing.csv", "evaluation.json",
+        "summary.md", "checkpoints/base.safetensors", "checkpoints/tuned.safetensors",
+        "checkpoints/reward_classifier.safetensors", "checkpoints/judge.safetensors", "samples/data.png",
+        "samples/base_sde.npy", "samples/base_ode.npy", "samples/tuned_sde.png", "samples/tuned_ode.png",
+        "samples/overview.png"})
+    EXPECT_TRUE(fs::is_regular_file(folder / (std::string("run/") + name))) << name;
+  for (const auto& entry : fs::recursive_directory_iterator(folder / "run"))
+    EXPECT_EQ(entry.path().string().find(".tmp"), std::string::npos) << entry.path();
+
+  const Json printed = Json::parse(r.out), evaluation = Json::parse(contents(folder / "run/evaluation.json"));
+  EXPECT_EQ(printed["evaluation"], evaluation);
+  for (const char* set : {"base_sde", "base_ode", "tuned_sde", "tuned_ode"}) {
+    const Json& s = evaluation["samples"][set];
+    EXPECT_TRUE(s["reward"]["value"].is_number() && s["diversity"].is_number()) << set;
+    double share = 0;
+    for (const Json& f : s["class_frequency"]) share += f.get<double>();
+    EXPECT_NEAR(share, 1.0, 1e-9) << set;
+  }
+  EXPECT_TRUE(evaluation["path_kl"]["control_cost"]["value"].is_number());
+  const Json record = Json::parse(contents(folder / "run/run.json"));
+  for (const char* key : {"version", "compiler", "cpu", "argv", "seed", "threads", "peak_bytes", "stages"})
+    EXPECT_TRUE(record.contains(key)) << key;
+
+  // One row a logged step: 6/3 of pretraining, 4/2 of fine-tuning, the last step and the accuracy of both
+  // classifiers.
+  const std::string table = contents(folder / "run/metrics.csv"),
+                    lines = contents(folder / "run/metrics.jsonl");
+  EXPECT_TRUE(table.starts_with("stage,step,loss,"));
+  EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 1 + 2 + 2 + 2 * 2);
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 2 + 2 + 2 * 2);
+  std::istringstream in(lines);
+  for (std::string line; std::getline(in, line);) EXPECT_TRUE(Json::parse(line).contains("stage"));
+  // The configuration that was used can be run again.
+  EXPECT_EQ(costate(folder, {"run", "run/config.resolved.json", "--quiet", "--out", "again"}).code, 0);
+  expect_equal_runs(folder / "run", folder / "again");
+
+  const Result file = costate(folder, {"inspect", "run/checkpoints/base.safetensors", "--json"});
+  ASSERT_EQ(file.code, 0) << file.err;
+  const Json shown = Json::parse(file.out);
+  EXPECT_EQ(shown["tensors"][0]["dtype"], "F32");
+  EXPECT_TRUE(shown["metadata"].contains("costate.config"));
+  const Result run = costate(folder, {"inspect", "run"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_NE(run.out.find("tuned.safetensors"), std::string::npos);
+}
+
+TEST(Run, BaseAloneNeedsNoReward) {
+  const Folder folder;
+  folder.file("config.json",
+              R"({"data": {"kind": "moons", "noise": 0.1, "count": 100}, "network": {"hidden": 8, "depth": 1},
+    "pretrain": {"iterations": 3, "batch": 16}, "sampler": {"steps": 4}, "sample": {"model": "base", "count": 10}})");
+  EXPECT_EQ(costate(folder, {"pretrain", "config.json", "--quiet"}).code, 0);
+  const Result sampled = costate(folder, {"sample", "config.json", "--quiet"});
+  EXPECT_EQ(sampled.code, 0) << sampled.err;
+  EXPECT_TRUE(fs::exists(folder / "runs/run/samples/base_ode.npy"));
+  EXPECT_EQ(costate(folder, {"finetune", "config.json", "--quiet"}).code, 2);
+  EXPECT_EQ(costate(folder, {"plan", "config.json"}).code, 0);
+}
+
+TEST(Run, ProgressGoesToStderrInPlainLines) {
+  const Folder folder;
+  folder.file("config.json", tiny_points);
+  const Result r = costate(folder, {"run", "config.json"});
+  ASSERT_EQ(r.code, 0);
+  EXPECT_NE(r.err.find("pretrain: loss"), std::string::npos) << r.err;
+  EXPECT_EQ(r.err.find('\x1b'), std::string::npos) << "no terminal, no escapes";
+  EXPECT_EQ(r.out.find("ETA"), std::string::npos);
+}
+
+TEST(Commands, HelpAndVersionOnEveryLevel) {
+  const Folder folder;
+  for (const std::string command :
+       {"", "run", "pretrain", "finetune", "sample", "evaluate", "plan", "inspect", "config-reference"}) {
+    const Result r = costate(folder, command.empty() ? std::vector<std::string>{"--help"}
+                                                     : std::vector<std::string>{command, "--help"});
+    EXPECT_EQ(r.code, 0) << command;
+    EXPECT_EQ(r.err, "") << command;
+    EXPECT_NE(r.out.find("Exit codes: 0 done"), std::string::npos) << command;
+  }
+  EXPECT_TRUE(costate(folder, {"--version"}).out.starts_with("costate "));
+  EXPECT_NE(costate(folder, {"config-reference"}).out.find("`finetune.pairing`"), std::string::npos);
+  folder.file("config.json", tiny_points);
+  const Result printed = costate(folder, {"run", "config.json", "--print-config", "--set", "seed=8"});
+  EXPECT_EQ(Json::parse(printed.out)["seed"], 8);
+  EXPECT_NE(costate(folder, {"run", "config.json", "--origins"}).out.find("file"), std::string::npos);
+  EXPECT_FALSE(fs::exists(folder / "runs"));
+}
+
+// Every configuration that ships, with few updates: all sizes are those of the file.
+TEST(Plan, IsExactForShippedConfigurations) {
+  int checked = 0;
+  for (const auto& entry : fs::directory_iterator(COSTATE_SOURCE_DIR "/examples")) {
+    if (entry.path().extension() != ".json") continue;
+    const Folder folder;
+    std::vector<std::string> shrunk{entry.path().string()};
+    for (const char* s : {"pretrain.iterations=4", "finetune.iterations=4", "classifiers.reward.iterations=4",
+                          "classifiers.judge.iterations=4", "evaluate.count=100", "pretrain.lr.warmup=0",
+                          "finetune.lr.warmup=0", "data.count=700"})
+      shrunk.insert(shrunk.end(), {"--set", s});
+    const auto with = [&](const std::string& command, std::vector<std::string> more) {
+      more.insert(more.begin(), command);
+      more.insert(more.end(), shrunk.begin(), shrunk.end());
+      return costate(folder, more);
+    };
+    const Json config = Json::parse(contents(entry.path().string()));
+    const std::string path = config["data"].contains("path") ? config["data"]["path"].get<std::string>() : "";
+    if (!path.empty()) {  // relative to where the program is started from
+      const std::string data = std::string(COSTATE_SOURCE_DIR) + "/" + path;
+      if (!fs::exists(data)) continue;
+      shrunk.insert(shrunk.end(), {"--set", "data.path=" + data});
+    }
+    for (const std::string threads : {"1", "2"}) {
+      const Result plan = with("plan", {"--json", "--threads", threads});
+      ASSERT_EQ(plan.code, 0) << plan.err;
+      const Result run = with("run", {"--quiet", "--threads", threads, "--out", "run" + threads});
+      ASSERT_EQ(run.code, 0) << run.err;
+      expect_exact_plan(Json::parse(plan.out), folder / ("run" + threads));
+      ++checked;
+    }
+  }
+  EXPECT_GE(checked, 4);
+}
+
+}  // namespace
+}  // namespace costate::cli::testing
