@@ -185,8 +185,12 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
     const Tensor x = states[k].slice(begin, n);
     const Var base(base_prediction[k].slice(begin, n));
     const Var prediction = network(Var(x), Var(sde::step_time(chain_, k, x)), sde::rows_of(labels, begin, n));
-    const Var residual = matching_residual(in_control ? shift / std : 1.0, prediction, base, in_control ? std : std * std / shift,
-                                           Var(target[k].slice(begin, n)));
+    // Units of the velocity: dv/dprediction at t_k.
+    const double unit = in_control ? 1.0
+                                   : sde::conversion(chain_.prediction, sde::Parametrisation::velocity, chain_.schedule,
+                                                     chain_.t[k]).prediction;
+    const Var residual = matching_residual(in_control ? shift / std : unit, prediction, base,
+                                           in_control ? std : unit * std * std / shift, Var(target[k].slice(begin, n)));
     const Tensor difference = sub(Var(prediction.value()), base).value();
     control[c] = kernels(difference).sum_squares(DType::f32, difference.numel(), difference.raw()) * (shift / std) * (shift / std);
     if (options_.loss_clip == 0) return affine(sum(square(residual)), weight, 0.0);

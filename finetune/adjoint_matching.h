@@ -30,8 +30,8 @@ struct AdjointMatchingOptions {
   // min(limit, residual^2) a sample and step; the paper's limit is 1.6 lambda^2. 0: none. A bias: it moves the optimum.
   double loss_clip = 0.0;
 
-  // Units of the residual: `control` as above; `velocity` |v - v_base + (std_k^2 / C_k) a|^2, the same minimiser with
-  // weights that do not blow up at the ends.
+  // Units of the residual: `control` as above; `velocity` |v - v_base + (std_k^2 / C_k) a|^2 in units of the velocity,
+  // whatever the network predicts: the same minimiser with weights that do not blow up at the ends.
   enum class LossSpace : std::uint8_t { control, velocity } loss_space = LossSpace::control;
 
   // grad r at the noiseless estimate of x_1 from x_{K-1} by the base network, instead of at x_K.

@@ -30,7 +30,7 @@ class Shape {
   // Throws when there are more than max_rank extents, when one is negative, or when the product overflows.
   explicit Shape(std::span<const std::int64_t> extents);
 
-  int rank() const { return rank_; }
+  int rank() const { return static_cast<int>(rank_); }
   std::int64_t numel() const { return numel_; }
   // Extent of an axis; axis -1 is the last one. Unchecked: use `axis` for values that come from a caller.
   std::int64_t operator[](int axis) const { return extents_[axis < 0 ? axis + rank_ : axis]; }
@@ -53,7 +53,7 @@ class Shape {
  private:
   std::array<std::int64_t, max_rank> extents_{};
   std::int64_t numel_ = 1;
-  int rank_ = 0;
+  std::int64_t rank_ = 0;  // as wide as an extent: a shape is then copied in whole words
 };
 
 std::string to_string(const Shape& shape);  // "(2, 3)"
