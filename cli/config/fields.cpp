@@ -39,7 +39,7 @@ void data_fields(List& l, DataConfig& d) {
            "What the model learns: a generator (glyphs: drawn digits; the plane point sets) or files, told "
            "apart by their "
            "contents if 'file'.");
-  l.add("path", d.path, "The file, or the folder of pictures.");
+  l.add("path", d.path, "The file, or the folder of pictures; relative to where costate is started.");
   l.add(
       "labels", d.labels,
       "A second file with labels (idx, npy) or the label column of a csv file: 'last', a name or a number.");

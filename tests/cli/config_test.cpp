@@ -51,6 +51,12 @@ TEST(Config, ReferenceNamesEveryKeyWithItsMeaning) {
   }
 }
 
+// docs/configuration.md is what `costate config-reference` prints; this is where a change of a key is noticed.
+TEST(Config, PageIsUpToDate) {
+  EXPECT_TRUE(testing::contents(COSTATE_SOURCE_DIR "/docs/configuration.md") == config_reference())
+      << "make it again: costate config-reference > docs/configuration.md";
+}
+
 TEST(Config, EveryKeyRefusesAnotherType) {
   Config defaults;
   for (const Field& f : fields(defaults)) {
