@@ -111,10 +111,7 @@ void RunDirectory::create(bool overwrite) const {
     require(
         fs::exists(file("config.resolved.json")), "out: '", path_,
         "' is not a run directory (it has no config.resolved.json), so that --overwrite does not touch it");
-    for (const std::string_view entry : own_entries) {
-      fs::remove_all(file(entry), reason);
-      if (reason) refused(file(entry), reason);
-    }
+    remove({std::begin(own_entries), std::end(own_entries)});
   }
   make_folder(path_);
 }
@@ -127,6 +124,14 @@ void RunDirectory::resume(const std::vector<std::string>& outputs, bool overwrit
     for (const std::string& name : outputs)
       require(!fs::exists(file(name)), "out: '", file(name),
               "' exists already; give --overwrite to make it again");
+}
+
+void RunDirectory::remove(const std::vector<std::string>& names) const {
+  for (const std::string& name : names) {
+    std::error_code reason;
+    fs::remove_all(file(name), reason);
+    if (reason) refused(file(name), reason);
+  }
 }
 
 void RunDirectory::prepare(std::string_view name) const {

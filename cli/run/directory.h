@@ -25,7 +25,8 @@ class RunDirectory {
 
   void write(std::string_view name, std::string_view text) const;  // atomically, making the folder
   void write(std::string_view name, std::span<const std::byte> bytes) const;
-  Json read_json(std::string_view name) const;  // {} when there is none
+  void remove(const std::vector<std::string>& names) const;  // files and folders, as far as they are there
+  Json read_json(std::string_view name) const;               // {} when there is none
 
  private:
   void prepare(std::string_view name) const;

@@ -153,12 +153,21 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
   for (std::size_t i = 0; i < parts.size(); ++i) {
     run_part(session, parts[i]);
     metrics.flush(true);
-    if (i == 0) directory.write("config.resolved.json", resolved);  // later stages: it fits
+    // The directory's configuration is that of its models; what samples and numbers were made with is kept
+    // beside them.
+    if (stages.front() == Stage::finetune) {
+      directory.write("config.resolved.json", resolved);
+      for (const char* stale : {"sample", "evaluate"}) record["stages"].erase(stale);
+      directory.remove({"samples", "evaluation.json"});  // of the model that was replaced
+    }
     const StageRecord& r = session.records.back();
     record["stages"][r.name] = {{"seconds", r.seconds},
                                 {"peak", usage_json(r.peak)},
                                 {"planned_peak", usage_json(planned[i].peak)},
                                 {"evaluations", evaluations_json(r.evaluations)}};
+    for (const char* section : {"reward", "sampler", "sample", "evaluate"})
+      if (r.name == "sample" || r.name == "evaluate")
+        record["stages"][r.name]["settings"][section] = to_json(config)[section];
     std::int64_t largest = 0;
     for (const auto& [name, stage] : record["stages"].items())
       largest = std::max(largest, stage["peak"]["bytes"].get<std::int64_t>());

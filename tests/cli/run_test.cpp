@@ -67,7 +67,11 @@ TEST_P(TinyRun, IsTheSameForAnyThreadsAndStageByStage) {
   EXPECT_EQ(costate(folder, {"run", "config.json", "--out", "run2"}).code, 2);
   ASSERT_EQ(costate(folder, {"run", "config.json", "--quiet", "--out", "run2", "--overwrite"}).code, 0);
   expect_equal_runs(folder / "run1", folder / "run2");
+  // Fine-tuning again forgets what was made from the model before.
   ASSERT_EQ(costate(folder, {"finetune", "config.json", "--quiet", "--out", "run2", "--overwrite"}).code, 0);
+  EXPECT_FALSE(fs::exists(folder / "run2/samples") || fs::exists(folder / "run2/evaluation.json"));
+  for (const std::string stage : {"sample", "evaluate"})
+    ASSERT_EQ(costate(folder, {stage, "config.json", "--quiet", "--out", "run2"}).code, 0);
   expect_equal_runs(folder / "run1", folder / "run2");
   // Another seed is another run.
   ASSERT_EQ(costate(folder, {"run", "config.json", "--quiet", "--out", "other", "--seed", "1"}).code, 0);
