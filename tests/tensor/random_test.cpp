@@ -1,5 +1,5 @@
-// Philox against the published known-answer vectors (Random123, kat_vectors, philox4x32 with 10 rounds), the normal law,
-// and independence of splits, threads, element types and instruction sets.
+// Philox against the published known-answer vectors, the normal law, and independence of splits, threads, element types
+// and instruction sets.
 #include <costate/tensor/box_muller.h>
 #include <costate/tensor/parallel.h>
 #include <costate/tensor/random.h>
@@ -14,6 +14,9 @@ namespace {
 
 using Words = std::array<std::uint32_t, 4>;
 
+// The three lines "philox4x32 10" (counter, key, result) of the file tests/kat_vectors of Random123,
+// https://github.com/DEShawResearch/random123, released with Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
+// (SC 2011). Compared word by word with verbatim copies of those lines.
 TEST(Philox, KnownAnswers) {
   EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}), (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
   constexpr std::uint32_t ones = 0xffffffff;
