@@ -1,7 +1,7 @@
 # Builds and runs a foreign project against Costate:
 #   cmake -D KIND=find_package|pkg_config|add_subdirectory -D BUILD_DIR=... -D SOURCE_DIR=... -D SCRATCH=...
 #         -D GENERATOR=... -D CXX=... -D FLAGS=... -D LAUNCHER=... -D CONFIG=... -P consumer.cmake
-# FLAGS are those without which nothing links with the library: sanitizers.
+# FLAGS are those without which nothing links with the library that is built already: sanitizers.
 cmake_minimum_required(VERSION 3.25)
 set(here ${CMAKE_CURRENT_LIST_DIR})
 
@@ -62,11 +62,11 @@ if(KIND STREQUAL "pkg_config")
 endif()
 
 # The embedded library is compiled without optimisation: the subject is the build, not the speed.
-set(options -G ${GENERATOR} -DCMAKE_CXX_COMPILER=${CXX} -DCMAKE_CXX_FLAGS=${FLAGS})
+set(options -G ${GENERATOR} -DCMAKE_CXX_COMPILER=${CXX})
 if(KIND STREQUAL "find_package")
-  list(APPEND options -DCMAKE_PREFIX_PATH=${SCRATCH}/prefix -DCMAKE_BUILD_TYPE=Release)
+  list(APPEND options -DCMAKE_PREFIX_PATH=${SCRATCH}/prefix -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS=${FLAGS})
 else()
-  list(APPEND options -DCOSTATE_SOURCE_DIR=${SOURCE_DIR} -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0
+  list(APPEND options -DCOSTATE_SOURCE_DIR=${SOURCE_DIR} -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_CXX_FLAGS_DEBUG=-O0 -DNDEBUG"
        -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER})
 endif()
 step("configure" ${CMAKE_COMMAND} -S ${here}/${KIND} -B ${SCRATCH}/build ${options})
