@@ -89,10 +89,10 @@ Var Tape::watch(const Tensor& value) {
   static constexpr Rule leaf{"watch", nullptr};
   require(value.defined(), "watch: the tensor is undefined");
   require(value.dtype() != DType::i32, "watch: the tensor is ", value.dtype(), ", which has no derivatives");
-  return record(leaf, value, {}, save_nothing, {}, nullptr, 0);
+  return record(leaf, Tensor(value), {}, save_nothing, {}, nullptr, 0);
 }
 
-Var Tape::record(const Rule& rule, Tensor result, std::span<const Var* const> inputs, std::uint32_t save,
+Var Tape::record(const Rule& rule, Tensor&& result, std::span<const Var* const> inputs, std::uint32_t save,
                  std::span<const Tensor> extras, const void* attributes, std::size_t attribute_bytes,
                  void (*destroy)(void*)) {
   const std::size_t n = inputs.size();
@@ -137,12 +137,6 @@ Tape* common_tape(const char* op, std::span<const Var* const> inputs) {
 
 // ---------------------------------------------------------------------------------------------- what a rule sees
 
-bool Backward::needs(int i) const {
-  const std::int32_t id = node_->inputs[i];
-  return id >= base_ && needed_[id - base_];
-}
-int Backward::inputs() const { return node_->input_count; }
-
 const Tensor& Backward::input_value(int i) const {
   require(node_->saved_inputs & save_input(i), node_->rule->name, ": operand ", i, " was not saved for the sweep");
   int at = 0;
@@ -151,17 +145,16 @@ const Tensor& Backward::input_value(int i) const {
 }
 Var Backward::input(int i) const {
   const Tensor& t = input_value(i);
-  return recorded_ && node_->inputs[i] >= 0 ? Var(t, tape_, node_->inputs[i]) : Var(t);
+  return recorded_ && node_->inputs[i] >= 0 ? Var(Tensor(t), tape_, node_->inputs[i]) : Var(t);
 }
 Var Backward::output() const {
   require(node_->saved_inputs & save_output, node_->rule->name, ": the result was not saved for the sweep");
   const Tensor& t = node_->saved[node_->extra_first - 1];
-  return recorded_ ? Var(t, tape_, index_) : Var(t);
+  return recorded_ ? Var(Tensor(t), tape_, index_) : Var(t);
 }
 const Tensor& Backward::extra(int i) const { return node_->saved[node_->extra_first + i]; }
-const void* Backward::attribute_bytes() const { return node_->attributes; }
 
-void Backward::add(int i, Var cotangent) {
+void Backward::add(int i, Var&& cotangent) {
   const std::int32_t id = node_->inputs[i];
   if (id < base_ || !needed_[id - base_]) return;
   Var& sum = cotangents_[id - base_];

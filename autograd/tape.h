@@ -22,13 +22,15 @@
 namespace costate {
 
 class Tape;
+class Backward;
 
 // A value that may be recorded.
 class Var {
  public:
   Var() = default;
-  Var(Tensor value) : value_(std::move(value)) {}
-  Var(Tensor value, Tape* tape, std::int32_t node) : value_(std::move(value)), tape_(tape), node_(node) {}
+  Var(const Tensor& value) : value_(value) {}
+  Var(Tensor&& value) : value_(std::move(value)) {}
+  Var(Tensor&& value, Tape* tape, std::int32_t node) : value_(std::move(value)), tape_(tape), node_(node) {}
 
   const Tensor& value() const { return value_; }
   Tensor& value() { return value_; }
@@ -49,47 +51,6 @@ class Var {
   std::int32_t node_ = -1;
 };
 
-// What a rule of differentiation sees of one record: operands, result, cotangent. Rules are written in ops on Vars, so
-// that they can be recorded themselves.
-class Backward {
- public:
-  // Whether the cotangent of operand i is wanted.
-  bool needs(int i) const;
-  // The operand resp. result; must have been saved when it was recorded.
-  Var input(int i) const;
-  const Tensor& input_value(int i) const;
-  Var output() const;
-  // Further tensors that the forward function saved; constants.
-  const Tensor& extra(int i) const;
-  const Var& cotangent() const { return cotangent_; }
-  // The cotangent as a value that the rule may write to, if no one else holds it.
-  Var& take_cotangent() { return cotangent_; }
-  template <class A>
-  const A& attributes() const {
-    return *static_cast<const A*>(attribute_bytes());
-  }
-  // Adds to the cotangent of operand i.
-  void add(int i, Var cotangent);
-  // For a rule that computes its result again on a tape of its own: sweeps y on `inner`, which is freed, and adds what
-  // reaches leaf[k] to the cotangent of operand[k], term by term in the order of an unbroken tape.
-  void add_through(Tape&& inner, const Var& y, std::span<const Var> leaf, std::span<const int> operand);
-  // Whether this sweep is itself recorded. Rules may then not use fused kernels that have no derivative of their own.
-  bool recorded() const { return recorded_; }
-  int inputs() const;
-
- private:
-  friend class Tape;
-  const void* attribute_bytes() const;
-  Tape* tape_;
-  const struct Node* node_;
-  std::int32_t index_;
-  Var cotangent_;
-  Var* cotangents_;              // of nodes base_..
-  std::int32_t base_;
-  const std::uint8_t* needed_;   // of nodes base_..
-  bool recorded_;
-};
-
 // A differentiable operation: its name and its rule.
 struct Rule {
   const char* name;
@@ -106,6 +67,50 @@ struct Node {
   std::int16_t input_count, saved_count;
   std::int16_t extra_first;  // index of the first extra among `saved`
   std::uint16_t saved_inputs;  // bit i: operand i is saved; bit 15: the result is
+};
+
+// What a rule of differentiation sees of one record: operands, result, cotangent. Rules are written in ops on Vars, so
+// that they can be recorded themselves.
+class Backward {
+ public:
+  // Whether the cotangent of operand i is wanted.
+  bool needs(int i) const {
+    const std::int32_t id = node_->inputs[i];
+    return id >= base_ && needed_[id - base_];
+  }
+  // The operand resp. result; must have been saved when it was recorded.
+  Var input(int i) const;
+  const Tensor& input_value(int i) const;
+  Var output() const;
+  // Further tensors that the forward function saved; constants.
+  const Tensor& extra(int i) const;
+  const Var& cotangent() const { return cotangent_; }
+  // The cotangent as a value that the rule may write to, if no one else holds it.
+  Var& take_cotangent() { return cotangent_; }
+  template <class A>
+  const A& attributes() const {
+    return *static_cast<const A*>(node_->attributes);
+  }
+  // Adds to the cotangent of operand i, if that is wanted.
+  void add(int i, Var&& cotangent);
+  void add(int i, const Var& cotangent) { add(i, Var(cotangent)); }
+  // For a rule that computes its result again on a tape of its own: sweeps y on `inner`, which is freed, and adds what
+  // reaches leaf[k] to the cotangent of operand[k], term by term in the order of an unbroken tape.
+  void add_through(Tape&& inner, const Var& y, std::span<const Var> leaf, std::span<const int> operand);
+  // Whether this sweep is itself recorded. Rules may then not use fused kernels that have no derivative of their own.
+  bool recorded() const { return recorded_; }
+  int inputs() const { return node_->input_count; }
+
+ private:
+  friend class Tape;
+  Tape* tape_;
+  const Node* node_;
+  std::int32_t index_;
+  Var cotangent_;
+  Var* cotangents_;              // of nodes base_..
+  std::int32_t base_;
+  const std::uint8_t* needed_;   // of nodes base_..
+  bool recorded_;
 };
 
 class Tape {
@@ -136,7 +141,7 @@ class Tape {
   std::int64_t size() const { return static_cast<std::int64_t>(nodes_.size()); }
 
   // For ops: appends a record. `save` bits as in Node; extras are saved behind the operands.
-  Var record(const Rule& rule, Tensor result, std::span<const Var* const> inputs, std::uint32_t save,
+  Var record(const Rule& rule, Tensor&& result, std::span<const Var* const> inputs, std::uint32_t save,
              std::span<const Tensor> extras, const void* attributes, std::size_t attribute_bytes,
              void (*destroy)(void*) = nullptr);
 

@@ -4,8 +4,7 @@
 
 namespace costate {
 
-extern const Kernels meta_table;
-const Kernels meta_table = {
+const Kernels detail::meta_table = {
     "meta",
     [](const PointwiseCall&) {},
     [](const Loop&, std::int64_t, const void*, void*) {},

@@ -24,15 +24,15 @@ const void* packed(const Tensor& b, bool transpose_b) {
       if (bytes == 0) return nullptr;
       if (!entry.storage) {
         entry.storage = StorageRef::allocate_shared(bytes, b.device(), memory::Tag::packed);
-        entry.offset = b.offset(), entry.rows = b.extent(0), entry.columns = b.extent(1);
+        entry.first = b.raw(), entry.rows = b.extent(0), entry.columns = b.extent(1);
       }
       // Another matrix within the same storage: one layout a storage is kept, and this is not it.
-      if (entry.offset != b.offset() || entry.rows != b.extent(0) || entry.columns != b.extent(1)) return nullptr;
+      if (entry.first != b.raw() || entry.rows != b.extent(0) || entry.columns != b.extent(1)) return nullptr;
       table.pack_b(b.dtype(), transpose_b, n, k, b.raw(), entry.storage->data);
       entry.version.store(current, std::memory_order_release);
     }
   }
-  if (entry.offset != b.offset() || entry.rows != b.extent(0) || entry.columns != b.extent(1)) return nullptr;
+  if (entry.first != b.raw() || entry.rows != b.extent(0) || entry.columns != b.extent(1)) return nullptr;
   return entry.storage->data;
 }
 

@@ -11,7 +11,8 @@ struct PackedLayouts {
   struct Entry {
     StorageRef storage;
     std::atomic<std::uint32_t> version{0};  // of the parameter, plus one; 0: not made yet
-    std::int64_t offset = 0, rows = 0, columns = 0;
+    const void* first = nullptr;  // of the parameter's elements
+    std::int64_t rows = 0, columns = 0;
   } entry[2];
 };
 

@@ -42,15 +42,14 @@ class StorageRef {
     if (storage_) storage_->references.fetch_add(1, std::memory_order_relaxed);
   }
   StorageRef(StorageRef&& o) noexcept : storage_(std::exchange(o.storage_, nullptr)) {}
-  StorageRef& operator=(StorageRef o) noexcept {
-    std::swap(storage_, o.storage_);
+  StorageRef& operator=(const StorageRef& o) noexcept { return *this = StorageRef(o); }
+  StorageRef& operator=(StorageRef&& o) noexcept {
+    Storage* before = std::exchange(storage_, std::exchange(o.storage_, nullptr));
+    if (before) drop(before);
     return *this;
   }
   ~StorageRef() {
-    // The last owner needs no atomic subtraction: no one is left to race with.
-    if (storage_ && (storage_->references.load(std::memory_order_acquire) == 1 ||
-                     storage_->references.fetch_sub(1, std::memory_order_acq_rel) == 1))
-      release(storage_);
+    if (storage_) drop(storage_);
   }
 
   static StorageRef allocate(std::int64_t bytes, Device device);
@@ -62,6 +61,12 @@ class StorageRef {
   bool unique() const { return storage_ && storage_->references.load(std::memory_order_acquire) == 1; }
 
  private:
+  static void drop(Storage* storage) noexcept {
+    // The last owner needs no atomic subtraction: no one is left to race with.
+    if (storage->references.load(std::memory_order_acquire) == 1 ||
+        storage->references.fetch_sub(1, std::memory_order_acq_rel) == 1)
+      release(storage);
+  }
   static void release(Storage* storage) noexcept;
   Storage* storage_ = nullptr;
 };

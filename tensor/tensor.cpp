@@ -11,6 +11,7 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
           "tensor: shape ", shape, " of ", dtype, " has more bytes than any machine");
   Tensor t;
   t.storage_ = StorageRef::allocate(bytes, device);
+  t.data_ = static_cast<std::byte*>(t.storage_->data);
   t.shape_ = shape;
   t.dtype_ = dtype;
   return t;
@@ -20,7 +21,7 @@ void Tensor::check_defined(const char* what) const { require(defined(), what, ":
 
 Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
   Tensor t = empty(shape, dtype, device);
-  kernels(t).fill(dtype, t.numel(), value, t.offset_pointer());
+  kernels(t).fill(dtype, t.numel(), value, t.data_);
   return t;
 }
 
@@ -28,7 +29,7 @@ Tensor Tensor::from_bytes(const void* values, std::int64_t count, const Shape& s
   require(count == shape.numel(), "tensor: ", count, " values were given for shape ", shape, ", which has ",
           shape.numel());
   Tensor t = empty(shape, dtype, device);
-  if (!t.is_meta() && count) std::memcpy(t.offset_pointer(), values, static_cast<std::size_t>(t.bytes()));
+  if (!t.is_meta() && count) std::memcpy(t.data_, values, static_cast<std::size_t>(t.bytes()));
   return t;
 }
 
@@ -42,9 +43,9 @@ double Tensor::item() const {
   require(defined() && numel() == 1, "item: the tensor has shape ", shape_, "; exactly one element is expected");
   if (is_meta()) return std::numeric_limits<double>::quiet_NaN();
   switch (dtype_) {
-    case DType::f32: return *static_cast<const float*>(offset_pointer());
-    case DType::f64: return *static_cast<const double*>(offset_pointer());
-    default: return *static_cast<const std::int32_t*>(offset_pointer());
+    case DType::f32: return *reinterpret_cast<const float*>(data_);
+    case DType::f64: return *reinterpret_cast<const double*>(data_);
+    default: return *reinterpret_cast<const std::int32_t*>(data_);
   }
 }
 
@@ -97,7 +98,7 @@ Tensor Tensor::slice(std::int64_t first, std::int64_t count) const {
   require(first >= 0 && count >= 0 && count <= shape_[0] && first <= shape_[0] - count, "slice: ", count, " items from ",
           first, " on were asked for of ", shape_[0]);
   Tensor t = *this;
-  t.offset_ += shape_[0] ? first * (numel() / shape_[0]) : 0;
+  if (data_ && shape_[0]) t.data_ += first * (numel() / shape_[0]) * size_of(dtype_);
   t.shape_ = shape_.with(0, count);
   return t;
 }
@@ -136,13 +137,13 @@ void Tensor::copy_from(const Tensor& source) const {
   require(source.shape_ == shape_ && source.dtype_ == dtype_ && source.device() == device(), "copy_from: a tensor ",
           source.shape_, " of ", source.dtype_, " on ", to_string(source.device()), " does not fit one of shape ",
           shape_, " of ", dtype_, " on ", to_string(device()));
-  if (!is_meta() && numel()) std::memmove(offset_pointer(), source.offset_pointer(), static_cast<std::size_t>(bytes()));
+  if (!is_meta() && numel()) std::memmove(data_, source.data_, static_cast<std::size_t>(bytes()));
   storage_->written();
 }
 
 void Tensor::fill(double value) const {
   check_defined("fill");
-  kernels(*this).fill(dtype_, numel(), value, offset_pointer());
+  kernels(*this).fill(dtype_, numel(), value, data_);
   storage_->written();
 }
 

@@ -46,13 +46,13 @@ class Tensor {
   std::int64_t bytes() const { return shape_.numel() * size_of(dtype_); }
 
   // Pointers for kernels; null on the meta device.
-  const void* raw() const { return offset_pointer(); }
-  void* raw_mutable() const { return offset_pointer(); }  // the caller owns the values: see unshare
+  const void* raw() const { return data_; }
+  void* raw_mutable() const { return data_; }  // the caller owns the values: see unshare
   // Typed host access. Throws when the type or the device is another.
   template <class T>
   std::span<const T> values() const {
     check_access(dtype_of<T>);
-    return {static_cast<const T*>(offset_pointer()), static_cast<std::size_t>(numel())};
+    return {reinterpret_cast<const T*>(data_), static_cast<std::size_t>(numel())};
   }
   // For writing; the tensor becomes the only owner of its bytes first (copy on write), and layouts derived from the old
   // values are dropped.
@@ -60,7 +60,7 @@ class Tensor {
   std::span<T> mutate() {
     check_access(dtype_of<T>);
     unshare();
-    return {static_cast<T*>(offset_pointer()), static_cast<std::size_t>(numel())};
+    return {reinterpret_cast<T*>(data_), static_cast<std::size_t>(numel())};
   }
   // The only element, as a double. Throws when there is not exactly one; NaN on the meta device, which has no values.
   double item() const;
@@ -85,24 +85,29 @@ class Tensor {
   bool unique() const { return storage_.unique(); }
 
   const StorageRef& storage() const { return storage_; }
-  std::int64_t offset() const { return offset_; }  // elements
 
  private:
   static Tensor from_bytes(const void* values, std::int64_t count, const Shape& shape, DType dtype, Device device);
   void check_access(DType dtype) const;
   void check_defined(const char* what) const;
-  void* offset_pointer() const {
-    return storage_ && storage_->data ? static_cast<std::byte*>(storage_->data) + offset_ * size_of(dtype_) : nullptr;
-  }
 
   StorageRef storage_;
-  std::int64_t offset_ = 0;
+  std::byte* data_ = nullptr;  // the first element; null on the meta device
   Shape shape_;
   DType dtype_ = DType::f32;
 };
 
 // The kernels that compute on a device.
-const Kernels& kernels(Device device);
+namespace detail {
+extern std::atomic<const Kernels*> cpu_table;  // null until first asked for
+extern const Kernels meta_table;
+const Kernels& choose_cpu_table();
+}  // namespace detail
+inline const Kernels& kernels(Device device) {
+  if (device.kind == DeviceKind::meta) return detail::meta_table;
+  const Kernels* table = detail::cpu_table.load(std::memory_order_acquire);
+  return table ? *table : detail::choose_cpu_table();
+}
 inline const Kernels& kernels(const Tensor& t) { return kernels(t.device()); }
 
 // The cpu's tables, best first, as far as this processor runs them: for tests and benchmarks.

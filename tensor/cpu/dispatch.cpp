@@ -10,8 +10,6 @@
 
 namespace costate {
 
-extern const Kernels meta_table;
-
 namespace {
 
 struct Tables {
@@ -49,7 +47,17 @@ const Tables& tables() {
 
 }  // namespace
 
-const Kernels& kernels(Device device) { return device.kind == DeviceKind::cpu ? *tables().chosen : meta_table; }
+namespace detail {
+
+constinit std::atomic<const Kernels*> cpu_table{nullptr};
+
+const Kernels& choose_cpu_table() {
+  cpu_table.store(tables().chosen, std::memory_order_release);
+  return *tables().chosen;
+}
+
+}  // namespace detail
+
 std::span<const Kernels* const> cpu_tables() { return {tables().table, static_cast<std::size_t>(tables().count)}; }
 
 }  // namespace costate
