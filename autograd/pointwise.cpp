@@ -4,6 +4,7 @@
 #include <costate/tensor/pointwise.h>
 
 #include <array>
+#include <optional>
 #include <utility>
 
 namespace costate {
@@ -35,40 +36,41 @@ constexpr std::array<Rule, rows> rules = make_rules(std::make_index_sequence<row
                          first.dtype() == DType::i32 ? Piece("f32 or f64") : Piece(first.dtype())});
 }
 
+// The shape that the operands broadcast to, in `shape`, and the loop over it.
+[[gnu::noinline]] Loop broadcast_loop(const char* op, const Tensor* const* operands, std::size_t n, Shape& shape) {
+  const Shape* shapes[Loop::max_operands];
+  shape = operands[0]->shape();
+  for (std::size_t i = 0; i < n; ++i) {
+    shapes[i] = &operands[i]->shape();
+    shape = broadcast(shape, *shapes[i], op);
+  }
+  return pointwise_loop(shape, {shapes, n});
+}
+
 // Any variant of a row. When `reuse` is one of the operands, has the shape of the result and is held by no one else, the
 // result is written over it. `same` is cleared when operands are broadcast.
 Tensor compute(const Attributes& a, const Tensor* const* operands, std::size_t n, bool& same, Tensor* reuse = nullptr) {
   const Tensor& first = *operands[0];
   const DType dtype = first.dtype();
   PointwiseCall call;
-  const Shape* shape = &first.shape();
-  Shape broadcasted;
   same = true;
   for (std::size_t i = 0; i < n; ++i) {
     const Tensor& x = *operands[i];
     if (!x.defined() || x.dtype() != dtype || dtype == DType::i32 || x.device() != first.device()) [[unlikely]]
       misfit(rules[a.op].name, i, x, first);
-    if (!(x.shape() == *shape)) {
-      same = false;
-      broadcasted = broadcast(*shape, x.shape(), rules[a.op].name);
-      shape = &broadcasted;
-    }
+    same = same && (i == 0 || x.shape() == first.shape());
     call.in[i] = x.raw();
   }
-  const bool over = reuse && same && reuse->unique();
-  Tensor out = over ? std::move(*reuse) : Tensor::empty(*shape, dtype, first.device());
+  std::optional<Shape> broadcasted;  // cleared at no cost
+  if (same) call.loop.numel = first.numel();
+  else call.loop = broadcast_loop(rules[a.op].name, operands, n, broadcasted.emplace());
+  Tensor out = same && reuse && reuse->unique() ? std::move(*reuse)
+                                                : Tensor::empty(same ? first.shape() : *broadcasted, dtype, first.device());
   call.op = a.op, call.variant = a.variant, call.dtype = dtype;
   call.operands = static_cast<int>(n);
   call.parameters = a.parameters;
   call.out = out.raw_mutable();
-  if (same) {
-    call.loop.numel = out.numel();
-  } else {
-    const Shape* shapes[Loop::max_operands];
-    for (std::size_t i = 0; i < n; ++i) shapes[i] = &operands[i]->shape();
-    call.loop = pointwise_loop(out.shape(), {shapes, n});
-  }
-  if (out.numel()) kernels(out).pointwise(call);
+  if (call.loop.numel) kernels(out).pointwise(call);
   return out;
 }
 
@@ -141,8 +143,8 @@ Var constant_rule(const Attributes& a, int i, const Var& g) {
 
 // The same on plain tensors, for a sweep that is not recorded: the last cotangent is written over the incoming one where
 // that is free. Kernels and parameters are those of the recorded rule, and so are the bits.
-void plain_vjp(Backward& b, const Attributes& a, const Shape* shapes) {
-  const int n = a.operands, operands = b.inputs();
+void plain_vjp(Backward& b, const Attributes& a, int n, const Shape* shapes) {
+  const int operands = b.inputs();
   const auto op = static_cast<Pointwise>(a.op);
   int last = operands - 1;
   while (last >= 0 && !b.needs(last)) --last;
@@ -168,6 +170,7 @@ void plain_vjp(Backward& b, const Attributes& a, const Shape* shapes) {
     };
     const auto general = [&] {
       next = a;
+      next.operands = static_cast<std::int16_t>(n);
       next.variant = static_cast<std::int16_t>(a.variant == 0 ? variant_first(i) : variant_second(n, a.variant - 1, i));
       for (int k = 0; k < operands; ++k) in[count++] = &b.input_value(k);
       in[count++] = &g;
@@ -195,15 +198,13 @@ void plain_vjp(Backward& b, const Attributes& a, const Shape* shapes) {
 }
 
 void vjp(Backward& b) {
-  const auto& stored = b.attributes<Attributes>();
-  Attributes a = stored;
+  const auto& a = b.attributes<Attributes>();
   const bool broadcasts = a.operands < 0;
-  if (broadcasts) a.operands = static_cast<std::int16_t>(-a.operands);
-  const auto* shapes = reinterpret_cast<const Shape*>(&stored + 1);
-  const int n = a.operands;
+  const auto* shapes = reinterpret_cast<const Shape*>(&a + 1);
+  const int n = broadcasts ? -a.operands : a.operands;
   const PointwiseRow& row = pointwise_rows[a.op];
   const auto op = static_cast<Pointwise>(a.op);
-  if (!b.recorded() && a.variant <= n) return plain_vjp(b, a, broadcasts ? shapes : nullptr);
+  if (!b.recorded() && a.variant <= n) return plain_vjp(b, a, n, broadcasts ? shapes : nullptr);
   if (b.recorded() && a.variant == 0)
     require(row.order >= 2, row.name, ": second derivatives are not offered; compose it from simpler ops");
   require(a.variant <= n, row.name, ": derivatives of third order are not offered");
@@ -217,6 +218,7 @@ void vjp(Backward& b) {
       d = mul(b.cotangent(), b.input(1 - i));
     } else if (!d.defined()) {
       Attributes next = a;
+      next.operands = static_cast<std::int16_t>(n);
       next.variant = static_cast<std::int16_t>(a.variant == 0 ? variant_first(i)
                                                               : variant_second(n, a.variant - 1, i));
       Var in[Loop::max_operands];

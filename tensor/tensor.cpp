@@ -9,12 +9,7 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   std::int64_t bytes = 0;
   require(!__builtin_mul_overflow(shape.numel(), size_of(dtype), &bytes) && bytes < (std::int64_t{1} << 46),
           "tensor: shape ", shape, " of ", dtype, " has more bytes than any machine");
-  Tensor t;
-  t.storage_ = StorageRef::allocate(bytes, device);
-  t.data_ = static_cast<std::byte*>(t.storage_->data);
-  t.shape_ = shape;
-  t.dtype_ = dtype;
-  return t;
+  return Tensor(StorageRef::allocate(bytes, device), shape, dtype);
 }
 
 void Tensor::check_defined(const char* what) const { require(defined(), what, ": the tensor is undefined"); }

@@ -87,6 +87,8 @@ class Tensor {
   const StorageRef& storage() const { return storage_; }
 
  private:
+  Tensor(StorageRef&& storage, const Shape& shape, DType dtype)
+      : storage_(std::move(storage)), data_(static_cast<std::byte*>(storage_->data)), shape_(shape), dtype_(dtype) {}
   static Tensor from_bytes(const void* values, std::int64_t count, const Shape& shape, DType dtype, Device device);
   void check_access(DType dtype) const;
   void check_defined(const char* what) const;
