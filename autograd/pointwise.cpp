@@ -30,8 +30,8 @@ constexpr std::array<Rule, rows> rules = make_rules(std::make_index_sequence<row
 
 [[noreturn, gnu::cold]] void misfit(const char* op, std::size_t i, const Tensor& x, const Tensor& first) {
   require(x.defined() && first.defined(), op, ": operand ", x.defined() ? 0 : i, " is undefined");
-  require(x.device() == first.device(), op, ": operand ", i, " is on the ", to_string(x.device()), ", operand 0 on the ",
-          to_string(first.device()));
+  require(x.device() == first.device(), op, ": operand ", i, " is on the ", x.device(), ", operand 0 on the ",
+          first.device());
   fail(Fault::argument, {op, ": operand ", i, " is ", x.dtype(), "; expected ",
                          first.dtype() == DType::i32 ? Piece("f32 or f64") : Piece(first.dtype())});
 }

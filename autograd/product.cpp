@@ -51,7 +51,7 @@ Var matmul(const Var& a, const Var& b, bool transpose_a, bool transpose_b) {
   require((a.rank() == 2 || a.rank() == 3) && a.rank() == b.rank(), "matmul: shapes ", a.shape(), " and ", b.shape(),
           "; expected two matrices or two stacks of matrices");
   require(a.dtype() == b.dtype() && a.dtype() != DType::i32 && a.device() == b.device(), "matmul: the operands are ",
-          a.dtype(), " on the ", to_string(a.device()), " and ", b.dtype(), " on the ", to_string(b.device()));
+          a.dtype(), " on the ", a.device(), " and ", b.dtype(), " on the ", b.device());
   const std::int64_t m = a.extent(transpose_a ? -1 : -2), k = a.extent(transpose_a ? -2 : -1),
                      kb = b.extent(transpose_b ? -1 : -2), n = b.extent(transpose_b ? -2 : -1);
   require(k == kb, "matmul: the inner extents of ", a.shape(), transpose_a ? " (transposed)" : "", " and ", b.shape(),
@@ -79,8 +79,8 @@ Var linear(const Var& x, const Var& weight, const Var& bias, Activation activati
           "; expected (", out_features, ",)");
   require(x.dtype() == weight.dtype() && x.dtype() != DType::i32 && x.device() == weight.device() &&
               (!bias.defined() || (bias.dtype() == x.dtype() && bias.device() == x.device())),
-          "linear: x is ", x.dtype(), " on the ", to_string(x.device()), " and the weight ", weight.dtype(), " on the ",
-          to_string(weight.device()));
+          "linear: x is ", x.dtype(), " on the ", x.device(), " and the weight ", weight.dtype(), " on the ",
+          weight.device());
   Tensor out = Tensor::empty(x.shape().with(-1, out_features), x.dtype(), x.device());
   const bool tracked = x.tracked() || weight.tracked() || bias.tracked();
   Tensor derivative;

@@ -29,8 +29,8 @@ void AdamW::step(std::span<Tensor* const> parameters, std::span<const Tensor> gr
     require(p.defined() && p.dtype() != DType::i32, "AdamW: parameter ", i, " is ",
             p.defined() ? name(p.dtype()) : "undefined");
     require(fits(g, p), "AdamW: gradient ", i, " is ", g.defined() ? name(g.dtype()) : "undefined",
-            " of shape ", g.shape(), " on the ", to_string(g.device()), "; its parameter is ", p.dtype(),
-            " of shape ", p.shape(), " on the ", to_string(p.device()));
+            " of shape ", g.shape(), " on the ", g.device(), "; its parameter is ", p.dtype(),
+            " of shape ", p.shape(), " on the ", p.device());
     require(m_.empty() || (fits(m_[i], p) && fits(v_[i], p)), "AdamW: the moments of parameter ", i,
             " do not fit it: ", p.dtype(), " of shape ", p.shape());
   }

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
-#include <costate/tensor/shape.h>
+#include <costate/tensor/storage.h>
 #include <vector>
 
 namespace costate {
@@ -13,6 +13,7 @@ Piece::Piece(double v) {
   text.assign(buffer, end.ptr);
 }
 Piece::Piece(const Shape& shape) : text(to_string(shape)) {}
+Piece::Piece(const Device& device) : text(to_string(device)) {}
 Piece::Piece(DType dtype) : text(name(dtype)) {}
 
 std::string sentence(std::initializer_list<Piece> pieces) {

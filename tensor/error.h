@@ -29,6 +29,7 @@ class Error : public std::runtime_error {
 };
 
 class Shape;
+struct Device;
 enum class DType : std::uint8_t;
 
 // One piece of a sentence. Numbers are printed so that reading them back gives the same value.
@@ -48,6 +49,7 @@ struct Piece {
   Piece(double v);
   Piece(float v) : Piece(static_cast<double>(v)) {}
   Piece(const Shape& shape);
+  Piece(const Device& device);
   Piece(DType dtype);
 };
 

@@ -122,7 +122,7 @@ Tensor Tensor::to(DType dtype) const {
 Tensor Tensor::to(Device device) const {
   check_defined("to");
   if (device == this->device()) return *this;
-  require(device == Device::meta, "to: a tensor on the meta device has no values to copy to the ", to_string(device));
+  require(device == Device::meta, "to: a tensor on the meta device has no values to copy to the ", device);
   return empty(shape_, dtype_, device);
 }
 
@@ -130,8 +130,8 @@ void Tensor::copy_from(const Tensor& source) const {
   check_defined("copy_from");
   source.check_defined("copy_from");
   require(source.shape_ == shape_ && source.dtype_ == dtype_ && source.device() == device(), "copy_from: a tensor ",
-          source.shape_, " of ", source.dtype_, " on ", to_string(source.device()), " does not fit one of shape ",
-          shape_, " of ", dtype_, " on ", to_string(device()));
+          source.shape_, " of ", source.dtype_, " on ", source.device(), " does not fit one of shape ",
+          shape_, " of ", dtype_, " on ", device());
   if (!is_meta() && numel()) std::memmove(data_, source.data_, static_cast<std::size_t>(bytes()));
   storage_->written();
 }

@@ -1,0 +1,83 @@
+// The shipped configurations keep what they promise. In every run of the suite they are shortened to a few seconds and
+// held to the direction of the effect; the tests named Whole (CTest label slow) run them as they are shipped and hold them
+// to the numbers that README gives.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/program.h"
+
+namespace {
+
+using costate::cli::testing::Folder;
+using nlohmann::json;
+
+// evaluation.json of `costate run examples/NAME` with settings changed.
+json evaluation(const std::string& name, const std::vector<std::string>& settings = {}) {
+  const Folder folder;
+  std::vector<std::string> arguments{"run", COSTATE_SOURCE_DIR "/examples/" + name, "--out", "run"};
+  for (const std::string& s : settings) arguments.insert(arguments.end(), {"--set", s});
+  const auto result = costate::cli::testing::costate(folder, arguments);
+  EXPECT_EQ(result.code, 0) << result.out << result.err;
+  for (const char* picture : {"base_sde", "tuned_sde", "tuned_ode", "overview"})
+    EXPECT_TRUE(std::filesystem::exists(folder / ("run/samples/" + std::string(picture) + ".png"))) << picture;
+  return json::parse(costate::cli::testing::contents(folder / "run/evaluation.json"));
+}
+double number(const json& e, const char* pointer) { return e.at(json::json_pointer(pointer)).get<double>(); }
+
+const char* const optdigits = COSTATE_SOURCE_DIR "/../shared/data/optdigits/optdigits.tra";
+// The configuration names the file relative to the checkout; the test runs elsewhere.
+const std::string optdigits_path = std::string("data.path=\"") + optdigits + "\"";
+
+// The samples of the tuned model, judged by a classifier that was trained on other data: at least nine of ten are of the
+// wanted class, and they are no further from real digits of it than 1.5 times what the base model makes of that class.
+void expect_digits_of_the_wanted_class(const json& e) {
+  for (const char* sampler : {"sde", "ode"}) {
+    SCOPED_TRACE(sampler);
+    EXPECT_LT(number(e, "/samples/base_sde/target_frequency"), 0.2);
+    EXPECT_GE(e["samples"]["tuned_" + std::string(sampler)]["target_frequency"].get<double>(), 0.9);
+    EXPECT_LE(e["frechet"]["ratio_" + std::string(sampler)].get<double>(), 1.5);
+  }
+}
+
+TEST(Shipped, DigitsInShort) {
+  const json e = evaluation("digits.json", {"data.count=3000", "network.hidden=128", "pretrain.iterations=600",
+                                            "classifiers.reward.iterations=300", "classifiers.judge.iterations=300",
+                                            "finetune.iterations=30", "finetune.batch=64", "evaluate.count=512"});
+  const double before = number(e, "/samples/base_sde/target_frequency");
+  EXPECT_LT(before, 0.3);
+  EXPECT_GT(number(e, "/samples/tuned_sde/target_frequency"), 2 * before);
+  EXPECT_GT(number(e, "/samples/tuned_ode/target_frequency"), 2 * before);
+}
+
+TEST(Shipped, PointsInShort) {
+  const json e = evaluation("points.json", {"pretrain.iterations=1500", "finetune.iterations=60", "sampler.steps=40",
+                                            "finetune.early_steps=10", "finetune.late_steps=10", "evaluate.count=4000"});
+  // Most of the way from 0.50, 0.30, 0.20 to 0.107, 0.486, 0.406.
+  for (const char* sampler : {"/samples/tuned_sde", "/samples/tuned_ode"})
+    EXPECT_LT(number(e, (std::string(sampler) + "/mode_error_to_closed_form").c_str()), 0.1) << sampler;
+  EXPECT_LT(number(e, "/closed_form/relative_control_error"), 0.3);
+}
+
+TEST(Whole, Points) {
+  const json e = evaluation("points.json");
+  for (const char* sampler : {"tuned_sde", "tuned_ode"}) {
+    SCOPED_TRACE(sampler);
+    const json& s = e["samples"][sampler];
+    EXPECT_LE(s["w1_to_reweighted_base"].get<double>(), 0.05);
+    EXPECT_LE(s["w1_to_closed_form"].get<double>(), 0.1);
+    EXPECT_LE(s["mode_error_to_closed_form"].get<double>(), 0.02);
+    EXPECT_LE(s["mode_error_to_reweighted_base"].get<double>(), 0.02);
+  }
+  const double kl = number(e, "/closed_form/kl");
+  EXPECT_NEAR(number(e, "/path_kl/control_cost"), kl, 0.05 * kl);
+}
+
+TEST(Whole, Digits) { expect_digits_of_the_wanted_class(evaluation("digits.json")); }
+
+TEST(Whole, Optdigits) {
+  if (!std::filesystem::exists(optdigits)) GTEST_SKIP() << "the data is not here";
+  expect_digits_of_the_wanted_class(evaluation("optdigits.json", {optdigits_path}));
+}
+
+}  // namespace
