@@ -5,6 +5,8 @@
 #                    that all blocks of the page share; the built `costate` is on PATH
 #   ```sh norun      a block that is not run; the line above says why: <!-- norun: the reason -->
 #
+#   ```cpp ```cmake  a quotation; the line above says of what: <!-- from: FILE -->. Its lines must stand in that file
+#
 # What commands print belongs into ```text blocks. ```bash, ```shell, ```console and blocks without a word are refused: a
 # command could hide there.
 set -u
@@ -13,10 +15,11 @@ rm -rf "$scratch"
 mkdir -p "$scratch/tree" "$scratch/blocks"
 
 # Each block goes into a file named by its first line's number; a violation goes to `violations`.
-awk -v out="$scratch/blocks" -v violations="$scratch/violations" '
+awk -v out="$scratch/blocks" -v violations="$scratch/violations" -v quotes="$scratch/quotes" '
   function violation(line, text) { print "line " line ": " text > violations }
   inside && /^```[ \t]*$/ { inside = 0; next }
   inside == 1 { print > file; next }
+  inside == 3 { if ($0 ~ /[^ ]/) print quoted "\t" NR "\t" $0 > quotes; next }
   inside { next }
   /^```/ {
     inside = 2
@@ -24,6 +27,10 @@ awk -v out="$scratch/blocks" -v violations="$scratch/violations" '
     if (word == "sh") { inside = 1; file = sprintf("%s/%05d", out, NR); printf "" > file }
     else if (word == "sh norun") {
       if (previous !~ /^<!-- norun: .*[^ ].* -->$/) violation(NR, "sh norun without <!-- norun: reason --> above it")
+    }
+    else if (word ~ /^(cpp|cmake)$/) {
+      if (previous !~ /^<!-- from: [^ ]+ -->$/) violation(NR, "a quotation without <!-- from: FILE --> above it")
+      else { inside = 3; quoted = previous; sub(/^<!-- from: /, "", quoted); sub(/ -->$/, "", quoted) }
     }
     else if (word ~ /^(sh |bash|shell|console|$)/)
       violation(NR, "a block marked \"" word "\"; commands are ```sh, what they print is ```text")
@@ -34,6 +41,12 @@ awk -v out="$scratch/blocks" -v violations="$scratch/violations" '
 if [ -s "$scratch/violations" ]; then
   echo "$page: $(cat "$scratch/violations")"
   exit 1
+fi
+
+if [ -s "$scratch/quotes" ]; then
+  while IFS=$'\t' read -r file line text; do
+    grep -qxF -- "$text" "$source/$file" || { echo "$page: line $line is not in $file: $text"; exit 1; }
+  done <"$scratch/quotes"
 fi
 
 # The tree as a newcomer has it: without what was built or run in it.
