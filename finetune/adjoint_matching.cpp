@@ -47,7 +47,7 @@ AdjointMatching::AdjointMatching(sde::Field base, nn::Network tuned, sde::Chain 
           "adjoint matching: early_steps without late_steps; the last steps are where the reward acts");
   if (options_.pairing == AdjointMatchingOptions::Pairing::alg1) {
     require(chain_.prediction == sde::Parametrisation::velocity && chain_.noise.memoryless() &&
-                chain_.description.find("Euler") != std::string::npos,
+                chain_.step == sde::Step::euler_maruyama,
             "adjoint matching: pairing alg1 is defined for Euler-Maruyama memoryless chains of velocity networks; the chain is '",
             chain_.description, "'");
     // b(x, 1) = 2 v - kappa x with the offset kappa = alpha' / (alpha + h alpha').

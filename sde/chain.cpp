@@ -31,21 +31,23 @@ std::string describe(const char* step, const Chain& chain) {
                    chain.steps(), " steps, ", name(chain.prediction), " prediction"});
 }
 
-// Fills a chain from step(point, next point, h) -> {A, C, std}.
-struct Step {
+// Fills a chain from step_of(point, next point, h) -> {A, C, std}.
+struct Coefficients {
   double A, C, std;
 };
 template <class StepOf>
 Chain build(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction,
-            NoiseLaw noise, const char* what, const StepOf& step_of) {
+            NoiseLaw noise, Step step, const StepOf& step_of) {
   check_grid(t);
-  Chain chain{schedule, noise, prediction, t, {}, {}, {}, {}};
+  const char* const what = step == Step::exact  ? "exact memoryless step"
+                           : noise.value == 0 ? "Euler step"
+                                              : "Euler-Maruyama step";
+  Chain chain{schedule, noise, step, prediction, t, {}, {}, {}, {}};
   for (std::size_t k = 0; k + 1 < t.size(); ++k) {
-    const Step step = step_of(schedule.at(t[k]), schedule.at(t[k + 1]), t[k + 1] - t[k]);
-    require(std::isfinite(step.A) && std::isfinite(step.C) && std::isfinite(step.std), "sde::Chain: the ",
-            what, " is singular at t = ", t[k], " on the ", schedule.description(),
-            " path; give an offset or a grid that starts above 0");
-    chain.A.push_back(step.A), chain.C.push_back(step.C), chain.std.push_back(step.std);
+    const Coefficients c = step_of(schedule.at(t[k]), schedule.at(t[k + 1]), t[k + 1] - t[k]);
+    require(std::isfinite(c.A) && std::isfinite(c.C) && std::isfinite(c.std), "sde::Chain: the ", what,
+            " is singular at t = ", t[k], " on the ", schedule.description(), " path; give an offset or a grid that starts above 0");
+    chain.A.push_back(c.A), chain.C.push_back(c.C), chain.std.push_back(c.std);
   }
   chain.description = describe(what, chain);
   return chain;
@@ -66,12 +68,12 @@ bool operator==(const NoiseLaw& a, const NoiseLaw& b) {
 
 Chain exact_memoryless(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction) {
   return build(
-      schedule, t, prediction, NoiseLaw{}, "exact memoryless step",
+      schedule, t, prediction, NoiseLaw{}, Step::exact,
       [&](const PathPoint& p, const PathPoint& next, double) {
         const double beta2 = p.beta * p.beta, q = noising_variance(p, next);
         const Affine mean{p.alpha / next.alpha * next.beta * next.beta / beta2, next.alpha * q / beta2};
         const Affine in_prediction = compose(mean, conversion(prediction, Parametrisation::x1, p));
-        return Step{in_prediction.x, in_prediction.prediction, next.beta * std::sqrt(q) / p.beta};
+        return Coefficients{in_prediction.x, in_prediction.prediction, next.beta * std::sqrt(q) / p.beta};
       });
 }
 
@@ -79,7 +81,7 @@ Chain euler_maruyama(const Schedule& schedule, const std::vector<double>& t, Off
                      Parametrisation prediction, double c) {
   require(c > 0 && std::isfinite(c), "sde::euler_maruyama: sigma^2 = c * 2 eta needs c > 0, but c is ", c,
           "; for sigma = 0 take euler_ode");
-  return build(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, c}, "Euler-Maruyama step",
+  return build(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, c}, Step::euler_maruyama,
                [&](const PathPoint& p, const PathPoint&, double h) {
                  const double alpha = offset == Offset::none ? p.alpha : p.alpha + h * p.alpha_dot;
                  const double beta = offset == Offset::both ? p.beta - h * p.beta_dot : p.beta;
@@ -87,7 +89,7 @@ Chain euler_maruyama(const Schedule& schedule, const std::vector<double>& t, Off
                  const Affine mean{1 - h * c * kappa, h * (1 + c)};
                  const Affine in_prediction =
                      compose(mean, conversion(prediction, Parametrisation::velocity, p));
-                 return Step{in_prediction.x, in_prediction.prediction, std::sqrt(h * c * 2 * eta)};
+                 return Coefficients{in_prediction.x, in_prediction.prediction, std::sqrt(h * c * 2 * eta)};
                });
 }
 
@@ -96,21 +98,21 @@ Chain euler_maruyama_constant(const Schedule& schedule, const std::vector<double
   require(sigma > 0 && std::isfinite(sigma),
           "sde::euler_maruyama_constant: sigma must be positive, but it is ", sigma,
           "; for sigma = 0 take euler_ode");
-  return build(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::constant, sigma}, "Euler-Maruyama step",
+  return build(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::constant, sigma}, Step::euler_maruyama,
                [&](const PathPoint& p, const PathPoint&, double h) {
                  const Affine v = conversion(prediction, Parametrisation::velocity, p);
                  const Affine s = conversion(prediction, Parametrisation::score, p);
                  const double half = sigma * sigma / 2;
-                 return Step{1 + h * (v.x + half * s.x), h * (v.prediction + half * s.prediction),
+                 return Coefficients{1 + h * (v.x + half * s.x), h * (v.prediction + half * s.prediction),
                              std::sqrt(h) * sigma};
                });
 }
 
 Chain euler_ode(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction) {
-  return build(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, 0}, "Euler step",
+  return build(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, 0}, Step::euler_maruyama,
                [&](const PathPoint& p, const PathPoint&, double h) {
                  const Affine v = conversion(prediction, Parametrisation::velocity, p);
-                 return Step{1 + h * v.x, h * v.prediction, 0.0};
+                 return Coefficients{1 + h * v.x, h * v.prediction, 0.0};
                });
 }
 

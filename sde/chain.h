@@ -45,10 +45,17 @@ enum class Offset {
 // h)/(t + h) (eq. 236). The extra beta only gives the control some leeway in the last steps; `denominator` is
 // closer to the base marginals.
 
+// What one step is a discretisation of.
+enum class Step : std::uint8_t {
+  exact,           // the transition law itself, given the prediction
+  euler_maruyama,  // x + h drift(x, t_k) + sqrt(h) sigma(t_k) e; without noise, Euler's step
+};
+
 // One sampler: K steps, tables in double precision, to be rounded once by who applies them.
 struct Chain {
   Schedule schedule;
   NoiseLaw noise;
+  Step step = Step::exact;
   Parametrisation prediction = Parametrisation::velocity;  // of the network that C_k multiplies
   std::vector<double> t;                                   // (K+1): increasing, t[0] the time of the noise
   std::vector<double> A, C, std;                           // (K) each; std[k] >= 0

@@ -8,6 +8,10 @@
 #include <cmath>
 
 namespace costate {
+
+// The name of a test: an address would change from run to run.
+void PrintTo(const Kernels* table, std::ostream* out) { *out << table->name; }
+
 namespace {
 
 constexpr std::int64_t sizes[] = {0, 1, 31, 257, 70'000};
