@@ -85,6 +85,24 @@ Var softmax(const Var& x);      // over the last axis
 Var log_softmax(const Var& x);  // over the last axis
 // (x - mean) / sqrt(variance + eps) over the last axis, without scale and shift.
 Var layer_norm(const Var& x, double eps);
+// Group norm (Wu and He 2018) of x (n, ..., c) over all axes between and the channels of each of `groups` groups, with what
+// follows it in one pass: activation((gamma xhat + beta) (1 + scale) + shift), gamma, beta (c), scale, shift (n, c), each of
+// which may be undefined. Saved are x, and the mean and reciprocal deviation of each group. With an activation first order
+// only: write silu(group_norm(...)) to differentiate twice.
+Var group_norm(const Var& x, const Var& gamma, const Var& beta, int groups, double eps,
+               Activation activation = Activation::none, const Var& scale = {}, const Var& shift = {});
+// xhat (1 + scale) + shift, xhat as of layer_norm: x (n, t, d), scale and shift (n, d), both defined (Peebles and Xie 2023,
+// adaLN). Saved are x, and the mean and reciprocal deviation of each row.
+Var modulated_layer_norm(const Var& x, const Var& scale, const Var& shift, double eps);
+// softmax(q k^T / sqrt(width)) v in each of `heads` heads: q (n, queries, d), k and v (n, keys, d), d = heads width, where head
+// i owns the channels i width to (i + 1) width. Saved are q, k, v, the result, and the logarithm of each row's sum of
+// exponentials (n, heads, queries); the scores are computed again by the sweep. First order only: compose it from matmul and
+// softmax to differentiate twice.
+Var attention(const Var& q, const Var& k, const Var& v, int heads);
+// x / (1 - probability) where its element is kept, else 0; kept with 1 - probability, 0 <= probability < 1. The mask is a
+// function of (seed, first_sample + index along axis 0, step, element within the sample), see random.h: the same for any split
+// of the batch, and never stored. Layers that must differ take different seeds.
+Var dropout(const Var& x, double probability, std::uint64_t seed, std::uint64_t first_sample, std::uint32_t step);
 // table[index]: table (n, width), index (rows) of i32 -> (rows, width). Throws when an index is outside 0..n-1.
 Var gather_rows(const Var& table, const Tensor& index);
 // The transpose: rows (r, width) added into a (n, width) matrix of zeros.

@@ -50,6 +50,31 @@ struct MatmulCall {
   void* derivative = nullptr;
 };
 
+// Normalisation of (n, spatial, channels) over space and the channels of each group, out = activation(y) of
+// y = (gamma xhat + beta) (1 + scale) + shift; gamma, beta (channels), scale, shift (n, channels); null ones are 1, 0, 0, 0.
+struct GroupNormCall {
+  DType dtype;
+  std::int64_t n, spatial, channels, groups;  // groups divides channels
+  double eps;
+  Activation activation = Activation::none;
+  const void* x;
+  const void* gamma = nullptr;
+  const void* beta = nullptr;
+  const void* scale = nullptr;
+  const void* shift = nullptr;
+};
+
+// softmax(q k^T / sqrt(width)) v in each head; q, the result and its cotangent have `queries` rows a sample, k and v `keys`.
+// A row holds heads * width elements, head by head; rows of q, k, v (and of dq, dk, dv) are `row_*` elements apart.
+struct AttentionCall {
+  DType dtype;
+  std::int64_t n, heads, queries, keys, width;
+  std::int64_t row_q, row_k, row_v;
+  const void* q;
+  const void* k;
+  const void* v;
+};
+
 struct Kernels {
   const char* name;  // "cpu (avx512)", "meta"
 
@@ -80,6 +105,25 @@ struct Kernels {
   // dx of the normalisation, from its result and rstd.
   void (*layer_norm_vjp)(DType, std::int64_t rows, std::int64_t n, const void* out, const void* rstd, const void* cotangent, void* dx);
 
+  // mean and rstd (n, groups) are written unless null.
+  void (*group_norm)(const GroupNormCall&, void* out, void* mean, void* rstd);
+  // dx, and for every sample and channel the sums over space of h and of h xhat, h = activation'(y) cotangent: sum_h,
+  // sum_hx (n, channels), from which the gradients of gamma, beta, scale, shift follow. Each may be null: not wanted.
+  void (*group_norm_vjp)(const GroupNormCall&, const void* mean, const void* rstd, const void* cotangent, void* dx, void* sum_h,
+                         void* sum_hx);
+  // out = xhat (1 + scale) + shift of rows (n, t, d), scale, shift (n, d); mean and rstd (n, t) are written unless null.
+  void (*modulated_layer_norm)(DType, std::int64_t n, std::int64_t t, std::int64_t d, double eps, const void* x,
+                               const void* scale, const void* shift, void* out, void* mean, void* rstd);
+  // dx, dscale; null: not wanted. (dshift is the sum of the cotangent over t.)
+  void (*modulated_layer_norm_vjp)(DType, std::int64_t n, std::int64_t t, std::int64_t d, const void* x, const void* scale,
+                                   const void* mean, const void* rstd, const void* cotangent, void* dx, void* dscale);
+
+  // out (n, queries, heads width); log_sum_exp (n, heads, queries) of the scores is written unless null.
+  void (*attention)(const AttentionCall&, void* out, void* log_sum_exp);
+  // dq, dk, dv; null: not wanted.
+  void (*attention_vjp)(const AttentionCall&, const void* out, const void* log_sum_exp, const void* cotangent, void* dq,
+                        void* dk, void* dv);
+
   // out[i, :] = table[index[i], :]; and its transpose, out[index[i], :] += in[i, :], in order of i.
   void (*gather_rows)(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* table, void* out);
   void (*scatter_add_rows)(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* in, void* out);
@@ -87,6 +131,11 @@ struct Kernels {
   // Noise of random.h for samples first_sample.. of `per_sample` elements each.
   void (*random)(DType, bool normal, std::uint64_t seed, std::uint32_t stream, std::uint64_t first_sample,
                  std::uint32_t step, std::int64_t samples, std::int64_t per_sample, void* out);
+
+  // out = in / (1 - probability) where the random word of the element is at least `threshold`, else 0.
+  void (*dropout)(DType, double probability, std::uint32_t threshold, std::uint64_t seed, std::uint32_t stream,
+                  std::uint64_t first_sample, std::uint32_t step, std::int64_t samples, std::int64_t per_sample, const void* in,
+                  void* out);
 
   // One AdamW update in place; see nn/optim.h for the formula.
   struct AdamW {

@@ -19,9 +19,18 @@ const Kernels detail::meta_table = {
     [](DType, bool, std::int64_t, std::int64_t, const void*, const void*, void*) {},
     [](DType, std::int64_t, std::int64_t, double, const void*, void*, void*) {},
     [](DType, std::int64_t, std::int64_t, const void*, const void*, const void*, void*) {},
+    [](const GroupNormCall&, void*, void*, void*) {},
+    [](const GroupNormCall&, const void*, const void*, const void*, void*, void*, void*) {},
+    [](DType, std::int64_t, std::int64_t, std::int64_t, double, const void*, const void*, const void*, void*, void*, void*) {},
+    [](DType, std::int64_t, std::int64_t, std::int64_t, const void*, const void*, const void*, const void*, const void*, void*,
+       void*) {},
+    [](const AttentionCall&, void*, void*) {},
+    [](const AttentionCall&, const void*, const void*, const void*, void*, void*, void*) {},
     [](DType, std::int64_t, std::int64_t, const std::int32_t*, const void*, void*) {},
     [](DType, std::int64_t, std::int64_t, const std::int32_t*, const void*, void*) {},
     [](DType, bool, std::uint64_t, std::uint32_t, std::uint64_t, std::uint32_t, std::int64_t, std::int64_t, void*) {},
+    [](DType, double, std::uint32_t, std::uint64_t, std::uint32_t, std::uint64_t, std::uint32_t, std::int64_t, std::int64_t,
+       const void*, void*) {},
     [](DType, std::int64_t, const Kernels::AdamW&, const void*, void*, void*, void*) {},
 };
 

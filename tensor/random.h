@@ -32,6 +32,7 @@ enum class Stream : std::uint32_t {
   subset = 7,      // choice of time steps
   label = 8,       // choice and dropping of labels
   evaluation = 9,  // projections, bootstrap
+  dropout = 10,    // masks of dropout
   user = 16,       // and above: callers' own
 };
 

@@ -90,6 +90,24 @@ std::vector<Sample> samples() {
       {"softmax", [](Inputs x) { return softmax(x[0]); }, {{3, 5}}},
       {"log_softmax", [](Inputs x) { return log_softmax(x[0]); }, {{3, 5}}},
       {"layer_norm", [](Inputs x) { return layer_norm(x[0], 1e-3); }, {{3, 5}}},
+      {"group_norm", [](Inputs x) { return group_norm(x[0], x[1], x[2], 2, 1e-3); }, {{2, 3, 2, 4}, {4}, {4}}},
+      {"group_norm", [](Inputs x) { return group_norm(x[0], {}, {}, 1, 1e-3); }, {{2, 3, 4}}},
+      {"group_norm",
+       [](Inputs x) { return group_norm(x[0], x[1], x[2], 3, 1e-3, Activation::none, x[3], x[4]); },
+       {{2, 4, 6}, {6}, {6}, {2, 6}, {2, 6}}},
+      {"group_norm",
+       [](Inputs x) { return group_norm(x[0], x[1], x[2], 3, 1e-3, Activation::silu, x[3], x[4]); },
+       {{2, 2, 2, 6}, {6}, {6}, {2, 6}, {2, 6}}, 1},
+      {"group_norm", [](Inputs x) { return group_norm(x[0], x[1], x[2], 2, 1e-3, Activation::gelu_tanh); },
+       {{2, 3, 4}, {4}, {4}}, 1},
+      {"group_norm", [](Inputs x) { return group_norm(x[0], {}, {}, 2, 1e-3, Activation::silu, x[1]); },
+       {{2, 3, 4}, {2, 4}}, 1},
+      {"modulated_layer_norm", [](Inputs x) { return modulated_layer_norm(x[0], x[1], x[2], 1e-3); },
+       {{2, 3, 5}, {2, 5}, {2, 5}}},
+      {"attention", [](Inputs x) { return attention(x[0], x[1], x[2], 2); }, {{2, 3, 6}, {2, 3, 6}, {2, 3, 6}}, 1},
+      {"attention", [](Inputs x) { return attention(x[0], x[1], x[2], 1); }, {{1, 2, 4}, {1, 5, 4}, {1, 5, 4}}, 1},
+      {"attention", [](Inputs x) { return attention(x[0], x[0], x[0], 2); }, {{1, 3, 4}}, 1},
+      {"dropout", [](Inputs x) { return square(dropout(x[0], 0.4, 5, 1, 2)); }, {{3, 7}}},
       {"gather_rows", [](Inputs x) { return square(gather_rows(x[0], index3)); }, {{4, 2}}},
       {"scatter_rows", [](Inputs x) { return square(scatter_rows(x[0], index3, 5)); }, {{3, 2}}},
   };
@@ -137,6 +155,10 @@ TEST(Ops, OrdersBeyondTheTableAreRefusedInWords) {
   const Var fused = linear(reshape(x, {1, 2}), w, Var(), Activation::silu);
   const Var wrt[] = {x};
   EXPECT_THROW(tape.recorded_vjp(fused, Var(Tensor::full({1, 3}, 1, DType::f64)), wrt), Error);
+  const Var image = tape.watch(Tensor::full({1, 3, 2}, 0.5, DType::f64));
+  const Var image_only[] = {image};
+  for (const Var& y : {group_norm(image, {}, {}, 1, 1e-5, Activation::silu), attention(image, image, image, 1)})
+    EXPECT_THROW(tape.recorded_vjp(y, Var(Tensor::full({1, 3, 2}, 1, DType::f64)), image_only), Error);
   // Third order of a pointwise op.
   const Var one(Tensor::full({2}, 1, DType::f64));
   const Var d1 = tape.recorded_vjp(sin(x), one, wrt)[0];

@@ -1,18 +1,9 @@
 // What a matrix product does with its sums before they leave the cache: + bias, activation, derivative.
 #pragma once
-#include <costate/tensor/kernels.h>
-#include <costate/tensor/scalar.h>
+#include "activation.h"
 
 namespace costate::cpu::COSTATE_ISA {
 namespace {
-
-template <Activation activation, class T>
-COSTATE_INLINE T activate(T z, T& slope) {
-  if constexpr (activation == Activation::silu) return scalar::silu_and_slope(z, slope);
-  if constexpr (activation == Activation::gelu_tanh) return scalar::gelu_tanh_and_slope(z, slope);
-  slope = activation == Activation::none || z > T(0) ? T(1) : T(0);
-  return activation == Activation::relu ? scalar::max(z, T(0)) : z;
-}
 
 // y = activation(z + bias) and its derivative (slope, unless null), for `width` elements: the constant and
 // the promise that nothing overlaps make the loop vectors without remainder, so that an element's bits do not

@@ -5,7 +5,8 @@
 
 #include <costate/tensor/scalar.h>
 #include <cstdint>
-#include <new>
+
+#include "scratch.h"
 
 namespace costate::cpu::COSTATE_ISA {
 namespace {
@@ -106,33 +107,6 @@ COSTATE_INLINE double sum(Vector<double> v) {
   const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
   return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
-
-// Memory that a thread keeps from call to call, aligned to cache lines.
-class Scratch {
- public:
-  Scratch() = default;
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { release(); }
-  template <class T>
-  T* get(std::int64_t count) {
-    const std::int64_t bytes = count * static_cast<std::int64_t>(sizeof(T));
-    if (bytes > bytes_) {
-      release();
-      memory_ = ::operator new(static_cast<std::size_t>(bytes), std::align_val_t(64));
-      bytes_ = bytes;
-    }
-    return static_cast<T*>(memory_);
-  }
-
- private:
-  void release() {
-    if (memory_) ::operator delete(memory_, std::align_val_t(64));
-    memory_ = nullptr, bytes_ = 0;
-  }
-  void* memory_ = nullptr;
-  std::int64_t bytes_ = 0;
-};
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }

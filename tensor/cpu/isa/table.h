@@ -19,12 +19,26 @@
   void layer_norm(DType, std::int64_t rows, std::int64_t n, double eps, const void* in, void* out, void* rstd);      \
   void layer_norm_vjp(DType, std::int64_t rows, std::int64_t n, const void* out, const void* rstd,                   \
                       const void* cotangent, void* dx);                                                              \
+  void group_norm(const GroupNormCall&, void* out, void* mean, void* rstd);                                          \
+  void group_norm_vjp(const GroupNormCall&, const void* mean, const void* rstd, const void* cotangent, void* dx,     \
+                      void* sum_h, void* sum_hx);                                                                    \
+  void modulated_layer_norm(DType, std::int64_t n, std::int64_t t, std::int64_t d, double eps, const void* x,        \
+                            const void* scale, const void* shift, void* out, void* mean, void* rstd);                \
+  void modulated_layer_norm_vjp(DType, std::int64_t n, std::int64_t t, std::int64_t d, const void* x,                \
+                                const void* scale, const void* mean, const void* rstd, const void* cotangent,        \
+                                void* dx, void* dscale);                                                             \
+  void attention(const AttentionCall&, void* out, void* log_sum_exp);                                                \
+  void attention_vjp(const AttentionCall&, const void* out, const void* log_sum_exp, const void* cotangent,          \
+                     void* dq, void* dk, void* dv);                                                                  \
   void gather_rows(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* table,           \
                    void* out);                                                                                       \
   void scatter_add_rows(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* in,         \
                         void* out);                                                                                  \
   void random(DType, bool normal, std::uint64_t seed, std::uint32_t stream, std::uint64_t first_sample,              \
               std::uint32_t step, std::int64_t samples, std::int64_t per_sample, void* out);                         \
+  void dropout(DType, double probability, std::uint32_t threshold, std::uint64_t seed, std::uint32_t stream,         \
+               std::uint64_t first_sample, std::uint32_t step, std::int64_t samples, std::int64_t per_sample,        \
+               const void* in, void* out);                                                                           \
   void adamw(DType, std::int64_t n, const Kernels::AdamW&, const void* gradient, void* m, void* v,                   \
              void* parameter);                                                                                       \
   extern const Kernels kernels;                                                                                      \
