@@ -18,5 +18,7 @@ inline sde::ParametricField parametric_field_of(const nn::Network& network) {
 // Classifier-free guidance (Ho and Salimans, arXiv 2207.12598): (1 + w) v(x | y) - w v(x | null). Unlabelled calls are not
 // guided.
 sde::Field guided(sde::Field field, double w);
+// The same for a network, to be tuned as it will be sampled: it has the parameters, and the names, of `network`.
+nn::Network guided(nn::Network network, double w);
 
 }  // namespace costate::finetune

@@ -71,6 +71,8 @@ void check_config(const Config& c) {
             ": the network is given no class (network.conditional is false), expected []");
   require(c.sample.guidance == 0 || !c.sample.labels.empty(), "sample.guidance: found ", c.sample.guidance,
           ", expected 0 as there are no sample.labels");
+  require(c.finetune.guidance == 0 || !c.finetune.labels.empty(), "finetune.guidance: found ", c.finetune.guidance,
+          ", expected 0 as there are no finetune.labels");
   require(!c.sample.samplers.empty(), "sample.samplers: found [], expected sde, ode or both");
   require(c.finetune.micro_batch <= c.finetune.batch, "finetune.micro_batch: found ", c.finetune.micro_batch,
           ", expected at most finetune.batch, ", c.finetune.batch);

@@ -100,6 +100,7 @@ struct FinetuneConfig {
   bool denoised_endpoint = false;
   OptimiserConfig optimiser;
   std::vector<std::int64_t> labels;
+  double guidance = 0.0;
   std::int64_t log_every = 10, checkpoint_every = 0;
 };
 

@@ -136,6 +136,10 @@ void finetune_fields(List& l, FinetuneConfig& f) {
   l.add("labels", f.labels,
         "Conditional networks: classes of the trajectories, drawn uniformly; []: the null class.",
         {0, 65535});
+  l.add("guidance", f.guidance,
+        "w of classifier-free guidance (1 + w) v(x | y) - w v(x): what is tuned, and evaluated, is the guided network; "
+        "needs finetune.labels.",
+        at_least(0));
   l.add("log_every", f.log_every, "Updates from one row of the metrics to the next.", count_from(1));
   l.add("checkpoint_every", f.checkpoint_every,
         "Updates from one intermediate checkpoint to the next; 0: none.", {0, large});

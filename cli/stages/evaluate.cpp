@@ -179,7 +179,8 @@ void evaluate_stage(Session& s) {
   const nn::Classifier* asked = judged ? &judge : nullptr;
   const nn::Network base = load_network(s, data.model, base_checkpoint, base_sections);
   const nn::Network tuned = load_network(s, data.model, tuned_checkpoint, tuned_sections);
-  const sde::Field base_field = finetune::field_of(base), tuned_field = finetune::field_of(tuned);
+  const sde::Field base_field = finetune::guided(finetune::field_of(base), c.finetune.guidance),
+                   tuned_field = finetune::guided(finetune::field_of(tuned), c.finetune.guidance);
 
   // Base and tuned samples come from noise of their own, SDE and ODE samples of one model from the same
   // initial noise.

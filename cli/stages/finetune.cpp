@@ -11,7 +11,8 @@ void finetune_stage(Session& s) {
   const Config& c = s.config;
   const RunData data = load_run_data(c, s.planning());
   const finetune::Reward reward = load_reward(s, data.model);
-  const nn::Network base = load_network(s, data.model, base_checkpoint, base_sections);
+  const nn::Network base =
+      finetune::guided(load_network(s, data.model, base_checkpoint, base_sections), c.finetune.guidance);
   nn::Network tuned = nn::clone(base);
   finetune::AdjointMatching trainer(finetune::field_of(base), std::move(tuned), make_chain(c),
                                     item_shape(data.model), reward, adjoint_matching_options(c), s.device);

@@ -120,6 +120,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"micro_batch_above_batch", set("finetune.micro_batch=50"), 2, {"finetune.micro_batch", "40"}},
         Case{"labels_without_classes", set("finetune.labels=[1]"), 2, {"finetune.labels", "conditional"}},
         Case{"guidance_without_labels", set("sample.guidance=2"), 2, {"sample.guidance"}},
+        Case{"guided_tuning_without_labels", set("finetune.guidance=2"), 2, {"finetune.guidance", "finetune.labels"}},
         Case{"conditional_of_unknown_class",
              {"--set", "network.conditional=true", "--set", "finetune.labels=[7]"},
              2,
