@@ -1,4 +1,4 @@
-// The linear layer y = activation(x W^T + b).
+// The linear layer y = activation(x W^T + b), with a place for a low-rank adapter (nn/lora.h).
 #pragma once
 #include <costate/autograd/ops.h>
 #include <costate/nn/init.h>
@@ -6,16 +6,24 @@
 
 namespace costate::nn {
 
+// activation(x W^T + b + scale (x A^T) B^T), for layers with an adapter.
+Var adapted_linear(const Var& x, const Var& weight, const Var& bias, const Lora& lora,
+                   Activation activation = Activation::none);
+
 struct Linear {
   Var weight;  // (out, in)
   Var bias;    // (out,), or undefined
   Activation activation = Activation::none;
+  Lora lora{};
 
   // x (..., in) -> (..., out)
-  Var operator()(const Var& x) const { return linear(x, weight, bias, activation); }
+  Var operator()(const Var& x) const {
+    return lora.defined() ? adapted_linear(x, weight, bias, lora, activation) : linear(x, weight, bias, activation);
+  }
   void visit(const Visitor& v) {
     v("weight", weight);
     v("bias", bias);
+    v.adapter(weight, lora);
   }
 };
 

@@ -8,7 +8,7 @@
 //     void visit(const Visitor& v) { v("weight", weight); v("bias", bias); }
 //   };
 #pragma once
-#include <costate/autograd/tape.h>
+#include <costate/nn/adapter.h>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -21,25 +21,43 @@ namespace costate::nn {
 class Visitor {
  public:
   using Function = std::function<void(const std::string& name, Var& parameter)>;
-  explicit Visitor(const Function& f) : f_(&f) {}
+  // Of a layer that can hold an adapter: its name, weight and adapter (undefined: none), and the groups of a convolution.
+  using Layers = std::function<void(const std::string& layer, Var& weight, Lora& adapter, int groups)>;
+  explicit Visitor(const Function& f, const Layers* layers = nullptr) : f_(&f), layers_(layers) {}
 
   void operator()(std::string_view name, Var& parameter) const {
-    if (parameter.defined()) (*f_)(prefix_ + std::string(name), parameter);
+    if (parameter.defined() && !adapters_only_) (*f_)(prefix_ + std::string(name), parameter);
   }
   template <class Layer>
   void operator()(std::string_view name, Layer& layer) const {
-    layer.visit(Visitor(*f_, prefix_ + std::string(name) + "."));
+    Visitor inner(*this);
+    inner.prefix_ += std::string(name) + ".";
+    layer.visit(inner);
   }
   template <class Layer>
   void operator()(std::string_view name, std::vector<Layer>& layers) const {
     for (std::size_t i = 0; i < layers.size(); ++i)
       (*this)(std::string(name) + "." + std::to_string(i), layers[i]);
   }
+  // What a layer with a place for an adapter calls after its own parameters.
+  void adapter(Var& weight, Lora& lora, int groups = 1) const {
+    if (layers_) (*layers_)(prefix_.empty() ? prefix_ : prefix_.substr(0, prefix_.size() - 1), weight, lora, groups);
+    if (!lora.defined()) return;
+    (*f_)(prefix_ + "lora_A.weight", lora.down);
+    (*f_)(prefix_ + "lora_B.weight", lora.up);
+  }
+  // The same walk past the adapters alone.
+  Visitor adapters_only() const {
+    Visitor v(*this);
+    v.adapters_only_ = true;
+    return v;
+  }
 
  private:
-  Visitor(const Function& f, std::string prefix) : f_(&f), prefix_(std::move(prefix)) {}
   const Function* f_;
+  const Layers* layers_;
   std::string prefix_;
+  bool adapters_only_ = false;
 };
 
 template <class Model>
