@@ -1,4 +1,5 @@
-// Convolution filters between their order in memory, (out, height, width, in), and in files, (out, in, height, width).
+// Convolution filters between their order in memory, (out, height, width, in), and in files, (out, in,
+// height, width).
 #pragma once
 #include <costate/autograd/ops.h>
 

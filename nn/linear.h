@@ -18,7 +18,8 @@ struct Linear {
 
   // x (..., in) -> (..., out)
   Var operator()(const Var& x) const {
-    return lora.defined() ? adapted_linear(x, weight, bias, lora, activation) : linear(x, weight, bias, activation);
+    return lora.defined() ? adapted_linear(x, weight, bias, lora, activation)
+                          : linear(x, weight, bias, activation);
   }
   void visit(const Visitor& v) {
     v("weight", weight);

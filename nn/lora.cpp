@@ -29,7 +29,8 @@ Var activated(const Var& x, Activation a) {
   fail(Fault::argument, {"adapted_linear: activation ", static_cast<int>(a), " is not known"});
 }
 
-// * stands for any text, ? for one character. Backtracks to the last star only: linear in the product of the lengths.
+// * stands for any text, ? for one character. Backtracks to the last star only: linear in the product of the
+// lengths.
 bool glob(std::string_view pattern, std::string_view text) {
   std::size_t p = 0, t = 0, star = std::string_view::npos, mark = 0;
   while (t < text.size()) {
@@ -53,7 +54,8 @@ std::string near_layers(std::string_view pattern, const std::vector<std::string>
   std::vector<std::pair<int, std::string>> ranked;
   for (const std::string& l : layers)
     ranked.emplace_back(std::min(edit_distance(pattern, l), edit_distance(last(pattern), last(l))), l);
-  std::stable_sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
   std::string list;
   for (std::size_t i = 0; i < ranked.size() && i < 4; ++i) list += (i ? ", " : "") + quoted(ranked[i].second);
   return list;
@@ -70,7 +72,8 @@ Shape in_file(const Shape& s) { return s.rank() == 4 ? Shape{s[0], s[3], s[1], s
 
 }  // namespace
 
-Var adapted_linear(const Var& x, const Var& weight, const Var& bias, const Lora& lora, Activation activation) {
+Var adapted_linear(const Var& x, const Var& weight, const Var& bias, const Lora& lora,
+                   Activation activation) {
   const Var low = linear(linear(x, lora.down, Var()), lora.up, Var());
   return activated(axpby(1.0, linear(x, weight, bias), lora.scale, low), activation);
 }
@@ -97,17 +100,19 @@ void add_lora(const LayerWalk& walk, const LoraOptions& o) {
       if (matches_target(o.targets[i], name)) wanted = used[i] = true;
     chosen.push_back(wanted && weight.defined());
     if (!chosen.back()) return;
-    require(!lora.defined(), "lora: layer ", quoted(name), " has an adapter already; merge it or drop it first");
+    require(!lora.defined(), "lora: layer ", quoted(name),
+            " has an adapter already; merge it or drop it first");
     require(groups == 1, "lora: layer ", quoted(name), " is a convolution in ", groups,
             " groups, which take no adapter");
     const std::int64_t in = weight.numel() / std::max<std::int64_t>(1, weight.extent(0));
-    require(o.rank <= weight.extent(0) && o.rank <= in, "lora: rank ", o.rank, " is more than layer ", quoted(name),
-            " has, whose weight is ", weight.shape());
+    require(o.rank <= weight.extent(0) && o.rank <= in, "lora: rank ", o.rank, " is more than layer ",
+            quoted(name), " has, whose weight is ", weight.shape());
   });
   for (std::size_t i = 0; i < o.targets.size(); ++i)
     if (!used[i])
-      fail(Fault::argument, {"lora: the target ", quoted(o.targets[i]), " fits none of the ", all.size(),
-                             " layers that take an adapter; the nearest are ", near_layers(o.targets[i], all)});
+      fail(Fault::argument,
+           {"lora: the target ", quoted(o.targets[i]), " fits none of the ", all.size(),
+            " layers that take an adapter; the nearest are ", near_layers(o.targets[i], all)});
   const memory::TagScope scope(memory::Tag::parameters);
   std::optional<Init> init;
   std::size_t layer = 0;
@@ -115,7 +120,8 @@ void add_lora(const LayerWalk& walk, const LoraOptions& o) {
     if (!chosen[layer++]) return;
     if (!init) init.emplace(o.seed, weight.dtype(), weight.device());
     // Uniform in +-1/sqrt(fan_in): variance 1 / (3 fan_in).
-    lora.down = Var(init->uniform(down_shape(weight, o.rank), weight.numel() / weight.extent(0), std::sqrt(1.0 / 3)));
+    lora.down =
+        Var(init->uniform(down_shape(weight, o.rank), weight.numel() / weight.extent(0), std::sqrt(1.0 / 3)));
     lora.up = Var(init->zeros(up_shape(weight, o.rank)));
     lora.scale = o.alpha / o.rank;
   });
@@ -126,7 +132,8 @@ void merge_lora(const LayerWalk& walk) {
   walk([](const std::string&, Var& weight, Lora& lora, int) {
     if (!lora.defined()) return;
     const std::int64_t rank = lora.rank();
-    const Var change = matmul(Var(lora.up.value().reshape({-1, rank})), Var(lora.down.value().reshape({rank, -1})));
+    const Var change =
+        matmul(Var(lora.up.value().reshape({-1, rank})), Var(lora.down.value().reshape({rank, -1})));
     weight = Var(axpby(1.0, Var(weight.value()), lora.scale, reshape(change, weight.shape())).value());
     lora = {};
   });
@@ -174,9 +181,13 @@ SafetensorsMetadata load_lora(const std::string& path, const LayerWalk& walk, do
     return name;
   };
   for (const SafetensorsEntry& e : file.entries()) {
-    constexpr std::pair<std::string_view, const SafetensorsEntry* Found::*> halves[] = {
-        {".lora_A.weight", &Found::down},  {".lora_A.default.weight", &Found::down}, {".lora.down.weight", &Found::down},
-        {".lora_B.weight", &Found::up},    {".lora_B.default.weight", &Found::up},   {".lora.up.weight", &Found::up},
+    constexpr std::pair<std::string_view, const SafetensorsEntry * Found::*> halves[] = {
+        {".lora_A.weight", &Found::down},
+        {".lora_A.default.weight", &Found::down},
+        {".lora.down.weight", &Found::down},
+        {".lora_B.weight", &Found::up},
+        {".lora_B.default.weight", &Found::up},
+        {".lora.up.weight", &Found::up},
         {".alpha", &Found::alpha}};
     bool known = false;
     for (const auto& [suffix, half] : halves) {
@@ -197,11 +208,13 @@ SafetensorsMetadata load_lora(const std::string& path, const LayerWalk& walk, do
   }
 
   const auto fits = [](const SafetensorsEntry& e, const Shape& wanted, DType dtype) {
-    const bool type = e.type == (dtype == DType::f64 ? SafetensorsType::F64 : SafetensorsType::F32) ||
-                      (dtype == DType::f32 && (e.type == SafetensorsType::F16 || e.type == SafetensorsType::BF16));
+    const bool type =
+        e.type == (dtype == DType::f64 ? SafetensorsType::F64 : SafetensorsType::F32) ||
+        (dtype == DType::f32 && (e.type == SafetensorsType::F16 || e.type == SafetensorsType::BF16));
     const auto w = wanted.extents();
-    return type && std::equal(e.shape.begin(), e.shape.end(), w.begin(), w.end(),
-                              [](std::uint64_t a, std::int64_t b) { return a == static_cast<std::uint64_t>(b); });
+    return type &&
+           std::equal(e.shape.begin(), e.shape.end(), w.begin(), w.end(),
+                      [](std::uint64_t a, std::int64_t b) { return a == static_cast<std::uint64_t>(b); });
   };
   const auto words = [](const SafetensorsEntry& e) {
     std::string s = std::string(costate::name(e.type)) + " (";
@@ -216,21 +229,29 @@ SafetensorsMetadata load_lora(const std::string& path, const LayerWalk& walk, do
     Found& f = it->second;
     f.used = true;
     if (lora.defined()) faults.push_back("layer " + quoted(name) + " has an adapter already");
-    if (groups != 1) faults.push_back("layer " + quoted(name) + " is a grouped convolution, which takes no adapter");
+    if (groups != 1)
+      faults.push_back("layer " + quoted(name) + " is a grouped convolution, which takes no adapter");
     if (!f.down || !f.up) {
       faults.push_back("layer " + quoted(name) + " has no " + (f.down ? "lora_B" : "lora_A") + " in it");
       return;
     }
-    const std::int64_t rank = f.down->shape.empty() ? 0 : static_cast<std::int64_t>(std::min<std::uint64_t>(f.down->shape[0], 1u << 30));
-    for (const auto& [e, shape] : {std::pair{f.down, in_file(down_shape(weight, rank))}, {f.up, in_file(up_shape(weight, rank))}})
+    const std::int64_t rank =
+        f.down->shape.empty()
+            ? 0
+            : static_cast<std::int64_t>(std::min<std::uint64_t>(f.down->shape[0], 1u << 30));
+    for (const auto& [e, shape] :
+         {std::pair{f.down, in_file(down_shape(weight, rank))}, {f.up, in_file(up_shape(weight, rank))}})
       if (rank < 1 || !fits(*e, shape, weight.dtype()))
-        faults.push_back(quoted(e->name) + " is " + words(*e) + " where " + std::string(costate::name(weight.dtype())) + " " +
-                         costate::to_string(shape) + " is expected");
+        faults.push_back(quoted(e->name) + " is " + words(*e) + " where " +
+                         std::string(costate::name(weight.dtype())) + " " + costate::to_string(shape) +
+                         " is expected");
     if (f.alpha && !(f.alpha->shape.empty() || (f.alpha->shape.size() == 1 && f.alpha->shape[0] == 1)))
       faults.push_back(quoted(f.alpha->name) + " is " + words(*f.alpha) + ", not one number");
   });
   for (const auto& [name, f] : found)
-    if (!f.used) faults.push_back("the model has no layer " + quoted(name) + " (the nearest are " + near_layers(name, all) + ")");
+    if (!f.used)
+      faults.push_back("the model has no layer " + quoted(name) + " (the nearest are " +
+                       near_layers(name, all) + ")");
   const auto refuse = [&] {
     std::string list;
     for (std::size_t i = 0; i < faults.size() && i < 8; ++i) list += (i ? "; " : "") + faults[i];

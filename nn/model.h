@@ -21,7 +21,8 @@ namespace costate::nn {
 class Visitor {
  public:
   using Function = std::function<void(const std::string& name, Var& parameter)>;
-  // Of a layer that can hold an adapter: its name, weight and adapter (undefined: none), and the groups of a convolution.
+  // Of a layer that can hold an adapter: its name, weight and adapter (undefined: none), and the groups of a
+  // convolution.
   using Layers = std::function<void(const std::string& layer, Var& weight, Lora& adapter, int groups)>;
   explicit Visitor(const Function& f, const Layers* layers = nullptr) : f_(&f), layers_(layers) {}
 
@@ -41,7 +42,8 @@ class Visitor {
   }
   // What a layer with a place for an adapter calls after its own parameters.
   void adapter(Var& weight, Lora& lora, int groups = 1) const {
-    if (layers_) (*layers_)(prefix_.empty() ? prefix_ : prefix_.substr(0, prefix_.size() - 1), weight, lora, groups);
+    if (layers_)
+      (*layers_)(prefix_.empty() ? prefix_ : prefix_.substr(0, prefix_.size() - 1), weight, lora, groups);
     if (!lora.defined()) return;
     (*f_)(prefix_ + "lora_A.weight", lora.down);
     (*f_)(prefix_ + "lora_B.weight", lora.up);

@@ -38,7 +38,8 @@ Tensor run(const Model& m, const Call& c) {
 
 // Adapters with something in them.
 VelocityMlp adapted(const VelocityMlp& base, int rank = 2, double alpha = 3) {
-  VelocityMlp m = with_lora(base, {.rank = rank, .alpha = alpha, .targets = {"layers.*", "output"}, .seed = 5});
+  VelocityMlp m =
+      with_lora(base, {.rank = rank, .alpha = alpha, .targets = {"layers.*", "output"}, .seed = 5});
   std::uint32_t which = 30;
   visit_layers(m, [&](const std::string&, Var& weight, Lora& lora, int) {
     lora.up = Var(random_tensor(lora.up.shape(), which++, weight.dtype()));
@@ -68,7 +69,8 @@ TEST(Lora, SharesTheBaseAndShowsItsAdaptersAlone) {
   const LoraLayer first = lora_layers(tuned.model).front();
   EXPECT_EQ(first.rank, 2);
   EXPECT_EQ(first.scale, 1.0);
-  for (const double v : tuned.model.layers[1].lora.down.value().to_doubles()) EXPECT_LE(std::abs(v), 1 / std::sqrt(12.0));
+  for (const double v : tuned.model.layers[1].lora.down.value().to_doubles())
+    EXPECT_LE(std::abs(v), 1 / std::sqrt(12.0));
   for (const double v : tuned.model.layers[1].lora.up.value().to_doubles()) EXPECT_EQ(v, 0);
 }
 
@@ -104,7 +106,8 @@ TEST(Lora, MergedIsTheSameFunctionAndDroppedIsTheBase) {
   const VelocityMlp base = network(DType::f64), tuned = adapted(base), flat = merged(tuned);
   EXPECT_TRUE(lora_layers(flat).empty());
   const Call c = call(DType::f64);
-  const std::vector<double> a = run(tuned, c).to_doubles(), b = run(flat, c).to_doubles(), o = run(base, c).to_doubles();
+  const std::vector<double> a = run(tuned, c).to_doubles(), b = run(flat, c).to_doubles(),
+                            o = run(base, c).to_doubles();
   double change = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
     EXPECT_NEAR(a[i], b[i], 1e-12 * (1 + std::abs(a[i])));  // other roundings of the same sum
@@ -148,7 +151,8 @@ TEST(Lora, OtherNamesAndTheScaleThatAFileDoesNotTell) {
   const TemporaryFolder folder;
   const VelocityMlp base = network();
   const Tensor a = random_tensor({2, 12}, 1, DType::f32), b = random_tensor({12, 2}, 2, DType::f32);
-  save_safetensors(folder / "l", std::vector<NamedTensor>{{"unet.layers.1.lora.down.weight", a}, {"unet.layers.1.lora.up.weight", b}});
+  save_safetensors(folder / "l", std::vector<NamedTensor>{{"unet.layers.1.lora.down.weight", a},
+                                                          {"unet.layers.1.lora.up.weight", b}});
   VelocityMlp read = base;
   load_lora(folder / "l", read);
   EXPECT_EQ(read.layers[1].lora.scale, 1.0);  // alpha is the rank, as in diffusers
@@ -207,7 +211,8 @@ TEST(Lora, MalformedFiles) {
   refused({{A, Tensor::zeros({0, 12})}, {B, Tensor::zeros({12, 0})}}, "is F32 (0, 12)");
   refused({{A, a}, {B, b}, {"unet." + A, a}}, "comes twice");
   refused({{A, a}, {B, b}, {"layers.1.weight", a}}, "'layers.1.weight' is not the name of an adapter");
-  refused({{"layers.9.lora_A.weight", a}, {"layers.9.lora_B.weight", b}}, "no layer 'layers.9' (the nearest are");
+  refused({{"layers.9.lora_A.weight", a}, {"layers.9.lora_B.weight", b}},
+          "no layer 'layers.9' (the nearest are");
   refused({{A, a}, {B, b}, {"layers.1.alpha", Tensor::zeros({2})}}, "not one number");
   refused({{A, a}, {B, b}, {"layers.1.alpha", Tensor::scalar(-1)}}, "not a positive number");
   refused({{A, a}, {B, b}}, "lora_alpha is 'x'", {{"lora_alpha", "x"}});
