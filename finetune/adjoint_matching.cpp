@@ -173,7 +173,7 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
   metrics.seconds.adjoint += lap(clock);
 
   // 3. Regression. A chunk is some rows of one step.
-  const Chunks chunks(rows, training_rows);
+  const Chunks chunks(rows, training_rows(sample_shape_.numel()));
   const auto total = static_cast<std::int64_t>(steps.size()) * chunks.count();
   const double weight = 1.0 / static_cast<double>(options_.batch * static_cast<std::int64_t>(steps.size()));
   std::vector<double> control(static_cast<std::size_t>(total)), clipped(control.size());

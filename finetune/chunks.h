@@ -4,9 +4,12 @@
 
 namespace costate::finetune {
 
-// Rows of a network's training pass: large enough that a chunk's share of the weight gradient is cheap to add, small
-// enough that its activations stay in a core's cache.
-constexpr std::int64_t training_rows = 128;
+// Rows of a network's training pass, for items of so many elements: large enough that a chunk's share of the weight
+// gradient is cheap to add, small enough that activations, which grow with the item, stay near a core.
+constexpr std::int64_t training_rows(std::int64_t item_size) {
+  const std::int64_t rows = (std::int64_t{1} << 15) / (item_size < 1 ? 1 : item_size) / 16 * 16;
+  return rows < 16 ? 16 : rows > 128 ? 128 : rows;
+}
 
 class Chunks {
  public:

@@ -54,7 +54,7 @@ TrainedClassifier train_classifier(const data::Dataset& data, const data::Datase
       random_normal(e, o.seed, Stream::coupling, static_cast<std::uint64_t>(n * o.batch), 1);
       x = axpby(1.0, Var(x), o.input_noise, Var(e)).value();
     }
-    const Chunks chunks(o.batch, training_rows);
+    const Chunks chunks(o.batch, training_rows(dim));
     Gradients g = sum_gradients(result.classifier, chunks.count(), [&](const nn::Classifier& classifier, std::int64_t c) {
       const std::int64_t first = chunks.first(c), rows = chunks.rows(c);
       const Var logits = classifier(Var(x.slice(first, rows)));

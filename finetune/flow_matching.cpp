@@ -88,7 +88,7 @@ FlowMatchingMetrics FlowMatching::step() {
   };
   const Tensor x = mix(column(alpha), column(beta)), target = mix(column(on_x1), column(on_x0));
 
-  const Chunks chunks(batch, training_rows);
+  const Chunks chunks(batch, training_rows(dim));
   const double weight = 1.0 / static_cast<double>(batch * dim);
   Gradients g = sum_gradients(network_, chunks.count(), [&](const nn::Network& network, std::int64_t c) {
     const std::int64_t first = chunks.first(c), rows = chunks.rows(c);
