@@ -108,6 +108,26 @@ Var gather_rows(const Var& table, const Tensor& index);
 // The transpose: rows (r, width) added into a (n, width) matrix of zeros.
 Var scatter_rows(const Var& rows, const Tensor& index, std::int64_t n);
 
+// ---------------------------------------------------------------------------------------------- images
+// Images are (n, height, width, channels).
+// Zeros are added around x as said, then filters are applied at every stride-th pixel of both axes; with groups, filter o
+// sees the (o groups / out)-th of `groups` equal parts of the channels. The cross-correlation that the field calls convolution:
+//   y[b, p, q, o] = bias[o] + sum_{i, j, k} x[b, stride p + i - top, stride q + j - left, g in/groups + k] w[o, i, j, k]
+struct Conv2d {
+  int stride = 1;
+  int top = 0, bottom = 0, left = 0, right = 0;
+  int groups = 1;
+};
+// x (n, h, w, in), weight (out, kh, kw, in/groups), bias (out,) or undefined
+// -> (n, (h + top + bottom - kh) / stride + 1, (w + left + right - kw) / stride + 1, out), rounded down.
+// In f32, filters of 3 x 3 with stride 1 may go through Winograd's F(4x4, 3x3), see tensor/cpu/isa/conv_winograd.h for
+// its error; COSTATE_WINOGRAD=0 in the environment turns that off.
+Var conv2d(const Var& x, const Var& weight, const Var& bias, const Conv2d& o);
+Var upsample_nearest(const Var& x, int factor);  // every pixel becomes factor x factor pixels
+// The mean over squares of window x window pixels; what fills no square at the bottom and the right is left out.
+Var average_pool(const Var& x, int window);
+Var pad(const Var& x, int top, int bottom, int left, int right);  // with zeros
+
 // ---------------------------------------------------------------------------------------------- in place
 // For gradients and states that one owner accumulates: never recorded.
 void add_in_place(const Tensor& sum, const Tensor& term);

@@ -75,6 +75,30 @@ struct AttentionCall {
   const void* v;
 };
 
+// A convolution of images x (n, height, width, channels) with filters w (out_channels, kernel_height, kernel_width,
+// channels / groups), and its two transposes:
+//   y[b, p, q, o] = bias[o] + sum_{i, j, k} x[b, stride p + i - top, stride q + j - left, g channels / groups + k] w[o, i, j, k]
+// where g = o groups / out_channels and what lies outside the image is 0.
+struct ConvShape {
+  enum class Pass : std::uint8_t { forward, data_gradient, weight_gradient };  // y of x and w; x of y and w; w of x and y
+  DType dtype = DType::f32;
+  Pass pass = Pass::forward;
+  bool winograd = true;  // whether Winograd's method may be used where it is faster
+  std::int64_t n = 0, height = 0, width = 0, channels = 0;
+  std::int64_t out_height = 0, out_width = 0, out_channels = 0;
+  std::int64_t kernel_height = 1, kernel_width = 1, stride = 1, top = 0, left = 0, groups = 1;
+};
+struct ConvCall {
+  ConvShape shape;
+  const void* x = nullptr;       // the pass reads two of x, y and weight and writes the third to `out`
+  const void* y = nullptr;
+  const void* weight = nullptr;
+  const void* packed = nullptr;  // the weight in the layout of conv_pack for this pass, or null
+  const void* bias = nullptr;    // forward only; (out_channels) or null
+  void* out = nullptr;
+  void* workspace = nullptr;     // of conv_workspace bytes, aligned to 64
+};
+
 struct Kernels {
   const char* name;  // "cpu (avx512)", "meta"
 
@@ -96,6 +120,22 @@ struct Kernels {
   // offered for this shape.
   std::int64_t (*packed_bytes)(DType, std::int64_t n, std::int64_t k);
   void (*pack_b)(DType, bool transpose_b, std::int64_t n, std::int64_t k, const void* b, void* packed);
+
+  void (*conv)(const ConvCall&);
+  // Bytes that `conv` wants to work in; they may depend on the number of threads, the result does not.
+  std::int64_t (*conv_workspace)(const ConvShape&, bool packed);
+  // As packed_bytes and pack_b, for the weight of a forward pass or a data gradient. Shapes with equal pass and size of
+  // one weight have the same layout.
+  std::int64_t (*conv_packed_bytes)(const ConvShape&);
+  void (*conv_pack)(const ConvShape&, const void* weight, void* packed);
+
+  // Between images a (n, height, width, channels) and b (n, factor height, factor width, channels). upsample: every pixel of
+  // a becomes a square of pixels of b of `scale` times its value. pool, the transpose: every square becomes `scale` times
+  // its sum.
+  void (*upsample)(DType, std::int64_t n, std::int64_t height, std::int64_t width, std::int64_t channels,
+                   std::int64_t factor, double scale, const void* in, void* out);
+  void (*pool)(DType, std::int64_t n, std::int64_t height, std::int64_t width, std::int64_t channels, std::int64_t factor,
+               double scale, const void* in, void* out);
 
   // Rows of length n. log: logarithms of the probabilities.
   void (*softmax)(DType, bool log, std::int64_t rows, std::int64_t n, const void* in, void* out);

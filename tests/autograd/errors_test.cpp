@@ -28,6 +28,8 @@ TEST(Errors, MalformedCallsNameTheirOp) {
   const Tensor one = Tensor::scalar(1);
   const auto zeros = [](const Shape& shape) { return Var(Tensor::zeros(shape)); };
   const Var image = zeros({2, 3, 3, 4}), tokens = zeros({2, 3, 4}), row = zeros({2, 4});
+  const Var picture = tape.watch(Tensor::zeros({2, 5, 4, 6})), filters(Tensor::zeros({4, 3, 3, 6}));
+  constexpr int most = std::numeric_limits<int>::max();
   const Case cases[] = {
       {"exp", [&] { exp(none); }},
       {"exp", [&] { exp(whole); }},
@@ -126,6 +128,32 @@ TEST(Errors, MalformedCallsNameTheirOp) {
       {"scatter_rows", [&] { scatter_rows(x, outside, 2); }},
       {"scatter_rows", [&] { scatter_rows(x, index, -1); }},
       {"scatter_rows", [&] { scatter_rows(y, index, 9); }},
+      {"conv2d", [&] { conv2d(x, filters, none, {}); }},
+      {"conv2d", [&] { conv2d(none, filters, none, {}); }},
+      {"conv2d", [&] { conv2d(picture, none, none, {}); }},
+      {"conv2d", [&] { conv2d(picture, x, none, {}); }},
+      {"conv2d", [&] { conv2d(picture, filters, x, {}); }},
+      {"conv2d", [&] { conv2d(picture, filters, none, {0}); }},
+      {"conv2d", [&] { conv2d(picture, filters, none, {-1}); }},
+      {"conv2d", [&] { conv2d(picture, filters, none, {1, -1}); }},
+      {"conv2d", [&] { conv2d(picture, filters, none, {1, 0, 0, 0, 0, 2}); }},
+      {"conv2d", [&] { conv2d(picture, filters, none, {1, 0, 0, 0, 0, 0}); }},
+      {"conv2d", [&] { conv2d(picture, Var(Tensor::zeros({3, 3, 3, 3})), none, {1, 0, 0, 0, 0, 2}); }},
+      {"conv2d", [&] { conv2d(picture, Var(Tensor::zeros({4, 3, 5, 6})), none, {}); }},
+      {"conv2d", [&] { conv2d(picture, Var(Tensor::zeros({4, 0, 3, 6})), none, {}); }},
+      {"conv2d", [&] { conv2d(picture, Var(Tensor::zeros({4, 3, 3, 6}, DType::f64)), none, {}); }},
+      {"conv2d", [&] { conv2d(picture, filters, Var(Tensor::zeros({4}, DType::f64)), {}); }},
+      {"conv2d", [&] { conv2d(Var(Tensor::zeros({2, 5, 4, 6}, DType::i32)), filters, none, {}); }},
+      {"conv2d", [&] { conv2d(Var(Tensor::zeros({2, 5, 4, 6}, DType::f32, Device::meta)), filters, none, {}); }},
+      {"upsample_nearest", [&] { upsample_nearest(x, 2); }},
+      {"upsample_nearest", [&] { upsample_nearest(picture, 0); }},
+      {"upsample_nearest", [&] { upsample_nearest(none, 2); }},
+      {"average_pool", [&] { average_pool(picture, 0); }},
+      {"average_pool", [&] { average_pool(picture, 5); }},
+      {"average_pool", [&] { average_pool(Var(Tensor::zeros({1, 2, 2, 1}, DType::i32)), 2); }},
+      {"pad", [&] { pad(x, 1, 1, 1, 1); }},
+      {"pad", [&] { pad(picture, 0, -1, 0, 0); }},
+      {"shape", [&] { pad(picture, most, most, most, most); }},
       {"add", [&] { add_in_place(Tensor::zeros({2}), Tensor::zeros({3})); }},
       {"add", [&] { add_in_place(Tensor::zeros({2}), Tensor()); }},
       {"affine", [&] { scale_in_place(Tensor(), 2); }},

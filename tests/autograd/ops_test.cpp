@@ -109,6 +109,19 @@ std::vector<Sample> samples() {
       {"attention", [](Inputs x) { return attention(x[0], x[0], x[0], 2); }, {{1, 3, 4}}, 1},
       {"dropout", [](Inputs x) { return square(dropout(x[0], 0.4, 5, 1, 2)); }, {{3, 7}}},
       {"gather_rows", [](Inputs x) { return square(gather_rows(x[0], index3)); }, {{4, 2}}},
+      {"conv2d", [](Inputs x) { return conv2d(x[0], x[1], x[2], {}); }, {{2, 4, 5, 2}, {3, 2, 3, 2}, {3}}},
+      {"conv2d", [](Inputs x) { return conv2d(x[0], x[1], Var(), {1, 1, 1, 1, 1}); }, {{2, 4, 3, 2}, {2, 3, 3, 2}}},
+      {"conv2d", [](Inputs x) { return square(conv2d(x[0], x[1], x[2], {2, 0, 1, 0, 1})); },
+       {{1, 6, 5, 2}, {2, 3, 3, 2}, {2}}},
+      {"conv2d", [](Inputs x) { return conv2d(x[0], x[1], Var(), {2, 1, 0, 2, 1, 2}); }, {{1, 5, 4, 4}, {2, 3, 2, 2}}},
+      {"conv2d", [](Inputs x) { return conv2d(x[0], x[1], Var(), {1, 1, 1, 1, 1, 3}); }, {{1, 3, 3, 3}, {3, 3, 3, 1}}},
+      {"conv2d", [](Inputs x) { return conv2d(x[0], x[1], x[2], {}); }, {{2, 3, 2, 4}, {3, 1, 1, 4}, {3}}},
+      {"conv2d", [](Inputs x) { return conv2d(x[0], x[1], Var(), {2}); }, {{1, 3, 4, 2}, {3, 1, 1, 2}}},
+      {"upsample_nearest", [](Inputs x) { return square(upsample_nearest(x[0], 2)); }, {{2, 2, 3, 2}}},
+      {"upsample_nearest", [](Inputs x) { return mul(upsample_nearest(x[0], 3), x[1]); }, {{1, 2, 1, 2}, {1, 6, 3, 2}}},
+      {"average_pool", [](Inputs x) { return square(average_pool(x[0], 2)); }, {{2, 4, 6, 2}}},
+      {"average_pool", [](Inputs x) { return square(average_pool(x[0], 3)); }, {{1, 4, 5, 2}}},  // a row and two columns over
+      {"pad", [](Inputs x) { return mul(pad(x[0], 1, 0, 2, 3), x[1]); }, {{2, 2, 3, 2}, {2, 3, 8, 2}}},
       {"scatter_rows", [](Inputs x) { return square(scatter_rows(x[0], index3, 5)); }, {{3, 2}}},
   };
   return all;

@@ -13,6 +13,14 @@
   void matmul(const MatmulCall&);                                                                                    \
   std::int64_t packed_bytes(DType, std::int64_t n, std::int64_t k);                                                  \
   void pack_b(DType, bool transpose_b, std::int64_t n, std::int64_t k, const void* b, void* packed);                 \
+  void conv(const ConvCall&);                                                                                        \
+  std::int64_t conv_workspace(const ConvShape&, bool packed);                                                        \
+  std::int64_t conv_packed_bytes(const ConvShape&);                                                                  \
+  void conv_pack(const ConvShape&, const void* weight, void* packed);                                                \
+  void upsample(DType, std::int64_t n, std::int64_t height, std::int64_t width, std::int64_t channels,               \
+                std::int64_t factor, double scale, const void* in, void* out);                                       \
+  void pool(DType, std::int64_t n, std::int64_t height, std::int64_t width, std::int64_t channels,                   \
+            std::int64_t factor, double scale, const void* in, void* out);                                           \
   void softmax(DType, bool log, std::int64_t rows, std::int64_t n, const void* in, void* out);                       \
   void softmax_vjp(DType, bool log, std::int64_t rows, std::int64_t n, const void* out, const void* cotangent,       \
                    void* dx);                                                                                        \
