@@ -1,6 +1,9 @@
 // What a matrix product does with its sums before they leave the cache: + bias, activation, derivative.
 #pragma once
 #include "activation.h"
+#if defined(__AVX2__) && defined(__FMA__)
+#include "vector_math.h"
+#endif
 
 namespace costate::cpu::COSTATE_ISA {
 namespace {
@@ -37,6 +40,40 @@ void finish_rows(std::int64_t rows, int n, const T* z, std::int64_t ldz, const T
     }
   }
 }
+#if defined(__AVX2__) && defined(__FMA__)
+// `count` rows of floats by vectors, all of them in step.
+template <Activation activation, int width, int count>
+COSTATE_INLINE void finish_vectors(int n, const float* z, std::int64_t ldz, const float* bias, float* c, float* derivative,
+                                   std::int64_t ldc) {
+  constexpr int W = lanes<float>, across = width / W;
+  vec::Several<count * across> x, slope;
+  for (int i = 0; i < count * across; ++i) x.v[i] = load(z + i / across * ldz + i % across * W) + load(bias + i % across * W);
+  x = activate_vector<activation>(x, slope);
+  const auto put = [&](float* to, const vec::Several<count * across>& from) {
+    for (int i = 0; i < count * across; ++i) {
+      float* const p = to + i / across * ldc + i % across * W;
+      if (n == width) store(p, from.v[i]);
+      else if (n > i % across * W) store_first(p, n - i % across * W < W ? n - i % across * W : W, from.v[i]);
+    }
+  };
+  put(c, x);
+  if (derivative) put(derivative, slope);
+}
+template <Activation activation, int width>
+void finish_rows(std::int64_t rows, int n, const float* z, std::int64_t ldz, const float* bias, float* c, float* derivative,
+                 std::int64_t ldc) {
+  constexpr int W = lanes<float>, count = (W == 16 ? 4 : 2) * W / width;  // chains that the registers hold
+  const auto next = [&](int done) {
+    z += done * ldz, c += done * ldc;
+    if (derivative) derivative += done * ldc;
+  };
+  if constexpr (count > 1)
+    for (; rows >= count; rows -= count, next(count))
+      finish_vectors<activation, width, count>(n, z, ldz, bias, c, derivative, ldc);
+  for (; rows > 0; --rows, next(1)) finish_vectors<activation, width, 1>(n, z, ldz, bias, c, derivative, ldc);
+}
+#endif
+
 template <int width, class T>
 void finish(Activation activation, std::int64_t rows, int n, const T* z, std::int64_t ldz, const T* bias,
             T* c, T* derivative, std::int64_t ldc) {
