@@ -34,7 +34,7 @@ double now(int threads) {
 
 int main(int argc, char** argv) {
   std::int64_t hidden = 256, depth = 3, dim = 2, batch = 256, steps = 40, loss_steps = 20, threads = 1, iterations = 30;
-  bool serve = false;
+  bool serve = false, keep = false;
   for (int i = 1; i < argc; ++i) {
     const std::string a = argv[i];
     const auto take = [&](const char* name, std::int64_t& v) {
@@ -43,6 +43,7 @@ int main(int argc, char** argv) {
       return true;
     };
     if (a == "--serve") serve = true;
+    else if (a == "--keep-activations") keep = true;
     else if (!(take("--hidden", hidden) || take("--depth", depth) || take("--dim", dim) || take("--batch", batch) ||
                take("--steps", steps) || take("--loss-steps", loss_steps) || take("--threads", threads) ||
                take("--iterations", iterations))) {
@@ -62,6 +63,7 @@ int main(int argc, char** argv) {
   options.batch = batch;
   options.lr.peak = 1e-4;
   options.clip_norm = 0;
+  options.keep_activations = keep;
   options.late_steps = static_cast<int>(std::min(steps / 4, loss_steps));
   options.early_steps = static_cast<int>(loss_steps) - options.late_steps;
   finetune::AdjointMatching trainer(finetune::field_of(network), network,

@@ -209,7 +209,7 @@ finetune::AdjointMatchingOptions adjoint_matching_options(const Config& c) {
   o.early_steps = static_cast<int>(f.early_steps), o.late_steps = static_cast<int>(f.late_steps);
   o.loss_clip = f.loss_clip;
   o.loss_space = f.loss_space == "control" ? Options::LossSpace::control : Options::LossSpace::velocity;
-  o.denoised_endpoint = f.denoised_endpoint;
+  o.denoised_endpoint = f.denoised_endpoint, o.keep_activations = f.keep_activations;
   o.adamw = adamw(f.optimiser);
   o.lr = learning_rate(f.optimiser.lr, f.iterations);
   o.clip_norm = f.optimiser.clip_norm;

@@ -18,6 +18,13 @@ double lap(Clock::time_point& since) {
   return std::chrono::duration<double>(now - std::exchange(since, now)).count();
 }
 
+// A recorded pass of the network.
+struct Pass {
+  std::unique_ptr<Tape> tape;
+  std::vector<Var> watched;
+  Var prediction;
+};
+
 }  // namespace
 
 AdjointMatching::AdjointMatching(sde::Field base, nn::Network tuned, sde::Chain chain, Shape sample_shape, Reward reward,
@@ -106,12 +113,29 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
     const memory::TagScope scope(memory::Tag::trajectory);
     for (Tensor& s : states) s = Tensor::empty(sample_shape_.with_front(rows), DType::f32, device_);
   }
+  const std::int64_t per_chunk = sde::chunk_rows(rows), pieces = (rows + per_chunk - 1) / per_chunk;
+  std::vector<Pass> kept(options_.keep_activations ? steps.size() * static_cast<std::size_t>(pieces) : 0);
+  std::vector<int> place(static_cast<std::size_t>(last), -1);  // of step k in `steps`
+  if (options_.keep_activations)
+    for (std::size_t i = 0; i < steps.size(); ++i) place[steps[i]] = static_cast<int>(i);
   sde::each_chunk(rows, [&](std::int64_t begin, std::int64_t n) {
     const sde::NoiseKey own = key.from(begin);
-    const Tensor x0 = sde::initial_noise(sample_shape_, n, own, DType::f32, device_);
-    const Tensor end = sde::rollout(field, chain_, x0, sde::rows_of(labels, begin, n), own,
-                                    [&](int k, const Tensor& x, const Tensor&) { states[k].slice(begin, n).copy_from(x); });
-    states[last].slice(begin, n).copy_from(end);
+    const Tensor l = sde::rows_of(labels, begin, n);
+    Tensor x = sde::initial_noise(sample_shape_, n, own, DType::f32, device_);
+    for (int k = 0; k < last; ++k) {
+      states[k].slice(begin, n).copy_from(x);
+      const Var t(sde::step_time(chain_, k, x));
+      Tensor prediction;
+      if (place[k] < 0) {
+        prediction = field(Var(x), t, l).value();
+      } else {
+        Pass& pass = kept[static_cast<std::size_t>(place[k] * pieces + begin / per_chunk)];
+        pass.prediction = nn::watch(tuned_, *(pass.tape = std::make_unique<Tape>()), pass.watched)(Var(x), t, l);
+        prediction = pass.prediction.value();
+      }
+      x = sde::advance(chain_, k, x, prediction, own);
+    }
+    states[last].slice(begin, n).copy_from(x);
   });
   metrics.seconds.sample += lap(clock);
 
@@ -136,7 +160,6 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
     }
   }
   // Squares of the costates that are regressed on, a chunk and step.
-  const std::int64_t per_chunk = sde::chunk_rows(rows), pieces = (rows + per_chunk - 1) / per_chunk;
   std::vector<double> norms(static_cast<std::size_t>(pieces * last));
   sde::each_chunk(rows, [&](std::int64_t begin, std::int64_t n) {
     const Tensor l = sde::rows_of(labels, begin, n);
@@ -172,19 +195,17 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
                             "base network: use more steps or a smaller reward multiplier"});
   metrics.seconds.adjoint += lap(clock);
 
-  // 3. Regression. A chunk is some rows of one step.
+  // 3. Regression. A chunk is some rows of one step; activations that were kept are those of sampling's chunks.
   const Chunks chunks(rows, training_rows(sample_shape_.numel()));
-  const auto total = static_cast<std::int64_t>(steps.size()) * chunks.count();
+  const std::int64_t per_step = kept.empty() ? chunks.count() : pieces;
+  const auto total = static_cast<std::int64_t>(steps.size()) * per_step;
   const double weight = 1.0 / static_cast<double>(options_.batch * static_cast<std::int64_t>(steps.size()));
   std::vector<double> control(static_cast<std::size_t>(total)), clipped(control.size());
-  Gradients g = sum_gradients(tuned_, total, [&](const nn::Network& network, std::int64_t c) {
-    const int k = steps[c / chunks.count()];
-    const std::int64_t begin = chunks.first(c % chunks.count()), n = chunks.rows(c % chunks.count());
+  const auto loss_of = [&](const Var& prediction, std::int64_t c, std::int64_t begin, std::int64_t n) {
+    const int k = steps[c / per_step];
     const double std = chain_.std[k], shift = chain_.C[k];
     const bool in_control = options_.loss_space == AdjointMatchingOptions::LossSpace::control;
-    const Tensor x = states[k].slice(begin, n);
     const Var base(base_prediction[k].slice(begin, n));
-    const Var prediction = network(Var(x), Var(sde::step_time(chain_, k, x)), sde::rows_of(labels, begin, n));
     // Units of the velocity: dv/dprediction at t_k.
     const double unit = in_control ? 1.0
                                    : sde::conversion(chain_.prediction, sde::Parametrisation::velocity, chain_.schedule,
@@ -198,11 +219,30 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
     if (!squares.value().is_meta())
       for (const float s : squares.value().values<float>()) clipped[c] += s >= options_.loss_clip;
     return affine(sum(minimum(squares, Var(Tensor::scalar(options_.loss_clip, DType::f32, device_)))), weight, 0.0);
-  });
+  };
+  Gradients g;
+  if (kept.empty()) {
+    g = sum_gradients(tuned_, total, [&](const nn::Network& network, std::int64_t c) {
+      const int k = steps[c / per_step];
+      const std::int64_t begin = chunks.first(c % per_step), n = chunks.rows(c % per_step);
+      const Tensor x = states[k].slice(begin, n);
+      return loss_of(network(Var(x), Var(sde::step_time(chain_, k, x)), sde::rows_of(labels, begin, n)), c, begin, n);
+    });
+  } else {
+    g = sum_chunks(parameter_bytes(tuned_), total, [&](std::int64_t c) {
+      const Pass pass = std::move(kept[c]);
+      const std::int64_t begin = c % per_step * per_chunk;
+      const Var loss = [&] {
+        const memory::TagScope scope(memory::Tag::activations);
+        return loss_of(pass.prediction, c, begin, pass.prediction.extent(0));
+      }();
+      return gradient_of(std::move(*pass.tape), loss, pass.watched);
+    });
+  }
   // A step that was drawn with probability p stands for 1/p steps.
   const auto early_pool = static_cast<double>(controlled_.size()) - options_.late_steps;
   for (std::int64_t c = 0; c < total; ++c) {
-    const bool early = options_.late_steps > 0 && c / chunks.count() < options_.early_steps;
+    const bool early = options_.late_steps > 0 && c / per_step < options_.early_steps;
     metrics.control_cost += 0.5 * control[c] * (early ? early_pool / options_.early_steps : 1.0);
     metrics.clipped += clipped[c];
   }

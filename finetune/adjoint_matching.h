@@ -34,6 +34,11 @@ struct AdjointMatchingOptions {
   // whatever the network predicts: the same minimiser with weights that do not blow up at the ends.
   enum class LossSpace : std::uint8_t { control, velocity } loss_space = LossSpace::control;
 
+  // Keep the tuned network's activations at the steps that enter the loss when they are first computed, while sampling,
+  // instead of computing them again: with L of K steps, L of K + 2 K + 3 L passes are saved, for the memory of L passes of
+  // `micro_batch` rows.
+  bool keep_activations = false;
+
   // grad r at the noiseless estimate of x_1 from x_{K-1} by the base network, instead of at x_K.
   bool denoised_endpoint = false;
 

@@ -17,27 +17,23 @@ void add(Gradients& sum, Gradients more) {
     add_in_place(sum.parameters[i], more.parameters[i]);
 }
 
-Gradients sum_chunk_gradients(std::int64_t parameter_bytes, std::int64_t chunks,
-                        const std::function<Var(Tape&, std::vector<Var>&, std::int64_t)>& chunk_loss) {
-  require(chunks >= 1, "sum_gradients: ", chunks, " chunks; expected at least 1");
+Gradients gradient_of(Tape&& tape, const Var& loss, const std::vector<Var>& watched) {
+  Gradients g;
+  g.loss = loss.value().item();
+  g.parameters = std::move(tape).vjp(loss, watched);
+  return g;
+}
+
+Gradients sum_chunks(std::int64_t parameter_bytes, std::int64_t chunks,
+                     const std::function<Gradients(std::int64_t)>& of_chunk) {
+  require(chunks >= 1, "sum_chunks: ", chunks, " chunks; expected at least 1");
   const memory::TagScope scope(memory::Tag::gradients);
   constexpr std::int64_t budget = std::int64_t{256} << 20;  // for the lanes' gradients together
   const std::int64_t lanes =
       std::min(chunks, std::clamp<std::int64_t>(budget / std::max<std::int64_t>(parameter_bytes, 1), 1, 8));
   std::vector<Gradients> lane(static_cast<std::size_t>(lanes));
   parallel(lanes, [&](std::int64_t l) {
-    for (std::int64_t c = chunks * l / lanes; c < chunks * (l + 1) / lanes; ++c) {
-      Tape tape;
-      std::vector<Var> watched;
-      Gradients g;
-      const Var loss = [&] {
-        const memory::TagScope activations(memory::Tag::activations);
-        return chunk_loss(tape, watched, c);
-      }();
-      g.loss = loss.value().item();
-      g.parameters = std::move(tape).vjp(loss, watched);
-      add(lane[l], std::move(g));
-    }
+    for (std::int64_t c = chunks * l / lanes; c < chunks * (l + 1) / lanes; ++c) add(lane[l], of_chunk(c));
   });
   Gradients sum = std::move(lane[0]);
   for (std::int64_t l = 1; l < lanes; ++l) add(sum, std::move(lane[l]));

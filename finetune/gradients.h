@@ -9,19 +9,34 @@ struct Gradients {
   std::vector<Tensor> parameters;  // in visiting order
 };
 
-// The sum of scalar losses over chunks 0..chunks-1 and its gradient. `chunk_loss(tape, watched, i)` records the parameters
-// (`parameter_bytes` of them together) and builds the loss of chunk i. Chunks are dealt to a fixed number of lanes (at most
-// eight, fewer for large models: a lane has gradients of its own), lanes to threads; lanes are added in order.
-Gradients sum_chunk_gradients(std::int64_t parameter_bytes, std::int64_t chunks,
-                              const std::function<Var(Tape& tape, std::vector<Var>& watched, std::int64_t chunk)>& chunk_loss);
+// The sum of `of_chunk(i)` over chunks 0..chunks-1. Chunks are dealt to a fixed number of lanes (at most eight, fewer for
+// large models, whose parameters have `parameter_bytes`: a lane has gradients of its own), lanes to threads; lanes are added
+// in order.
+Gradients sum_chunks(std::int64_t parameter_bytes, std::int64_t chunks,
+                     const std::function<Gradients(std::int64_t chunk)>& of_chunk);
 
-// The same for a model: `chunk_loss(model, i)` receives it with its parameters recorded.
-template <class Model, class ChunkLoss>
-Gradients sum_gradients(const Model& model, std::int64_t chunks, const ChunkLoss& chunk_loss) {
+// A scalar loss and its gradient with respect to what was watched on the tape, which is freed.
+Gradients gradient_of(Tape&& tape, const Var& loss, const std::vector<Var>& watched);
+
+template <class Model>
+std::int64_t parameter_bytes(const Model& model) {
   std::int64_t bytes = 0;
   for (const Tensor& t : nn::parameters(model)) bytes += t.bytes();
-  return sum_chunk_gradients(bytes, chunks, [&](Tape& tape, std::vector<Var>& watched, std::int64_t chunk) {
-    return chunk_loss(nn::watch(model, tape, watched), chunk);
+  return bytes;
+}
+
+// The sum of scalar losses over chunks and its gradient: `chunk_loss(model, i)` receives the model with its parameters
+// recorded and builds the loss of chunk i.
+template <class Model, class ChunkLoss>
+Gradients sum_gradients(const Model& model, std::int64_t chunks, const ChunkLoss& chunk_loss) {
+  return sum_chunks(parameter_bytes(model), chunks, [&](std::int64_t chunk) {
+    Tape tape;
+    std::vector<Var> watched;
+    const Var loss = [&] {
+      const memory::TagScope scope(memory::Tag::activations);
+      return chunk_loss(nn::watch(model, tape, watched), chunk);
+    }();
+    return gradient_of(std::move(tape), loss, watched);
   });
 }
 

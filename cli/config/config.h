@@ -97,7 +97,7 @@ struct FinetuneConfig {
   std::int64_t early_steps = 0, late_steps = 0;
   double loss_clip = 0.0;
   std::string loss_space = "control";
-  bool denoised_endpoint = false;
+  bool keep_activations = false, denoised_endpoint = false;
   OptimiserConfig optimiser;
   std::vector<std::int64_t> labels;
   double guidance = 0.0;

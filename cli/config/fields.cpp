@@ -130,6 +130,9 @@ void finetune_fields(List& l, FinetuneConfig& f) {
   l.add("late_steps", f.late_steps, "Last steps that always enter the loss; 0: all steps do.", {0, 1e6});
   l.add("loss_clip", f.loss_clip, "Upper limit of a sample's squared residual; 0: none.", at_least(0));
   l.choice("loss_space", f.loss_space, {"control", "velocity"}, "Units of the residual.");
+  l.add("keep_activations", f.keep_activations,
+        "Keep what the network computed while sampling for the regression, instead of computing it again: less time, "
+        "more memory.");
   l.add("denoised_endpoint", f.denoised_endpoint,
         "Take the reward's gradient at the noiseless estimate of x_1.");
   optimiser_fields(l, f.optimiser);

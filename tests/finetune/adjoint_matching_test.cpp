@@ -239,14 +239,17 @@ std::vector<double> all_parameters(const nn::Network& network) {
 }
 
 TEST(AdjointMatching, BitsDoNotDependOnThreads) {
-  std::vector<double> reference;
-  for (const int n : {1, 2, 3}) {
-    set_threads(n);
-    AdjointMatching am = small_trainer({.early_steps = 3, .late_steps = 4, .denoised_endpoint = true});
-    for (int i = 0; i < 3; ++i) am.step();
-    const auto v = all_parameters(am.network());
-    if (reference.empty()) reference = v;
-    EXPECT_EQ(v, reference) << n << " threads";
+  for (const bool keep : {false, true}) {
+    std::vector<double> reference;
+    for (const int n : {1, 2, 3}) {
+      set_threads(n);
+      AdjointMatching am = small_trainer(
+          {.early_steps = 3, .late_steps = 4, .keep_activations = keep, .denoised_endpoint = true});
+      for (int i = 0; i < 3; ++i) am.step();
+      const auto v = all_parameters(am.network());
+      if (reference.empty()) reference = v;
+      EXPECT_EQ(v, reference) << n << " threads";
+    }
   }
   set_threads(1);
 }
@@ -273,6 +276,24 @@ TEST(AdjointMatching, MicroBatchesGiveTheSameGradient) {
     double largest = 0;
     for (const double v : a) largest = std::max(largest, std::abs(v));
     for (std::size_t j = 0; j < a.size(); ++j) EXPECT_NEAR(a[j], b[j], 2e-5 * largest);  // f32 sums in another order
+  }
+}
+
+TEST(AdjointMatching, KeptActivationsGiveTheGradientOfRecomputedOnes) {
+  for (const Options& o : {Options{}, Options{.early_steps = 3, .late_steps = 4, .loss_clip = 2, .denoised_endpoint = true}}) {
+    AdjointMatchingMetrics again, kept;
+    Options keeping = o;
+    keeping.keep_activations = true;
+    const Gradients a = small_trainer(o).gradient(again), b = small_trainer(keeping).gradient(kept);
+    EXPECT_NEAR(kept.loss, again.loss, 1e-5 * again.loss);
+    EXPECT_EQ(kept.reward, again.reward);
+    EXPECT_EQ(kept.clipped, again.clipped);
+    for (std::size_t i = 0; i < a.parameters.size(); ++i) {
+      const auto x = a.parameters[i].to_doubles(), y = b.parameters[i].to_doubles();
+      double largest = 0;
+      for (const double v : x) largest = std::max(largest, std::abs(v));
+      for (std::size_t j = 0; j < x.size(); ++j) EXPECT_NEAR(x[j], y[j], 2e-5 * largest);  // f32 sums in other chunks
+    }
   }
 }
 
@@ -318,7 +339,8 @@ TEST(AdjointMatching, MetaPredictsThePeakToTheByte) {
   for (const int n : {1, 2}) {
     set_threads(n);
     for (const Options& o : {Options{}, Options{.micro_batch = 40, .early_steps = 2, .late_steps = 3, .loss_clip = 2},
-                             Options{.denoised_endpoint = true, .ema_decay = 0.9}}) {
+                             Options{.denoised_endpoint = true, .ema_decay = 0.9},
+                             Options{.early_steps = 3, .late_steps = 4, .keep_activations = true}}) {
       memory::Usage peak[2];
       for (const Device device : {Device::cpu, Device::meta}) {
         const memory::PeakScope scope;
