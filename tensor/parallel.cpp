@@ -129,7 +129,7 @@ Pool& pool() {
 
 }  // namespace
 
-int threads() { return thread_count; }
+int threads() { return inside ? 1 : thread_count; }
 void set_threads(int n) {
   require(n >= 1 && n <= 1024, "set_threads: ", n, " threads were asked for; expected 1 to 1024");
   thread_count = n;

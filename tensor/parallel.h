@@ -7,8 +7,8 @@
 
 namespace costate {
 
-// The number of threads that `parallel` uses when called from this thread: 1 until set. Each host thread has its own
-// setting and shares one pool; a call while another host thread holds the pool runs serially.
+// The number of threads that `parallel` uses when called from this thread: 1 until set, and within a parallel region. Each
+// host thread has its own setting and shares one pool; a call while another host thread holds the pool runs serially.
 int threads();
 void set_threads(int n);  // 1 <= n <= 1024, else throws
 

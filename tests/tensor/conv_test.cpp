@@ -196,6 +196,10 @@ const Case cases[] = {
     {1, 9, 9, 48, 64, 3, 3, 2, 1, 1, 1, 1},
     {2, 4, 4, 80, 40, 1, 1},
     {1, 5, 5, 600, 20, 3, 3, 1, 1, 1, 1, 1},
+    {1, 3, 2, 1050, 7, 2, 2, 1, 1, 0, 0, 1},       // more channels, and more taps, than go in one pass
+    {1, 20, 21, 2, 3, 18, 19, 2, 3, 4, 5, 1},
+    {1, 4, 5, 2, 1050, 3, 3, 1, 1, 1, 1, 1},
+    {2, 30, 29, 24, 40, 3, 3, 1, 1, 1, 1, 1},      // several blocks of Winograd's tiles
 };
 
 class Conv : public testing::TestWithParam<int> {
@@ -242,6 +246,22 @@ TEST_P(Conv, BitsDoNotDependOnTheNumberOfThreads) {
               << c.text() << ", pass " << static_cast<int>(pass) << ", " << n << " threads";
         }
       }
+  }
+}
+
+// Where Winograd's method is taken its rounding shows, and the switch turns it off.
+TEST_P(Conv, WinogradCanBeTurnedOff) {
+  if (std::string(table_->name).find("baseline") != std::string::npos) GTEST_SKIP() << "has no Winograd";
+  const Case c{3, 13, 12, 32, 48, 3, 3, 1, 1, 1, 1, 1};
+  const Operands<float> in(c);
+  for (const Pass pass : passes) {
+    const ConvShape with = c.shape(pass, DType::f32, true), without = c.shape(pass, DType::f32, false);
+    EXPECT_NE(compute(*table_, with, in, true, false), compute(*table_, without, in, true, false));
+    EXPECT_GT(table_->conv_workspace(with, true), 0);
+    EXPECT_EQ(table_->conv_workspace(without, true), 0);
+    if (pass == Pass::weight_gradient) continue;
+    EXPECT_GT(table_->conv_packed_bytes(with), table_->conv_packed_bytes(without));
+    EXPECT_EQ(compute(*table_, with, in, true, false), compute(*table_, with, in, false, false));  // packed or not
   }
 }
 
