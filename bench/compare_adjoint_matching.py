@@ -19,21 +19,18 @@ on any CPU; tcmalloc is used where it is installed. README.md beside this file s
 """
 
 import argparse
-import ctypes.util
 import json
 import os
 import pathlib
 import re
-import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
-HERE = pathlib.Path(__file__).resolve().parent
+from interleave import HERE, Program, core_peak, cpu_name, interleave, interpreter, quartiles, tournament
+from interleave import vendor_library
+
 COLUMNS = ["total", "sample", "adjoint", "regress", "optimiser"]
-GLIBC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
 
 
 def options():
@@ -78,115 +75,6 @@ def options():
     return cfg
 
 
-# ---- the machine -------------------------------------------------------------------------------------------
-
-
-def processor_ticks():
-    v = [float(x) for x in open("/proc/stat").readline().split()[1:9]]
-    return sum(v) - v[3] - v[4], sum(v)
-
-
-def wait_idle(longest, threshold=0.12):
-    """Waits until less than `threshold` of the processors was busy for 80 ms; returns whether that happened."""
-    if not os.path.exists("/proc/stat"):
-        return True
-    start = time.monotonic()
-    while True:
-        busy, total = processor_ticks()
-        time.sleep(0.08)
-        busy_now, total_now = processor_ticks()
-        if busy_now - busy <= threshold * max(total_now - total, 1):
-            return True
-        if time.monotonic() - start > longest:
-            return False
-
-
-def cpu_name():
-    try:
-        names = re.findall(r"model name\s*:\s*(.*)", open("/proc/cpuinfo").read())
-        return names[0] if names else "unknown"
-    except OSError:
-        return "unknown"
-
-
-def compile_c(source, target, flags):
-    """True when the C compiler made `target` from peers/`source`."""
-    command = [os.environ.get("CC", "cc"), *flags, str(HERE / "peers" / source), "-o", str(target)]
-    try:
-        return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
-    except OSError:
-        return False
-
-
-def core_peak(folder):
-    program = folder / "fma_peak"
-    if not compile_c("fma_peak.c", program, ["-O3", "-march=native"]):
-        return None
-    return float(subprocess.run([program], capture_output=True, text=True, check=True).stdout)
-
-
-def library(name):
-    """Full path of an installed shared library, or None."""
-    short = ctypes.util.find_library(name)
-    listing = subprocess.run("/sbin/ldconfig -p || true", shell=True, capture_output=True, text=True).stdout
-    found = re.search(r"^\s*" + re.escape(short or "no such library") + r" .*=> (\S+)$", listing, re.M)
-    return found.group(1) if found else None
-
-
-# ---- programs that take turns ------------------------------------------------------------------------------
-
-
-class Program:
-    """A child process that performs one iteration for each line "run"."""
-
-    def __init__(self, name, command, environment=None):
-        self.name, self.log = name, tempfile.TemporaryFile("w+")
-        try:
-            self.child = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self.log,
-                text=True,
-                env=dict(os.environ, **(environment or {})),
-            )
-        except OSError as error:
-            raise RuntimeError(f"{name} does not start: {error}") from None
-
-    def ask(self, line):
-        try:
-            self.child.stdin.write(line + "\n")
-            self.child.stdin.flush()
-            answer = self.child.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            self.log.seek(0)
-            raise RuntimeError(f"{self.name} ended: " + " | ".join(self.log.read().strip().splitlines()[-3:]))
-        return answer
-
-    def run(self):
-        answer = self.ask("run")
-        try:
-            values = [float(x) for x in answer.split()]
-        except ValueError:
-            values = []
-        if len(values) != len(COLUMNS):
-            raise RuntimeError(
-                f'{self.name} answered "{answer.strip()}", expected five numbers: {" ".join(COLUMNS)}'
-            )
-        return values
-
-    def close(self):
-        try:
-            self.child.stdin.close()
-            self.child.wait(20)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
-            self.child.kill()
-            self.child.wait()
-        self.log.close()
-
-
 def workload(cfg, hidden, batch, threads):
     return [
         "--hidden",
@@ -207,101 +95,32 @@ def workload(cfg, hidden, batch, threads):
     ]
 
 
-def torch_entries(cfg, vendor_library):
+def torch_entries(cfg, vendor):
     """[(name, command, environment)] of the tournament."""
-    allocators = {"glibc": {"GLIBC_TUNABLES": GLIBC}}
-    tcmalloc = library("tcmalloc_minimal") or library("tcmalloc")
-    if tcmalloc:
-        allocators["tcmalloc"] = {"LD_PRELOAD": tcmalloc}
-    probe = (
-        "import json, torch; print(json.dumps([torch.__version__, torch.backends.mkl.is_available(), "
-        "int(torch.__version__.split('.')[0]) >= 2]))"
-    )
     entries = []
     for number, text in enumerate(cfg.python):
-        words = shlex.split(text)
-        given = dict(w.split("=", 1) for w in words[:-1])
-        try:
-            answer = subprocess.run(
-                [words[-1], "-c", probe], capture_output=True, text=True, env=dict(os.environ, **given)
-            )
-            reason = "" if answer.returncode == 0 else (answer.stderr.strip() or "it failed without a word")
-        except OSError as error:
-            reason = str(error)
-        if reason:
-            raise RuntimeError(f'--python "{text}" does not import torch: ' + reason.splitlines()[-1])
-        version, mkl, modern = json.loads(answer.stdout.strip().splitlines()[-1])
-        given.setdefault("PYTHONDONTWRITEBYTECODE", "1")
-        if not modern:
-            given.setdefault(
-                "ATEN_CPU_CAPABILITY", "avx512" if "avx512f" in open("/proc/cpuinfo").read() else "avx2"
-            )
+        peer = interpreter(text, vendor)
         for mode in ["eager"] + cfg.modes.split(","):
-            if mode == "compile" and not modern:
+            if mode == "compile" and not peer["modern"]:
                 continue
-            for allocator, settings in allocators.items():
-                if mode != "eager" and allocator != list(allocators)[-1]:
+            for allocator, environment in peer["environments"].items():
+                if mode != "eager" and allocator != list(peer["environments"])[-1]:
                     continue  # beyond eager, the last allocator has always won; eager shows what it is worth
-                environment = dict(given, **settings)
-                if mkl and vendor_library:
-                    loaded = [environment.get("LD_PRELOAD"), str(vendor_library)]
-                    environment["LD_PRELOAD"] = ":".join(p for p in loaded if p)
-                extra = ["--mode", mode, "--adam", "fused" if modern else "foreach"]
+                extra = ["--mode", mode, "--adam", "fused" if peer["modern"] else "foreach"]
                 if mode == "compile":
                     extra += ["--unroll", cfg.unroll]
                 label = f" of --python {number + 1}" if len(cfg.python) > 1 else ""
                 entries.append(
                     (
-                        f"torch {version}{label} {mode}, {allocator}",
-                        [words[-1], HERE / "peers" / "adjoint_matching_torch.py"] + extra,
+                        f"torch {peer['version']}{label} {mode}, {allocator}",
+                        [peer["program"], HERE / "peers" / "adjoint_matching_torch.py"] + extra,
                         environment,
                     )
                 )
     return entries
 
 
-def tournament(cfg, entries, arguments):
-    """Medians in ms by entry, and the entries that ran."""
-    medians = {}
-    for name, command, environment in entries:
-        program = Program(name, [str(w) for w in command + arguments], environment)
-        try:
-            for _ in range(cfg.warmup):
-                program.run()
-            seconds = []
-            for _ in range(cfg.tournament):
-                wait_idle(cfg.idle_wait)
-                seconds.append(program.run()[0])
-            medians[name] = statistics.median(seconds) * 1e3
-            print(f"  {name}: {medians[name]:.2f} ms", flush=True)
-        except RuntimeError as error:
-            print(f"  left out: {error}", flush=True)
-        finally:
-            program.close()
-    if not medians:
-        raise RuntimeError("no PyTorch entry ran")
-    return medians
-
-
-def interleave(cfg, programs):
-    """[program][round][column] in seconds, and the number of turns that found no idle machine."""
-    for program in programs:
-        for _ in range(cfg.warmup):
-            program.run()
-    seconds, disturbed = [[] for _ in programs], 0
-    for r in range(cfg.rounds):
-        for i in range(len(programs)):
-            turn = (i + r) % len(programs)
-            disturbed += not wait_idle(cfg.idle_wait)
-            seconds[turn].append(programs[turn].run())
-    return seconds, disturbed
-
-
 # ---- the table ---------------------------------------------------------------------------------------------
-
-
-def quartiles(values):
-    return [round(q, 3) for q in statistics.quantiles(values, n=4, method="inclusive")]
 
 
 def gigaflop(cfg, hidden, batch):
@@ -313,18 +132,23 @@ def gigaflop(cfg, hidden, batch):
 def one_case(cfg, entries, peak, hidden, batch, threads):
     print(f"hidden {hidden}, batch {batch}, {threads} thread(s)", flush=True)
     arguments = workload(cfg, hidden, batch, threads)
-    medians = tournament(cfg, entries, arguments)
+    entries = [(n, c + arguments, e) for n, c, e in entries]
+    medians = tournament(entries, cfg.warmup, cfg.tournament, cfg.idle_wait, COLUMNS)
     best = min(medians, key=medians.get)
     eager = min((n for n in medians if " eager, " in n), key=medians.get, default=best)
     chosen = [(n, c, e) for n, c, e in entries if n in (best, eager)]
-    own = [(label, [path], {}) for label, path in (("costate", cfg.costate), ("hand loop", cfg.hand)) if path]
+    own = [
+        (label, [path] + arguments, {})
+        for label, path in (("costate", cfg.costate), ("hand loop", cfg.hand))
+        if path
+    ]
     programs, information = [], {}
     try:
         for name, command, environment in own + chosen:
-            programs.append(Program(name, [str(w) for w in command + arguments], environment))
-        seconds, disturbed = interleave(cfg, programs)
+            programs.append(Program(name, command, environment, COLUMNS))
+        seconds, disturbed = interleave(programs, cfg.warmup, cfg.rounds, cfg.idle_wait)
         for program in programs[len(own) :]:
-            information[program.name] = json.loads(program.ask("info"))
+            information[program.name] = program.information()
     finally:
         for program in programs:
             program.close()
@@ -409,10 +233,9 @@ def main():
     cfg = options()
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        vendor = folder / "libmkl_vendor.so"
-        if not compile_c("mkl_vendor.c", vendor, ["-O2", "-shared", "-fPIC"]):
+        vendor = vendor_library(folder)
+        if not vendor:
             print("no C compiler: MKL keeps its choice of kernels, the peak is not measured", flush=True)
-            vendor = None
         try:
             peak = cfg.peak or core_peak(folder)
             entries = torch_entries(cfg, vendor)
