@@ -1,16 +1,33 @@
 // Matrix products and the linear layer.
 #include <costate/autograd/ops.h>
 #include <costate/tensor/packed.h>
+#include <costate/tensor/precision.h>
 
 namespace costate {
 namespace {
 
+// Runs the product into c and, if defined, row_sums, in a workspace that the ledger sees.
+void run(MatmulCall& call, const Tensor& c) {
+  const Kernels& table = kernels(c);
+  call.c = c.raw_mutable();
+  const std::int64_t bytes = table.matmul_workspace(call);
+  const StorageRef workspace = bytes ? StorageRef::allocate(bytes, c.device()) : StorageRef();
+  if (bytes) call.workspace = workspace->data;
+  table.matmul(call);
+}
+void give_packed(MatmulCall& call, const Tensor& b) {
+  const PackedMatrix p = packed(b, call.transpose_b, call.precision);
+  call.packed = p.offered, call.packed_b = p.data;
+}
+
 struct MatmulAttributes {
   bool transpose_a, transpose_b;
+  Precision precision;
 };
 
 void matmul_vjp(Backward& b) {
   const auto a = b.attributes<MatmulAttributes>();
+  const PrecisionScope scope(a.precision);
   const Var& g = b.cotangent();
   // C = op(A) op(B): op(A)' = G op(B)^T, op(B)' = op(A)^T G; transposed operands receive the transposed products.
   if (b.needs(0))
@@ -23,14 +40,16 @@ constexpr Rule matmul_rule{"matmul", matmul_vjp};
 struct LinearAttributes {
   bool with_bias;
   Activation activation;
+  Precision precision;
 };
 
-void linear_vjp(Backward& b) {
+// Written in ops, for a sweep that is itself recorded.
+void recorded_linear_vjp(Backward& b) {
   const auto a = b.attributes<LinearAttributes>();
-  require(!b.recorded() || a.activation == Activation::none,
+  require(a.activation == Activation::none,
           "linear: second derivatives through a fused activation are not offered; apply the activation as an op of its own");
-  Var g = b.cotangent();
-  if (a.activation != Activation::none) g = mul(g, Var(b.extra(0)));
+  const PrecisionScope scope(a.precision);
+  const Var g = b.cotangent();
   const Var rows = reshape(g, {-1, g.extent(-1)});
   if (b.needs(0)) {
     const Var w = b.input(1);
@@ -41,6 +60,53 @@ void linear_vjp(Backward& b) {
     b.add(1, matmul(rows, reshape(x, {-1, x.extent(-1)}), true, false));
   }
   if (a.with_bias && b.needs(2)) b.add(2, sum(rows, 0));
+}
+
+// With d the derivative of the activation: x' = (g d) W, W' = (g d)^T x, b' = the columns of g d added. The products
+// multiply by d while they pack g, and the second adds the columns: g d is never stored.
+void linear_vjp(Backward& b) {
+  if (b.recorded()) return recorded_linear_vjp(b);
+  const auto a = b.attributes<LinearAttributes>();
+  const Tensor& g = b.cotangent().value();
+  const std::int64_t out = g.extent(-1), rows = out ? g.numel() / out : 0;
+  const Tensor* const derivative = a.activation != Activation::none ? &b.extra(0) : nullptr;
+  MatmulCall call;
+  call.dtype = g.dtype();
+  call.precision = a.precision;
+  call.a = g.raw();
+  if (derivative) call.scaled = true, call.scale_a = derivative->raw();
+  if (b.needs(0)) {
+    const Tensor& w = b.input_value(1);
+    MatmulCall dx = call;
+    dx.m = rows, dx.n = w.extent(1), dx.k = out;
+    dx.b = w.raw();
+    give_packed(dx, w);
+    const Tensor c = Tensor::empty(g.shape().with(-1, w.extent(1)), g.dtype(), g.device());
+    if (c.numel()) run(dx, c);
+    b.add(0, Var(c));
+  }
+  const bool needs_bias = a.with_bias && b.needs(2);
+  if (b.needs(1)) {
+    const Tensor& x = b.input_value(0);
+    MatmulCall dw = call;
+    dw.transpose_a = true;
+    dw.m = out, dw.n = x.extent(-1), dw.k = rows;
+    dw.b = x.raw();
+    const Tensor c = Tensor::empty({out, x.extent(-1)}, g.dtype(), g.device());
+    Tensor bias;
+    if (needs_bias && c.numel()) {
+      bias = Tensor::empty({out}, g.dtype(), g.device());
+      dw.summed = true, dw.row_sums = bias.raw_mutable();
+    }
+    if (c.numel()) run(dw, c);
+    b.add(1, Var(c));
+    if (bias.defined()) return b.add(2, Var(std::move(bias)));
+  }
+  if (needs_bias) {
+    Var scaled = b.cotangent();
+    if (derivative) scaled = mul(scaled, Var(*derivative));
+    b.add(2, sum(reshape(scaled, {-1, out}), 0));
+  }
 }
 constexpr Rule linear_rule{"linear", linear_vjp};
 
@@ -63,12 +129,13 @@ Var matmul(const Var& a, const Var& b, bool transpose_a, bool transpose_b) {
   call.dtype = a.dtype();
   call.transpose_a = transpose_a, call.transpose_b = transpose_b;
   call.m = m, call.n = n, call.k = k;
+  call.precision = current_precision();
   if (stack) call.batch = a.extent(0), call.stride_a = m * k, call.stride_b = k * n;
-  else call.packed_b = packed(b.value(), transpose_b);
-  call.a = a.value().raw(), call.b = b.value().raw(), call.c = out.raw_mutable();
-  if (out.numel()) kernels(out).matmul(call);
+  else give_packed(call, b.value());
+  call.a = a.value().raw(), call.b = b.value().raw();
+  if (out.numel()) run(call, out);
   const std::uint32_t save = (b.tracked() ? save_input(0) : 0u) | (a.tracked() ? save_input(1) : 0u);
-  return record(matmul_rule, std::move(out), {&a, &b}, save, MatmulAttributes{transpose_a, transpose_b});
+  return record(matmul_rule, std::move(out), {&a, &b}, save, MatmulAttributes{transpose_a, transpose_b, call.precision});
 }
 
 Var linear(const Var& x, const Var& weight, const Var& bias, Activation activation) {
@@ -90,15 +157,16 @@ Var linear(const Var& x, const Var& weight, const Var& bias, Activation activati
   call.transpose_b = true;
   call.m = x.extent(-1) ? x.numel() / x.extent(-1) : out.numel() / (out_features ? out_features : 1);
   call.n = out_features, call.k = x.extent(-1);
-  call.a = x.value().raw(), call.b = weight.value().raw(), call.c = out.raw_mutable();
-  call.packed_b = packed(weight.value(), true);
+  call.precision = current_precision();
+  call.a = x.value().raw(), call.b = weight.value().raw();
+  give_packed(call, weight.value());
   call.bias = bias.defined() ? bias.value().raw() : nullptr;
   call.activation = activation;
   call.derivative = derivative.defined() ? derivative.raw_mutable() : nullptr;
-  if (out.numel()) kernels(out).matmul(call);
+  if (out.numel()) run(call, out);
   if (!tracked) return Var(std::move(out));
   const std::uint32_t save = (weight.tracked() ? save_input(0) : 0u) | (x.tracked() ? save_input(1) : 0u);
-  const LinearAttributes a{bias.defined(), activation};
+  const LinearAttributes a{bias.defined(), activation, call.precision};
   const std::span<const Tensor> extras{&derivative, derivative.defined() ? 1u : 0u};
   if (bias.defined()) return record(linear_rule, std::move(out), {&x, &weight, &bias}, save, a, extras);
   return record(linear_rule, std::move(out), {&x, &weight}, save, a, extras);

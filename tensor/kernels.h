@@ -32,22 +32,34 @@ struct PointwiseCall {
 enum class Activation : std::uint8_t { none, silu, gelu_tanh, relu };
 constexpr int activation_count = 4;
 
-// c (m x n) = op(a) op(b), or += when `accumulate`; then, if given, + bias along n, then the activation, whose derivative
-// at the pre-activation is written to `derivative` when that is not null.
-struct MatmulCall {
+// The arithmetic of f32 products. bf16_products: both operands are rounded to bf16 (8 significant bits, relative error
+// 2^-9 at most), products and sums are f32. Results and everything else stay f32. f64 products are never rounded.
+enum class Precision : std::uint8_t { f32, bf16_products };
+
+// What the workspace of a product follows from.
+struct MatmulShape {
   DType dtype;
   bool transpose_a = false, transpose_b = false;  // a is (k x m) resp. b is (n x k) in memory
+  bool packed = false, scaled = false, summed = false;  // packed_b, scale_a, row_sums are given
+  Precision precision = Precision::f32;
   std::int64_t m, n, k;
-  std::int64_t batch = 1;                          // independent products, each operand contiguous
-  std::int64_t stride_a = 0, stride_b = 0;         // elements from one product to the next; 0 repeats the operand
+  std::int64_t batch = 1;                   // independent products, each operand contiguous
+  std::int64_t stride_a = 0, stride_b = 0;  // elements from one product to the next; 0 repeats the operand
+};
+// c (m x n) = op(a) op(b), or += when `accumulate`; then, if given, + bias along n, then the activation, whose derivative
+// at the pre-activation is written to `derivative` when that is not null.
+struct MatmulCall : MatmulShape {
   const void* a;
   const void* b;
-  const void* packed_b = nullptr;  // b in the layout of pack_b, or null
+  const void* packed_b = nullptr;  // b in the layout of pack_b for this precision
+  const void* scale_a = nullptr;   // laid out like a, which is multiplied by it first, element by element
+  void* row_sums = nullptr;        // (m): the sums of the rows of op(a), scaled, not rounded; one product, a transposed
   void* c;
   bool accumulate = false;
   const void* bias = nullptr;
   Activation activation = Activation::none;
   void* derivative = nullptr;
+  void* workspace = nullptr;  // of matmul_workspace bytes, aligned to 64
 };
 
 // Normalisation of (n, spatial, channels) over space and the channels of each group, out = activation(y) of
@@ -116,10 +128,14 @@ struct Kernels {
   double (*sum_squares)(DType, std::int64_t n, const void* in);
 
   void (*matmul)(const MatmulCall&);
+  // Bytes that `matmul` wants to work in; they may depend on the number of threads, the result does not.
+  std::int64_t (*matmul_workspace)(const MatmulShape&);
+  // Whether the processor multiplies bf16; where it does not, operands are rounded and multiplied in f32.
+  bool (*multiplies_bf16)();
   // The size in bytes of b (k x n, or n x k when transposed) in the layout that `matmul` reads fastest; 0: none is
   // offered for this shape.
-  std::int64_t (*packed_bytes)(DType, std::int64_t n, std::int64_t k);
-  void (*pack_b)(DType, bool transpose_b, std::int64_t n, std::int64_t k, const void* b, void* packed);
+  std::int64_t (*packed_bytes)(DType, Precision, std::int64_t n, std::int64_t k);
+  void (*pack_b)(DType, Precision, bool transpose_b, std::int64_t n, std::int64_t k, const void* b, void* packed);
 
   void (*conv)(const ConvCall&);
   // Bytes that `conv` wants to work in; they may depend on the number of threads, the result does not.

@@ -13,8 +13,12 @@ const Kernels detail::meta_table = {
     [](DType, std::int64_t, std::int64_t, std::int64_t, const void*, void*) {},
     [](DType, std::int64_t, const void*) { return static_cast<double>(__builtin_nan("")); },
     [](const MatmulCall&) {},
-    [](DType dtype, std::int64_t n, std::int64_t k) { return kernels(Device::cpu).packed_bytes(dtype, n, k); },
-    [](DType, bool, std::int64_t, std::int64_t, const void*, void*) {},
+    [](const MatmulShape& shape) { return kernels(Device::cpu).matmul_workspace(shape); },
+    [] { return kernels(Device::cpu).multiplies_bf16(); },
+    [](DType dtype, Precision precision, std::int64_t n, std::int64_t k) {
+      return kernels(Device::cpu).packed_bytes(dtype, precision, n, k);
+    },
+    [](DType, Precision, bool, std::int64_t, std::int64_t, const void*, void*) {},
     [](const ConvCall&) {},
     [](const ConvShape& shape, bool packed) { return kernels(Device::cpu).conv_workspace(shape, packed); },
     [](const ConvShape& shape) { return kernels(Device::cpu).conv_packed_bytes(shape); },

@@ -38,17 +38,19 @@ const PackedLayouts::Entry* refresh(PackedLayouts& layouts, PackedLayouts::Entry
 
 }  // namespace
 
-const void* packed(const Tensor& b, bool transpose_b) {
+PackedMatrix packed(const Tensor& b, bool transpose_b, Precision precision) {
+  if (b.dtype() != DType::f32) precision = Precision::f32;
   Storage* s = b.storage().operator->();
-  if (s->tag != memory::Tag::parameters) return nullptr;
+  if (s->tag != memory::Tag::parameters) return {};
   const std::int64_t n = b.extent(transpose_b ? 0 : 1), k = b.extent(transpose_b ? 1 : 0);
   const Kernels& table = kernels(b);
-  const std::int64_t bytes = table.packed_bytes(b.dtype(), n, k);
-  if (bytes == 0) return nullptr;
+  const std::int64_t bytes = table.packed_bytes(b.dtype(), precision, n, k);
+  if (bytes == 0) return {};
   PackedLayouts& layouts = *layouts_of(s);
-  const auto* entry = refresh(layouts, layouts.entry[transpose_b], b, b.extent(0), b.extent(1), bytes,
-                              [&](void* data) { table.pack_b(b.dtype(), transpose_b, n, k, b.raw(), data); });
-  return entry ? entry->storage->data : nullptr;
+  const auto* entry =
+      refresh(layouts, layouts.entry[2 * static_cast<int>(precision) + transpose_b], b, b.extent(0), b.extent(1), bytes,
+              [&](void* data) { table.pack_b(b.dtype(), precision, transpose_b, n, k, b.raw(), data); });
+  return entry ? PackedMatrix{true, entry->storage->data} : PackedMatrix{};
 }
 
 PackedConv packed_conv(const Tensor& weight, const ConvShape& shape) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <costate/tensor/precision.h>
 #include <costate/tensor/storage.h>
 #include <exception>
 #include <mutex>
@@ -28,6 +29,7 @@ struct Job {
   Region region;
   std::vector<Account> accounts;
   memory::Tag tag;
+  Precision precision;
   std::mutex mutex;
   std::exception_ptr error;
   std::int64_t error_task = 0;
@@ -35,6 +37,7 @@ struct Job {
   void work(int worker) {
     const std::int64_t begin = tasks * worker / workers, end = tasks * (worker + 1) / workers;
     const memory::TagScope scope(tag);
+    const PrecisionScope arithmetic(precision);
     Account* outer = memory::detail::exchange_account(&accounts[worker]);
     const bool was_inside = std::exchange(inside, true);
     std::int64_t task = begin;
@@ -146,7 +149,7 @@ void run_parallel(std::int64_t tasks, ParallelBody body, const void* closure) {
   job.tasks = tasks, job.body = body, job.closure = closure;
   job.workers = static_cast<int>(std::min<std::int64_t>(tasks, thread_count));
   job.accounts.resize(static_cast<std::size_t>(job.workers));
-  job.tag = memory::current_tag();
+  job.tag = memory::current_tag(), job.precision = current_precision();
   memory::detail::open_accounts(job.region, job.accounts.data(), job.workers);
   if (!pool().try_run(job))
     for (int w = 0; w < job.workers; ++w) job.work(w);

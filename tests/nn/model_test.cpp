@@ -98,11 +98,11 @@ TEST(Model, CopiesShareUntilOneIsWritten) {
 TEST(Model, PackedLayoutsFollowEveryUpdate) {
   VelocityMlp m = wide_network();
   // Where the kernels offer no packed layout the values are compared all the same.
-  const bool offered = kernels(Device::cpu).packed_bytes(DType::f32, 96, 96) > 0;
+  const bool offered = kernels(Device::cpu).packed_bytes(DType::f32, Precision::f32, 96, 96) > 0;
   AdamW adamw;
   for (int step = 0; step < 3; ++step) {
     const Tensor before = outputs(m);  // packs
-    EXPECT_EQ(packed(m.layers[1].weight.value(), true) != nullptr, offered);
+    EXPECT_EQ(packed(m.layers[1].weight.value(), true).offered, offered);
     const void* storage = m.layers[1].weight.value().raw();
     improve(m, adamw);
     EXPECT_EQ(m.layers[1].weight.value().raw(), storage);  // written in place: nobody shares it

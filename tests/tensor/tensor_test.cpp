@@ -130,19 +130,19 @@ TEST(Tensor, MalformedCallsAreRefused) {
 
 TEST(Packed, OnlyParametersAndOnlyFresh) {
   Tensor plain = counting({64, 64});
-  EXPECT_EQ(packed(plain, true), nullptr);
+  EXPECT_FALSE(packed(plain, true).offered);
   const memory::TagScope scope(memory::Tag::parameters);
   Tensor p = counting({64, 64});
-  const void* a = packed(p, true);
+  const void* a = packed(p, true).data;
   if (!a) GTEST_SKIP() << "this table packs nothing";
-  EXPECT_EQ(packed(p, true), a);
-  const auto bytes = static_cast<std::size_t>(kernels(p).packed_bytes(DType::f32, 64, 64));
+  EXPECT_EQ(packed(p, true).data, a);
+  const auto bytes = static_cast<std::size_t>(kernels(p).packed_bytes(DType::f32, Precision::f32, 64, 64));
   const std::vector<std::byte> old(static_cast<const std::byte*>(a), static_cast<const std::byte*>(a) + bytes);
   p.mutate<float>()[5] = -1;
-  const void* b = packed(p, true);
+  const void* b = packed(p, true).data;
   ASSERT_NE(b, nullptr);
   EXPECT_NE(std::vector<std::byte>(static_cast<const std::byte*>(b), static_cast<const std::byte*>(b) + bytes), old);
-  EXPECT_EQ(packed(p.slice(0, 32), true), nullptr);  // another matrix within the same storage
+  EXPECT_FALSE(packed(p.slice(0, 32), true).offered);  // another matrix within the same storage
 }
 
 }  // namespace

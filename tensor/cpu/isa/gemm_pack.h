@@ -2,21 +2,22 @@
 // along n into panels of tile_columns columns; a panel of a block is contiguous, one row of tile_columns
 // elements for every k:
 //     packed[block][panel][row in block][column in panel],   the last panel filled up with zeros.
+// A row is one of elements E: for pairs of bf16 (gemm_bf16.h) it stands for two rows of b.
 #pragma once
 #include "gemm_vector.h"
 
 namespace costate::cpu::COSTATE_ISA {
 namespace {
 
-template <class T>
-constexpr std::int64_t k_block = 2048 / sizeof(T);
+template <class E>
+constexpr std::int64_t k_block = 2048 / sizeof(E);
 struct Blocks {
   std::int64_t count, rows;  // the last one may have fewer rows
 };
-template <class T>
-Blocks blocks_of(std::int64_t k) {
-  const std::int64_t count = larger(1, ceil_div(k, k_block<T>));
-  return {count, ceil_div(k, count)};
+template <class E>
+Blocks blocks_of(std::int64_t rows) {
+  const std::int64_t count = larger(1, ceil_div(rows, k_block<E>));
+  return {count, ceil_div(rows, count)};
 }
 
 // Rows 0..3 of s (row stride lds) become columns 0..3 of d (row stride ldd), for k columns of s.
@@ -62,39 +63,77 @@ void pack_panel(bool transpose_b, const T* b, std::int64_t ldb, std::int64_t k, 
     for (std::int64_t i = 0; i < k; ++i) d[i * N + j] = b[j * ldb + i];
 }
 
-template <class T>
+template <class E>
 struct Packing {
-  std::int64_t n, k, panels;
+  std::int64_t n, k, rows, panels;  // rows of elements E
   Blocks blocks;
 
-  Packing(std::int64_t columns, std::int64_t rows)
-      : n(columns), k(rows), panels(ceil_div(columns, tile_columns<T>)), blocks(blocks_of<T>(rows)) {}
-  std::int64_t size() const { return panels * tile_columns<T> * k; }
+  Packing(std::int64_t columns, std::int64_t depth)
+      : n(columns),
+        k(depth),
+        rows(ceil_div(depth, Element<E>::along_k)),
+        panels(ceil_div(columns, tile_columns<E>)),
+        blocks(blocks_of<E>(rows)) {}
+  std::int64_t size() const { return panels * tile_columns<E> * rows; }
+  std::int64_t block_rows(std::int64_t block) const { return smaller(blocks.rows, rows - block * blocks.rows); }
   std::int64_t offset(std::int64_t block, std::int64_t panel) const {
-    const std::int64_t k0 = block * blocks.rows;
-    return tile_columns<T> * (k0 * panels + panel * smaller(blocks.rows, k - k0));
+    return tile_columns<E> * (block * blocks.rows * panels + panel * block_rows(block));
   }
-  void pack(bool transpose_b, std::int64_t panel, const T* b, T* packed) const {
-    const std::int64_t j = panel * tile_columns<T>;
-    for (std::int64_t block = 0; block < blocks.count; ++block) {
-      const std::int64_t k0 = block * blocks.rows;
-      pack_panel(transpose_b, transpose_b ? b + j * k + k0 : b + k0 * n + j, transpose_b ? k : n,
-                 smaller(blocks.rows, k - k0), static_cast<int>(smaller(tile_columns<T>, n - j)),
-                 packed + offset(block, panel));
-    }
+  // One panel of one block to d.
+  void pack(bool transpose_b, std::int64_t block, std::int64_t panel, const Sum<E>* b, E* d) const {
+    const std::int64_t j = panel * tile_columns<E>, k0 = block * blocks.rows * Element<E>::along_k;
+    pack_panel(transpose_b, transpose_b ? b + j * k + k0 : b + k0 * n + j, transpose_b ? k : n,
+               smaller(blocks.rows * Element<E>::along_k, k - k0),
+               static_cast<int>(smaller(tile_columns<E>, n - j)), d);
+  }
+  void pack(bool transpose_b, std::int64_t panel, const Sum<E>* b, E* packed) const {
+    for (std::int64_t block = 0; block < blocks.count; ++block)
+      pack(transpose_b, block, panel, b, packed + offset(block, panel));
   }
 };
 
-// The elements of a transposed a that one row block needs for one k, in whole vectors.
+// Rows of a next to each other, row stride ldd, as elements E; with `scale` (laid out like a) multiplied by it.
 template <class T>
-constexpr int packed_a_stride = static_cast<int>(ceil_div(tile_rows, lanes<T>)) * lanes<T>;
+void copy_rows(const T* a, const T* scale, std::int64_t lda, std::int64_t rows, std::int64_t k, T* d,
+               std::int64_t ldd) {
+  for (std::int64_t i = 0; i < rows; ++i, a += lda, d += ldd) {
+    if (scale) {
+      for (std::int64_t kk = 0; kk < k; ++kk) d[kk] = a[kk] * scale[i * lda + kk];
+    } else {
+      __builtin_memcpy(d, a, static_cast<std::size_t>(k) * sizeof(T));
+    }
+  }
+}
+
+// The elements of a transposed a that one row block needs for one row of E, in whole vectors.
+template <class E>
+constexpr int packed_a_stride = static_cast<int>(ceil_div(tile_rows, lanes<E>)) * lanes<E>;
+
+// `rows` columns of a transposed a (k x ..., row stride lda), with `scale` multiplied by it; their sums are
+// added to `sums` (packed_a_stride of them, or null). d takes packed_a_stride elements for every k.
 template <class T>
-COSTATE_INLINE void pack_a(const T* a, int rows, T* d) {
+COSTATE_INLINE void pack_a(const T* a, const T* scale, int rows, T* d, T* sums) {
   constexpr int W = lanes<T>;
   for (int v = 0; v < packed_a_stride<T>; v += W) {
     const int count = rows - v < 0 ? 0 : rows - v > W ? W : rows - v;
-    if (count > 0) store(d + v, load_first(a + v, count));
+    Vector<T> x = load_first(a + v, count);
+    if (scale) x *= load_first(scale + v, count);
+    if (sums) store(sums + v, load(sums + v) + x);
+    store(d + v, x);
   }
+}
+// For blocks of rows that begin at first[0] ... first[blocks]; the blocks of d follow each other. k runs outermost: a
+// row of a is read once, from end to end.
+template <class T>
+void pack_columns(const T* a, const T* scale, std::int64_t lda, std::int64_t k, const std::int64_t* first,
+                  std::int64_t blocks, T* d, T* sums) {
+  constexpr std::int64_t stride = packed_a_stride<T>;
+  for (std::int64_t kk = 0; kk < k; ++kk)
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      const std::int64_t at = kk * lda + first[block];
+      pack_a(a + at, scale ? scale + at : nullptr, static_cast<int>(first[block + 1] - first[block]),
+                           d + (block * k + kk) * stride, sums ? sums + block * stride : nullptr);
+    }
 }
 
 }  // namespace

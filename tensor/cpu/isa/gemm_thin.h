@@ -27,9 +27,9 @@ void pack_thin(bool transpose_b, std::int64_t n, std::int64_t k, const T* b, T* 
       packed[j * stride + i] = i >= k ? T(0) : transpose_b ? b[j * k + i] : b[i * n + j];
 }
 
-// z[i * n + j] = <row i of a, column j of b> for R rows.
-template <class T, int R, int n>
-void thin_tile(std::int64_t k, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* z) {
+// z[i * n + j] = <row i of a, column j of b> for R rows; with `scale`, of a multiplied by it.
+template <class T, int R, int n, bool scaled>
+void thin_tile(std::int64_t k, const T* a, const T* scale, std::int64_t lda, const T* b, std::int64_t ldb, T* z) {
   constexpr int W = lanes<T>;
   Vector<T> x[R][n];
 #pragma GCC unroll 8
@@ -40,7 +40,8 @@ void thin_tile(std::int64_t k, const T* a, std::int64_t lda, const T* b, std::in
   for (; kk + W <= k; kk += W) {
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
-      const Vector<T> ai = load(a + i * lda + kk);
+      Vector<T> ai = load(a + i * lda + kk);
+      if constexpr (scaled) ai *= load(scale + i * lda + kk);
 #pragma GCC unroll 4
       for (int j = 0; j < n; ++j) x[i][j] += ai * load(b + j * ldb + kk);
     }
@@ -48,7 +49,8 @@ void thin_tile(std::int64_t k, const T* a, std::int64_t lda, const T* b, std::in
   if (kk < k) {
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
-      const Vector<T> ai = load_first(a + i * lda + kk, static_cast<int>(k - kk));
+      Vector<T> ai = load_first(a + i * lda + kk, static_cast<int>(k - kk));
+      if constexpr (scaled) ai *= load_first(scale + i * lda + kk, static_cast<int>(k - kk));
 #pragma GCC unroll 4
       for (int j = 0; j < n; ++j) x[i][j] += ai * load(b + j * ldb + kk);
     }
@@ -60,31 +62,24 @@ void thin_tile(std::int64_t k, const T* a, std::int64_t lda, const T* b, std::in
 }
 
 // Rows [begin, end) of c, from b in the layout of pack_thin.
-template <class T, int n>
+template <class T, int n, bool scaled>
 void thin_rows(const MatmulCall& call, std::int64_t begin, std::int64_t end, const T* packed) {
-  constexpr int W = lanes<T>, R = n <= 2 ? 8 : 4, width = tile_columns<T>;
+  constexpr int R = n <= 2 ? 8 : 4, width = tile_columns<T>;
   static_assert(R * n <= 16 && R * n <= 2 * width);
-  const std::int64_t m = call.m, k = call.k, ldb = thin_stride<T>(k);
+  const std::int64_t k = call.k, ldb = thin_stride<T>(k);
   const T* a = static_cast<const T*>(call.a);
   alignas(64) T z[2 * width], bias[2 * width];
   for (int i = 0; i < 2 * width; ++i)
     z[i] = T(0), bias[i] = call.bias ? static_cast<const T*>(call.bias)[i % n] : T(0);
-  static thread_local Scratch scratch;
-  T* const rows = call.transpose_a ? scratch.get<T>(R * (k + W)) : nullptr;
   for (std::int64_t i0 = begin; i0 < end; i0 += R) {
     const int r = static_cast<int>(smaller(R, end - i0));
     const T* ai = a + i0 * k;
-    std::int64_t lda = k;
-    if (call.transpose_a) {
-      lda = k + W;
-      for (std::int64_t kk = 0; kk < k; ++kk)
-        for (int i = 0; i < r; ++i) rows[i * lda + kk] = a[kk * m + i0 + i];
-      ai = rows;
-    }
+    const T* si = scaled ? static_cast<const T*>(call.scale_a) + i0 * k : nullptr;
     if (r == R) {
-      thin_tile<T, R, n>(k, ai, lda, packed, ldb, z);
+      thin_tile<T, R, n, scaled>(k, ai, si, k, packed, ldb, z);
     } else {
-      for (int i = 0; i < r; ++i) thin_tile<T, 1, n>(k, ai + i * lda, lda, packed, ldb, z + i * n);
+      for (int i = 0; i < r; ++i)
+        thin_tile<T, 1, n, scaled>(k, ai + i * k, scaled ? si + i * k : nullptr, k, packed, ldb, z + i * n);
     }
     T* c = static_cast<T*>(call.c) + i0 * n;  // rows of c follow each other: r * n elements in one piece
     T* derivative = call.derivative ? static_cast<T*>(call.derivative) + i0 * n : nullptr;
@@ -101,19 +96,23 @@ void thin_rows(const MatmulCall& call, std::int64_t begin, std::int64_t end, con
   }
 }
 
+template <class T, bool scaled>
+void thin_any(const MatmulCall& call, std::int64_t begin, std::int64_t end, const T* packed) {
+  switch (call.n) {
+    case 1:
+      return thin_rows<T, 1, scaled>(call, begin, end, packed);
+    case 2:
+      return thin_rows<T, 2, scaled>(call, begin, end, packed);
+    case 3:
+      return thin_rows<T, 3, scaled>(call, begin, end, packed);
+    default:
+      return thin_rows<T, 4, scaled>(call, begin, end, packed);
+  }
+}
 template <class T>
 void thin_product(const MatmulCall& call, const T* packed, bool threads) {
   const auto rows = [&](std::int64_t begin, std::int64_t end) {
-    switch (call.n) {
-      case 1:
-        return thin_rows<T, 1>(call, begin, end, packed);
-      case 2:
-        return thin_rows<T, 2>(call, begin, end, packed);
-      case 3:
-        return thin_rows<T, 3>(call, begin, end, packed);
-      default:
-        return thin_rows<T, 4>(call, begin, end, packed);
-    }
+    call.scaled ? thin_any<T, true>(call, begin, end, packed) : thin_any<T, false>(call, begin, end, packed);
   };
   const std::int64_t grain = larger(8, 8 * ceil_div(65536, 8 * call.n * call.k));
   if (threads)

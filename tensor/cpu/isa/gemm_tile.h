@@ -9,14 +9,15 @@
 namespace costate::cpu::COSTATE_ISA {
 namespace {
 
-template <class T>
+// k, lda and ldb count elements E: see Element in gemm_vector.h.
+template <class E>
 struct TileCall {
   std::int64_t k;
-  const T* a;  // R rows with stride lda, or, packed, R neighbours for every k with stride packed_a_stride
+  const E* a;  // R rows with stride lda, or, packed, R neighbours for every k with stride packed_a_stride
   std::int64_t lda;
-  const T* b;  // vectors * lanes columns, row stride ldb
+  const E* b;  // vectors * lanes columns, row stride ldb
   std::int64_t ldb;
-  T* c;
+  Sum<E>* c;
   std::int64_t ldc;
   bool accumulate;  // c += instead of c =
 };

@@ -37,6 +37,24 @@ struct VectorOf<double> {
 };
 template <class T>
 using Vector = typename VectorOf<T>::type;
+
+// What packed operands consist of: float, double, or two neighbours along k rounded to bf16.
+struct Pair {
+  std::uint16_t first, second;
+};
+template <class E>
+struct Element {
+  using Sum = E;                   // the type of c, and of a and b in memory
+  static constexpr int along_k = 1;  // how many elements of a row of a lie in one
+};
+template <>
+struct Element<Pair> {
+  using Sum = float;
+  static constexpr int along_k = 2;
+};
+template <class E>
+using Sum = typename Element<E>::Sum;
+
 template <class T>
 constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
 template <class T>

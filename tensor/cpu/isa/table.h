@@ -11,8 +11,10 @@
   void sum(DType, std::int64_t outer, std::int64_t n, std::int64_t inner, const void* in, void* out);                \
   double sum_squares(DType, std::int64_t n, const void* in);                                                         \
   void matmul(const MatmulCall&);                                                                                    \
-  std::int64_t packed_bytes(DType, std::int64_t n, std::int64_t k);                                                  \
-  void pack_b(DType, bool transpose_b, std::int64_t n, std::int64_t k, const void* b, void* packed);                 \
+  std::int64_t matmul_workspace(const MatmulShape&);                                                                 \
+  bool multiplies_bf16();                                                                                            \
+  std::int64_t packed_bytes(DType, Precision, std::int64_t n, std::int64_t k);                                       \
+  void pack_b(DType, Precision, bool transpose_b, std::int64_t n, std::int64_t k, const void* b, void* packed);      \
   void conv(const ConvCall&);                                                                                        \
   std::int64_t conv_workspace(const ConvShape&, bool packed);                                                        \
   std::int64_t conv_packed_bytes(const ConvShape&);                                                                  \
