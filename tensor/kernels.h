@@ -33,7 +33,7 @@ enum class Activation : std::uint8_t { none, silu, gelu_tanh, relu };
 constexpr int activation_count = 4;
 
 // The arithmetic of f32 products. bf16_products: both operands are rounded to bf16 (8 significant bits, relative error
-// 2^-9 at most), products and sums are f32. Results and everything else stay f32. f64 products are never rounded.
+// 2^-8 at most), products and sums are f32. Results and everything else stay f32. f64 products are never rounded.
 enum class Precision : std::uint8_t { f32, bf16_products };
 
 // What the workspace of a product follows from.

@@ -1,9 +1,10 @@
 // The arithmetic of matrix products, chosen by scope.
 //
 // f32 is the default. Within PrecisionScope(Precision::bf16_products) products of f32 operands round both operands to
-// bf16 and add in f32: an entry of a product of k terms errs by about 2^-9 sqrt(k) times the typical term (2^-8 k times the
-// largest, at worst). What is recorded in the scope is differentiated in the same arithmetic, wherever the sweep runs.
-// Tensors stay f32. Processors without AVX512-BF16 compute the same in f32 from rounded operands, and more slowly.
+// bf16, whose relative error is at most 2^-8, and add in f32: an entry errs by at most 2^-7 of the sum of its terms' sizes,
+// in practice by about 2^-9 sqrt(k) times a typical term of k (the roundings are independent). Narrow products (n <= 4) stay
+// in f32. What is recorded in the scope is differentiated in the same arithmetic, wherever the sweep runs. Tensors stay f32.
+// Processors without AVX512-BF16 compute the same in f32 from rounded operands, more slowly: Kernels::multiplies_bf16 tells.
 #pragma once
 #include <costate/tensor/kernels.h>
 

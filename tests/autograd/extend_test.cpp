@@ -98,7 +98,7 @@ TEST(Checkpoint, BitsOfThePlainSweepAtALowerPeak) {
     for (std::size_t k = 0; k < g.size(); ++k)
       EXPECT_EQ(std::memcmp(g[k].raw(), plain[k].raw(), static_cast<std::size_t>(g[k].bytes())), 0) << every << ", " << k;
     if (every <= 4) {
-      EXPECT_LT(2 * peak, plain_peak + peak / 2) << every;
+      EXPECT_LT(4 * peak, 3 * plain_peak) << every;  // both with what one product works in
     }
   }
 }

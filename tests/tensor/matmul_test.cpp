@@ -28,6 +28,7 @@ struct Case {
   bool bias = false, derivative = false, accumulate = false, packed = false;
   std::int64_t batch = 1;
   bool repeat_a = false, repeat_b = false;
+  bool scaled = false, summed = false, bf16 = false;
 
   std::string text() const {
     std::string s = std::to_string(m) + " x " + std::to_string(n) + " x " + std::to_string(k);
@@ -37,6 +38,9 @@ struct Case {
     if (bias) s += ", bias";
     if (derivative) s += ", derivative";
     if (accumulate) s += ", accumulate";
+    if (scaled) s += ", a scaled";
+    if (summed) s += ", rows summed";
+    if (bf16) s += ", bf16";
     if (batch > 1) s += ", batch " + std::to_string(batch);
     return s + ", activation " + std::to_string(static_cast<int>(activation));
   }
@@ -44,19 +48,21 @@ struct Case {
 
 template <class T>
 struct Operands {
-  std::vector<T> a, b, bias, c0;
+  std::vector<T> a, b, bias, c0, scale;
   explicit Operands(const Case& x)
       : a(noise<T>((x.repeat_a ? 1 : x.batch) * x.m * x.k, 1)),
         b(noise<T>((x.repeat_b ? 1 : x.batch) * x.k * x.n, 2)),
         bias(noise<T>(x.n, 3)),
-        c0(noise<T>(x.batch * x.m * x.n, 4)) {}
+        c0(noise<T>(x.batch * x.m * x.n, 4)),
+        scale(noise<T>(x.scaled ? a.size() : 0, 5)) {}
 };
 
 template <class T>
 struct Result {
-  std::vector<T> c, derivative;
+  std::vector<T> c, derivative, sums;
   bool operator==(const Result& o) const {
     return std::memcmp(c.data(), o.c.data(), c.size() * sizeof(T)) == 0 &&
+           std::memcmp(sums.data(), o.sums.data(), sums.size() * sizeof(T)) == 0 &&
            std::memcmp(derivative.data(), o.derivative.data(), derivative.size() * sizeof(T)) == 0;
   }
 };
@@ -66,7 +72,7 @@ template <class T>
 Result<T> product(const Kernels& table, const Case& x, const Operands<T>& in, std::int64_t first = 0) {
   constexpr T guard = T(1234.5);
   const std::int64_t size = x.batch * x.m * x.n;
-  Result<T> out{in.c0, std::vector<T>(x.derivative ? size + 3 : 3, guard)};
+  Result<T> out{in.c0, std::vector<T>(x.derivative ? size + 3 : 3, guard), std::vector<T>(x.summed ? x.m + 3 : 3, guard)};
   out.c.resize(size + 3, guard);
   for (int i = 0; i < 3; ++i) out.c[size + i] = guard;
   std::vector<std::byte> packed;
@@ -79,17 +85,28 @@ Result<T> product(const Kernels& table, const Case& x, const Operands<T>& in, st
   call.accumulate = x.accumulate, call.activation = x.activation;
   if (x.bias) call.bias = in.bias.data();
   if (x.derivative) call.derivative = out.derivative.data();
+  call.precision = x.bf16 ? Precision::bf16_products : Precision::f32;
+  if (x.scaled) call.scaled = true, call.scale_a = in.scale.data() + first * x.k;
+  if (x.summed) call.summed = true, call.row_sums = out.sums.data();
   if (x.packed) {
-    const std::int64_t bytes = table.packed_bytes(call.dtype, x.n, x.k);
+    const std::int64_t bytes = table.packed_bytes(call.dtype, call.precision, x.n, x.k);
     if (bytes > 0) {
       packed.resize(bytes + 16, std::byte{0x5a});
-      table.pack_b(call.dtype, x.transpose_b, x.n, x.k, call.b, packed.data());
+      table.pack_b(call.dtype, call.precision, x.transpose_b, x.n, x.k, call.b, packed.data());
       for (int i = 0; i < 16; ++i)
         EXPECT_EQ(packed[bytes + i], std::byte{0x5a}) << "pack_b wrote past its size";
-      call.packed_b = packed.data();
+      call.packed = true, call.packed_b = packed.data();
     }
   }
+  // The workspace is as large as asked for, aligned to a cache line, and neither cleared nor passed over.
+  const std::int64_t bytes = table.matmul_workspace(call);
+  std::vector<std::byte> workspace(bytes + 128, std::byte{0x7f});
+  std::byte* aligned = workspace.data() + (64 - reinterpret_cast<std::uintptr_t>(workspace.data()) % 64) % 64;
+  call.workspace = aligned;
   table.matmul(call);
+  for (std::byte* p = aligned + bytes; p != workspace.data() + workspace.size(); ++p)
+    EXPECT_EQ(*p, std::byte{0x7f}) << "wrote past the workspace";
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(out.sums[out.sums.size() - 1 - i], guard) << "wrote past the sums";
   for (int i = 0; i < 3; ++i) EXPECT_EQ(out.c[size + i], guard) << "wrote past c";
   for (int i = 0; i < 3; ++i)
     EXPECT_EQ(out.derivative[out.derivative.size() - 1 - i], guard) << "wrote past the derivative";
@@ -116,17 +133,29 @@ void compare(const Kernels& table, const Case& x) {
         const T* a = in.a.data() + (x.repeat_a ? 0 : s * x.m * x.k);
         const T* b = in.b.data() + (x.repeat_b ? 0 : s * x.k * x.n);
         const std::int64_t at = (s * x.m + i) * x.n + j;
-        long double z = 0, size = 1;
+        const T* scale = in.scale.data() + (a - in.a.data());
+        long double z = 0, size = 1, sum = 0, sum_size = 1;
         for (std::int64_t q = 0; q < x.k; ++q) {
-          const long double term = static_cast<long double>(x.transpose_a ? a[q * x.m + i] : a[i * x.k + q]) *
-                                   (x.transpose_b ? b[j * x.k + q] : b[q * x.n + j]);
+          const std::int64_t place = x.transpose_a ? q * x.m + i : i * x.k + q;
+          // The product with `scale` is rounded to T before it is summed or multiplied.
+          const T row = x.scaled ? static_cast<T>(a[place] * scale[place]) : a[place];
+          const long double term =
+              static_cast<long double>(row) * (x.transpose_b ? b[j * x.k + q] : b[q * x.n + j]);
           z += term, size += std::abs(term);
+          sum += row, sum_size += std::abs(static_cast<long double>(row));
         }
         if (x.accumulate) z += in.c0[at], size += 1;
         if (x.bias) z += in.bias[j], size += 1;
         // A sum of k terms in any order errs by at most about k eps times the sum of sizes, in practice by
         // sqrt(k); the activations have slopes below 1.2 and errors of a few eps max(1, |z|) of their own.
-        const long double tolerance = eps * size * (4 + 2 * std::sqrt(static_cast<long double>(x.k)));
+        // bf16: each operand is rounded with a relative error of at most 2^-8, so that each term errs by at
+        // most 2 2^-8 + 2^-16 of its size and the sum by that of the sum of sizes.
+        const long double rounding = x.bf16 && sizeof(T) == 4 ? (0x1p-7L + 0x1p-16L) * size : 0;
+        const long double tolerance = rounding + eps * size * (4 + 2 * std::sqrt(static_cast<long double>(x.k)));
+        if (x.summed && j == 0) {
+          ASSERT_NEAR(out.sums[i], sum, eps * sum_size * (4 + 2 * std::sqrt(static_cast<long double>(x.k))))
+              << "sum of row " << i;
+        }
         ASSERT_NEAR(out.c[at], activate(x.activation, z), 1.2L * tolerance + 12 * eps * std::abs(z))
             << "row " << i << ", column " << j << ", product " << s;
         if (!x.derivative) continue;
@@ -188,6 +217,44 @@ TEST_P(Matmul, Epilogues) {
       }
 }
 
+TEST_P(Matmul, ScaledAndSummedAndBf16) {
+  const std::int64_t sizes[][3] = {{1, 1, 1},    {4, 4, 4},   {7, 3, 65},   {15, 2, 257}, {14, 32, 16}, {15, 33, 17},
+                                   {29, 96, 5},  {64, 64, 3}, {64, 65, 64}, {3, 130, 600}, {20, 40, 1100}, {6, 16, 1},
+                                   {61, 8, 33}, {130, 33, 40}, {12, 20, 5000}};
+  for (const auto& s : sizes)
+    for (int bits = 0; bits < 64; ++bits) {
+      Case x{s[0], s[1], s[2]};
+      x.transpose_a = bits & 1, x.transpose_b = bits & 2, x.packed = bits & 4;
+      x.scaled = bits & 8, x.bf16 = bits & 16, x.summed = bits & 32;
+      if (x.summed && !x.transpose_a) continue;
+      if (x.k == 5000 && (bits & 7) != 1) continue;  // in pieces along k: large, and for this orientation alone
+      x.bias = x.derivative = x.scaled && !x.summed, x.accumulate = bits & 2;
+      if (x.bias) x.activation = Activation::silu;
+      compare<float>(*table_, x);
+      if (bits & 16) continue;
+      compare<double>(*table_, x);
+      if (HasFatalFailure()) return;
+    }
+}
+
+// Rounding is what bf16 costs, and no more. A number in the binade of 2^e is rounded by an error uniform within
+// 2^(e - 8); for numbers uniform on [-1, 1] that has the mean square 2^-16 / 3 sum_j 2^-j 2^-2j = 2^-16 / 21. A term a b
+// with a and b of mean square 1/3 errs by 2 / 3 of that, and k terms by k times as much.
+TEST_P(Matmul, Bf16ErrsAsRoundingDoes) {
+  Case x{96, 80, 512};
+  const Operands<float> in(x);
+  const Result<float> exact = product(*table_, x, in);
+  x.bf16 = true;
+  const Result<float> coarse = product(*table_, x, in);
+  double squares = 0;
+  for (std::int64_t i = 0; i < x.m * x.n; ++i) squares += std::pow(static_cast<double>(coarse.c[i]) - exact.c[i], 2);
+  const double typical = std::sqrt(squares / static_cast<double>(x.m * x.n));
+  const double expected = 0x1p-8 * std::sqrt(512 * 2 / 63.0);
+  // Entries of a row or a column share roundings: the 7680 of them tell as much as some 170 (their rows and columns), whose
+  // root mean square errs by 1 / sqrt(2 170), 5 %; three standard errors.
+  EXPECT_NEAR(typical, expected, 0.15 * expected);
+}
+
 TEST_P(Matmul, Batches) {
   for (int bits = 0; bits < 32; ++bits) {
     Case x{11, 19, 23};
@@ -196,6 +263,8 @@ TEST_P(Matmul, Batches) {
     if (bits & 16) x.bias = x.derivative = x.accumulate = true, x.activation = Activation::silu;
     compare<float>(*table_, x);
     compare<double>(*table_, x);
+    x.bf16 = true, x.scaled = bits & 16;
+    compare<float>(*table_, x);
     if (HasFatalFailure()) return;
   }
   Case packed{6, 40, 33};
@@ -223,7 +292,7 @@ TEST_P(Matmul, WithoutRowsNothingIsWritten) {
 
 // Large enough that threads are used: rows in one place, panels in another, batches in a third.
 TEST_P(Matmul, BitsDoNotDependOnTheNumberOfThreads) {
-  std::vector<Case> cases(7);
+  std::vector<Case> cases(13);
   cases[0] = {300, 100, 129};
   cases[1] = {40, 700, 130};
   cases[2] = {65, 333, 1100};
@@ -233,9 +302,14 @@ TEST_P(Matmul, BitsDoNotDependOnTheNumberOfThreads) {
   cases[5] = {130, 514, 512};
   cases[5].transpose_a = true;
   cases[6] = {260, 256, 512};
+  cases[7] = {300, 260, 1100};
+  cases[7].transpose_a = cases[7].scaled = cases[7].summed = true;
+  cases[8] = {20, 33, 9000};  // in pieces along k
+  cases[8].transpose_a = cases[8].summed = cases[8].accumulate = true;
+  for (int i = 9; i < 13; ++i) cases[i] = cases[(const int[]){1, 2, 7, 8}[i - 9]], cases[i].bf16 = true;
   for (Case& x : cases)
     for (bool packed : {false, true}) {
-      x.packed = packed && x.batch == 1, x.transpose_b = true;
+      x.packed = packed && x.batch == 1, x.transpose_b = !x.summed;
       x.bias = x.derivative = true, x.activation = Activation::silu;
       SCOPED_TRACE(x.text());
       const Operands<float> in(x);

@@ -9,9 +9,9 @@ namespace {
 
 // The nearest bf16, ties to even; a NaN stays one.
 COSTATE_INLINE float rounded(float x) {
-  const std::uint32_t b = scalar::bits(x);
+  const std::uint32_t b = __builtin_bit_cast(std::uint32_t, x);
   const std::uint32_t up = b + 0x7fffu + (b >> 16 & 1u);
-  return scalar::from_bits((x != x ? b | 0x400000u : up) & 0xffff0000u);
+  return __builtin_bit_cast(float, (x != x ? b | 0x400000u : up) & 0xffff0000u);
 }
 COSTATE_INLINE double rounded(double x) { return x; }
 
