@@ -23,6 +23,8 @@ Values epilogue(const Kernels& table, Activation activation, const std::vector<f
   call.m = static_cast<std::int64_t>(rows.size()), call.n = static_cast<std::int64_t>(columns.size()), call.k = 1;
   call.a = rows.data(), call.b = columns.data(), call.c = v.y.data(), call.derivative = v.slope.data();
   call.activation = activation;
+  const Tensor workspace = Tensor::empty({table.matmul_workspace(call) / 4});
+  call.workspace = workspace.raw_mutable();
   table.matmul(call);
   return v;
 }
