@@ -12,9 +12,6 @@ namespace costate {
 int threads();
 void set_threads(int n);  // 1 <= n <= 1024, else throws
 
-// How many threads `parallel` would use if it were called here with enough tasks: 1 within a parallel region.
-int workers();
-
 namespace detail {
 using ParallelBody = void (*)(const void* closure, std::int64_t task);
 void run_parallel(std::int64_t tasks, ParallelBody body, const void* closure);

@@ -27,7 +27,7 @@ bool bf16_kernels() { return false; }
 
 // Multiply-adds below which waking threads costs more than it saves.
 constexpr std::int64_t threads_from = 2000000;
-int workers_for(std::int64_t work) { return work >= threads_from ? workers() : 1; }
+int workers_for(std::int64_t work) { return work >= threads_from ? threads() : 1; }
 
 template <class T>
 bool takes_thin(const MatmulShape& s) {
@@ -84,7 +84,7 @@ struct Batch {
       return;
     }
     if (s.stride_b != 0) item.packed = false;
-    if (work * count >= threads_from) outer = static_cast<int>(smaller(workers(), ceil_div(count, 1 + 250000 / (work + 1))));
+    if (work * count >= threads_from) outer = static_cast<int>(smaller(threads(), ceil_div(count, 1 + 250000 / (work + 1))));
   }
 };
 
