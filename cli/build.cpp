@@ -217,6 +217,14 @@ finetune::AdjointMatchingOptions adjoint_matching_options(const Config& c) {
   return o;
 }
 
+nn::LoraOptions lora_options(const Config& c) {
+  const LoraConfig& l = c.finetune.lora;
+  return {.rank = static_cast<int>(l.rank),
+          .alpha = l.alpha > 0 ? l.alpha : static_cast<double>(l.rank),
+          .targets = l.targets,
+          .seed = seed_of(c, Purpose::finetune)};
+}
+
 finetune::ClassifierOptions classifier_options(const ClassifierConfig& c) {
   finetune::ClassifierOptions o;
   o.hidden = c.hidden, o.depth = static_cast<int>(c.depth);

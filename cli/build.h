@@ -6,6 +6,7 @@
 #include <costate/finetune/flow_matching.h>
 #include <costate/finetune/problem/mixture_tilt.h>
 #include <costate/finetune/reward.h>
+#include <costate/nn/lora.h>
 #include <optional>
 
 #include "config/config.h"
@@ -34,6 +35,7 @@ nn::Classifier make_classifier(const ClassifierConfig& config, const data::Datas
 
 finetune::FlowMatchingOptions flow_matching_options(const Config& config);
 finetune::AdjointMatchingOptions adjoint_matching_options(const Config& config);
+nn::LoraOptions lora_options(const Config& config);
 finetune::ClassifierOptions classifier_options(const ClassifierConfig& config);
 
 // `classifier` is looked at for classifier rewards only. Throws for the kind `none`.

@@ -61,13 +61,6 @@ std::string near_layers(std::string_view pattern, const std::vector<std::string>
   return list;
 }
 
-Shape down_shape(const Var& weight, std::int64_t rank) {
-  return weight.rank() == 2 ? Shape{rank, weight.extent(1)}
-                            : Shape{rank, weight.extent(1), weight.extent(2), weight.extent(3)};
-}
-Shape up_shape(const Var& weight, std::int64_t rank) {
-  return weight.rank() == 2 ? Shape{weight.extent(0), rank} : Shape{weight.extent(0), 1, 1, rank};
-}
 Shape in_file(const Shape& s) { return s.rank() == 4 ? Shape{s[0], s[3], s[1], s[2]} : s; }
 
 }  // namespace
@@ -83,6 +76,11 @@ bool matches_target(std::string_view pattern, std::string_view layer) {
   for (std::size_t dot = layer.find('.'); dot != std::string_view::npos; dot = layer.find('.', dot + 1))
     if (glob(pattern, layer.substr(dot + 1))) return true;
   return false;
+}
+
+LoraShapes lora_shapes(const Shape& w, std::int64_t rank) {
+  if (w.rank() == 2) return {{rank, w[1]}, {w[0], rank}};
+  return {{rank, w[1], w[2], w[3]}, {w[0], 1, 1, rank}};
 }
 
 namespace detail {
@@ -120,9 +118,9 @@ void add_lora(const LayerWalk& walk, const LoraOptions& o) {
     if (!chosen[layer++]) return;
     if (!init) init.emplace(o.seed, weight.dtype(), weight.device());
     // Uniform in +-1/sqrt(fan_in): variance 1 / (3 fan_in).
-    lora.down =
-        Var(init->uniform(down_shape(weight, o.rank), weight.numel() / weight.extent(0), std::sqrt(1.0 / 3)));
-    lora.up = Var(init->zeros(up_shape(weight, o.rank)));
+    lora.down = Var(init->uniform(lora_shapes(weight.shape(), o.rank).down, weight.numel() / weight.extent(0),
+                                  std::sqrt(1.0 / 3)));
+    lora.up = Var(init->zeros(lora_shapes(weight.shape(), o.rank).up));
     lora.scale = o.alpha / o.rank;
   });
 }
@@ -239,8 +237,8 @@ SafetensorsMetadata load_lora(const std::string& path, const LayerWalk& walk, do
         f.down->shape.empty()
             ? 0
             : static_cast<std::int64_t>(std::min<std::uint64_t>(f.down->shape[0], 1u << 30));
-    for (const auto& [e, shape] :
-         {std::pair{f.down, in_file(down_shape(weight, rank))}, {f.up, in_file(up_shape(weight, rank))}})
+    const LoraShapes shapes = lora_shapes(weight.shape(), rank);
+    for (const auto& [e, shape] : {std::pair{f.down, in_file(shapes.down)}, {f.up, in_file(shapes.up)}})
       if (rank < 1 || !fits(*e, shape, weight.dtype()))
         faults.push_back(quoted(e->name) + " is " + words(*e) + " where " +
                          std::string(costate::name(weight.dtype())) + " " + costate::to_string(shape) +

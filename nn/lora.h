@@ -23,6 +23,12 @@ struct LoraOptions {
 
 bool matches_target(std::string_view pattern, std::string_view layer);
 
+// The shapes of A and B beside a weight of a linear layer (out, in) or a convolution (out, kh, kw, in).
+struct LoraShapes {
+  Shape down, up;
+};
+LoraShapes lora_shapes(const Shape& weight, std::int64_t rank);
+
 namespace detail {
 using LayerWalk = std::function<void(const Visitor::Layers&)>;
 void add_lora(const LayerWalk& walk, const LoraOptions& options);

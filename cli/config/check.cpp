@@ -74,6 +74,11 @@ void check_config(const Config& c) {
   require(c.finetune.guidance == 0 || !c.finetune.labels.empty(), "finetune.guidance: found ", c.finetune.guidance,
           ", expected 0 as there are no finetune.labels");
   require(!c.sample.samplers.empty(), "sample.samplers: found [], expected sde, ode or both");
+  const LoraConfig& lora = c.finetune.lora;
+  require(lora.rank > 0 || (lora.alpha == 0 && lora.targets == LoraConfig{}.targets), "finetune.lora.",
+          lora.alpha != 0 ? "alpha" : "targets",
+          ": applies to adapters only, but finetune.lora.rank is 0");
+  require(!lora.targets.empty(), "finetune.lora.targets: found [], expected at least one pattern, such as *");
   require(c.finetune.micro_batch <= c.finetune.batch, "finetune.micro_batch: found ", c.finetune.micro_batch,
           ", expected at most finetune.batch, ", c.finetune.batch);
 }

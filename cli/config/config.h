@@ -90,6 +90,12 @@ struct SamplerConfig {
   double start = 0.0;
 };
 
+struct LoraConfig {
+  std::int64_t rank = 0;
+  double alpha = 0.0;
+  std::vector<std::string> targets{"*"};
+};
+
 struct FinetuneConfig {
   std::string objective = "adjoint_matching";
   std::int64_t iterations = 400, batch = 256, micro_batch = 0;
@@ -98,6 +104,7 @@ struct FinetuneConfig {
   double loss_clip = 0.0;
   std::string loss_space = "control";
   bool keep_activations = false, denoised_endpoint = false;
+  LoraConfig lora;
   OptimiserConfig optimiser;
   std::vector<std::int64_t> labels;
   double guidance = 0.0;

@@ -135,6 +135,15 @@ void finetune_fields(List& l, FinetuneConfig& f) {
         "more memory.");
   l.add("denoised_endpoint", f.denoised_endpoint,
         "Take the reward's gradient at the noiseless estimate of x_1.");
+  l.add("lora.rank", f.lora.rank,
+        "Rank of low-rank adapters beside the frozen weights, which alone are trained and kept; 0: none, every "
+        "weight is trained.",
+        {0, 65536});
+  l.add("lora.alpha", f.lora.alpha, "Adapters count alpha / rank times; 0: as many as the rank, once.",
+        at_least(0));
+  l.add("lora.targets", f.lora.targets,
+        "Layers with adapters: patterns with * and ? that fit a layer's whole name or a tail of it behind a dot, "
+        "such as to_q.");
   optimiser_fields(l, f.optimiser);
   l.add("labels", f.labels,
         "Conditional networks: classes of the trajectories, drawn uniformly; []: the null class.",

@@ -1,7 +1,7 @@
 #include "run/directory.h"
 
 #include <costate/finetune/data/file.h>
-#include <costate/nn/save.h>
+#include <costate/nn/lora.h>
 #include <costate/tensor/error.h>
 
 #include <filesystem>
@@ -74,27 +74,35 @@ void check_same_run(const Json& made_with, const Config& config, const std::vect
   }
 }
 
+SafetensorsMetadata made_with(const Config& config, std::string_view stage, std::int64_t step) {
+  return {{std::string(config_key), checkpoint_config(config).dump()},
+          {"costate.stage", std::string(stage)},
+          {"costate.step", std::to_string(step)},
+          {"costate.version", COSTATE_VERSION}};
+}
+
 template <class Model>
 void save(const RunDirectory& directory, const std::string& name, const Model& model, const Config& config,
           std::string_view stage, std::int64_t step) {
   make_folder(directory.file("checkpoints"));
-  nn::save(directory.file(name), model,
-           {{std::string(config_key), checkpoint_config(config).dump()},
-            {"costate.stage", std::string(stage)},
-            {"costate.step", std::to_string(step)},
-            {"costate.version", COSTATE_VERSION}});
+  nn::save(directory.file(name), model, made_with(config, stage, step));
+}
+
+// The path of a checkpoint that is there and was made with the same configuration.
+std::string checked_path(const RunDirectory& directory, const std::string& name, const Config& config,
+                         const std::vector<std::string>& sections) {
+  const std::string path = directory.file(name);
+  if (!fs::exists(path))
+    fail(Fault::io, {"'", path, "' does not exist; an earlier stage makes it (costate run makes all)"});
+  const SafetensorsFile file(path);
+  check_same_run(metadata_config(file.metadata(), path), config, sections, path);
+  return path;
 }
 
 template <class Model>
 void load(const RunDirectory& directory, const std::string& name, Model& model, const Config& config,
           const std::vector<std::string>& sections) {
-  const std::string path = directory.file(name);
-  if (!fs::exists(path))
-    fail(Fault::io, {"'", path, "' does not exist; an earlier stage makes it (costate run makes all)"});
-  {
-    const SafetensorsFile file(path);
-    check_same_run(metadata_config(file.metadata(), path), config, sections, path);
-  }
+  const std::string path = checked_path(directory, name, config, sections);
   const memory::TagScope scope(memory::Tag::parameters);
   nn::load(path, model);
 }
@@ -156,6 +164,24 @@ Json RunDirectory::read_json(std::string_view name) const {
   }
 }
 
+Json adapter_config(const std::vector<nn::LoraLayer>& layers) {
+  Json names = Json::array(), ranks = Json::object(), alphas = Json::object();
+  require(!layers.empty(), "adapters: the model has none");
+  const std::int64_t rank = layers[0].rank;
+  const double alpha = layers[0].scale * static_cast<double>(rank);
+  for (const nn::LoraLayer& l : layers) {
+    names.push_back(l.name);
+    if (l.rank != rank) ranks[l.name] = l.rank;
+    if (const double a = l.scale * static_cast<double>(l.rank); a != alpha) alphas[l.name] = a;
+  }
+  return {{"peft_type", "LORA"},     {"r", rank},
+          {"lora_alpha", alpha},     {"bias", "none"},
+          {"use_rslora", false},     {"use_dora", false},
+          {"fan_in_fan_out", false}, {"init_lora_weights", true},
+          {"lora_dropout", 0.0},     {"target_modules", names},
+          {"rank_pattern", ranks},   {"alpha_pattern", alphas}};
+}
+
 Json checkpoint_config(const Config& config) {
   Json out = to_json(config);
   for (const char* key : {"name", "threads", "out", "memory_limit"}) out.erase(key);
@@ -169,6 +195,17 @@ void save_checkpoint(const RunDirectory& d, const std::string& name, const nn::N
 void load_checkpoint(const RunDirectory& d, const std::string& name, nn::Network& network,
                      const Config& config, const std::vector<std::string>& sections) {
   load(d, name, network, config, sections);
+}
+void save_adapters(const RunDirectory& d, const std::string& name, const nn::Network& network,
+                   const Config& config, std::string_view stage, std::int64_t step) {
+  make_folder(d.file("checkpoints"));
+  SafetensorsMetadata metadata = made_with(config, stage, step);
+  metadata["lora_adapter_metadata"] = adapter_config(nn::lora_layers(network)).dump();
+  nn::save_lora(d.file(name), network, "base_model.model.", metadata);
+}
+void load_adapters(const RunDirectory& d, const std::string& name, nn::Network& network, const Config& config,
+                   const std::vector<std::string>& sections) {
+  nn::load_lora(checked_path(d, name, config, sections), network);
 }
 void save_checkpoint(const RunDirectory& d, const std::string& name, const nn::Classifier& classifier,
                      const Config& config, std::string_view stage, std::int64_t step) {

@@ -1,5 +1,6 @@
 // The run directory: what belongs in it, when it may be written to, and the checkpoints.
 #pragma once
+#include <costate/nn/lora.h>
 #include <costate/nn/mlp.h>
 #include <costate/nn/network.h>
 #include <string>
@@ -33,6 +34,9 @@ class RunDirectory {
   std::string path_;
 };
 
+// The adapter_config.json that PEFT reads beside adapters of these layers.
+Json adapter_config(const std::vector<nn::LoraLayer>& layers);
+
 // The part of the configuration that is kept with a checkpoint: everything but name, threads, out and
 // memory_limit.
 Json checkpoint_config(const Config& config);
@@ -44,6 +48,11 @@ void save_checkpoint(const RunDirectory& directory, const std::string& name, con
                      const Config& config, std::string_view stage, std::int64_t step);
 void load_checkpoint(const RunDirectory& directory, const std::string& name, nn::Network& network,
                      const Config& config, const std::vector<std::string>& sections);
+// The adapters of a network alone, and into a network without any.
+void save_adapters(const RunDirectory& directory, const std::string& name, const nn::Network& network,
+                   const Config& config, std::string_view stage, std::int64_t step);
+void load_adapters(const RunDirectory& directory, const std::string& name, nn::Network& network,
+                   const Config& config, const std::vector<std::string>& sections);
 void save_checkpoint(const RunDirectory& directory, const std::string& name, const nn::Classifier& classifier,
                      const Config& config, std::string_view stage, std::int64_t step);
 void load_checkpoint(const RunDirectory& directory, const std::string& name, nn::Classifier& classifier,

@@ -178,7 +178,7 @@ void evaluate_stage(Session& s) {
   if (judged) judge = load_classifier(s, data.model, c.judge, judge_checkpoint, classifier_sections);
   const nn::Classifier* asked = judged ? &judge : nullptr;
   const nn::Network base = load_network(s, data.model, base_checkpoint, base_sections);
-  const nn::Network tuned = load_network(s, data.model, tuned_checkpoint, tuned_sections);
+  const nn::Network tuned = load_tuned(s, data.model);
   const sde::Field base_field = finetune::guided(finetune::field_of(base), c.finetune.guidance),
                    tuned_field = finetune::guided(finetune::field_of(tuned), c.finetune.guidance);
 

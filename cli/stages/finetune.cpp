@@ -13,7 +13,9 @@ void finetune_stage(Session& s) {
   const finetune::Reward reward = load_reward(s, data.model);
   const nn::Network base =
       finetune::guided(load_network(s, data.model, base_checkpoint, base_sections), c.finetune.guidance);
-  nn::Network tuned = nn::clone(base);
+  const bool lora = c.finetune.lora.rank > 0;
+  nn::Network tuned =
+      lora ? nn::Network(nn::Adapters{nn::with_lora(base, lora_options(c))}) : nn::clone(base);
   finetune::AdjointMatching trainer(finetune::field_of(base), std::move(tuned), make_chain(c),
                                     item_shape(data.model), reward, adjoint_matching_options(c), s.device);
   if (!c.finetune.labels.empty()) {
@@ -25,6 +27,12 @@ void finetune_stage(Session& s) {
     }
     trainer.set_labels(std::move(labels));
   }
+  const auto keep = [&](const std::string& name, const nn::Network& network, std::int64_t step) {
+    if (lora)
+      save_adapters(*s.directory, name, network, c, "finetune", step);
+    else
+      save_checkpoint(*s.directory, name, network, c, "finetune", step);
+  };
   const std::int64_t total = s.iterations(c.finetune.iterations);
   s.begin("finetune", total);
   const auto start = std::chrono::steady_clock::now();
@@ -54,14 +62,14 @@ void finetune_stage(Session& s) {
       }
       if (s.checkpoint_due(n, c.finetune.checkpoint_every, c.finetune.iterations)) {
         const nn::Network average = trainer.average();
-        if (!s.planning())
-          save_checkpoint(*s.directory, numbered(tuned_checkpoint, n), average, c, "finetune", n);
+        if (!s.planning()) keep(numbered(tuned_file(c), n), average, n);
       }
     }
   });
   const nn::Network average = trainer.average();
   if (s.planning()) return;
-  save_checkpoint(*s.directory, tuned_checkpoint, average, c, "finetune", total);
+  keep(tuned_file(c), average, total);
+  s.directory->remove({lora ? tuned_checkpoint : adapters_checkpoint});  // of the model that was replaced
   s.end("reward " + short_number(sum.reward / rows) + ", control cost " +
         short_number(sum.control_cost / rows));
 }

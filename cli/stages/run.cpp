@@ -31,7 +31,7 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
                            {"reward_classifier", "judge"}});
         break;
       case Stage::finetune:
-        parts.push_back({"finetune", finetune_stage, {tuned_checkpoint}, {"finetune"}});
+        parts.push_back({"finetune", finetune_stage, {tuned_checkpoint, adapters_checkpoint}, {"finetune"}});
         break;
       case Stage::sample:
         parts.push_back({"sample", sample_stage, {"samples"}, {}});

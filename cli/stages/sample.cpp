@@ -86,7 +86,7 @@ void sample_stage(Session& s) {
     if (c.sample.model != "both" && c.sample.model != model) continue;
     const nn::Network network = model == "base"
                                     ? load_network(s, data.model, base_checkpoint, base_sections)
-                                    : load_network(s, data.model, tuned_checkpoint, tuned_sections);
+                                    : load_tuned(s, data.model);
     sde::Field field = finetune::field_of(network);
     if (guided) field = finetune::guided(field, c.sample.guidance);
     for (const std::string& sampler : c.sample.samplers) {
@@ -95,7 +95,7 @@ void sample_stage(Session& s) {
       const sde::Chain chain = sampler == "sde" ? make_chain(c, steps) : make_ode_chain(c, steps);
       if (model == "tuned" && !s.planning()) {
         const sde::Verdict verdict = sde::may_sample_with(
-            make_chain(config_of_checkpoint(s.directory->file(tuned_checkpoint))), chain);
+            make_chain(config_of_checkpoint(s.directory->file(tuned_file(c)))), chain);
         if (!verdict && s.progress) s.progress->note("note: " + verdict.sentence);
       }
       Tensor x;

@@ -1,3 +1,6 @@
+#include <costate/nn/filters.h>
+
+#include <algorithm>
 #include <cstdio>
 
 #include "stages/stages.h"
@@ -14,6 +17,22 @@ void plan_load(Model& model) {
   std::size_t i = 0;
   nn::visit(model, [&](const std::string&, Var& p) { p = Var(std::move(values[i++])); });
 }
+// What reading adapters asks for.
+void plan_adapters(nn::Network& network, const LoraConfig& config) {
+  const memory::TagScope scope(memory::Tag::parameters);
+  nn::visit_layers(network, [&](const std::string& name, Var& weight, nn::Lora& lora, int) {
+    const auto fits = [&](const std::string& target) { return nn::matches_target(target, name); };
+    if (std::none_of(config.targets.begin(), config.targets.end(), fits)) return;
+    const nn::LoraShapes shapes = nn::lora_shapes(weight.shape(), config.rank);
+    const auto read = [&](const Shape& shape) {
+      const bool filters = shape.rank() == 4;
+      const Tensor t = Tensor::empty(filters ? Shape{shape[0], shape[3], shape[1], shape[2]} : shape,
+                                     weight.dtype(), weight.device());
+      return Var(filters ? nn::filters_from_file(t) : t);
+    };
+    lora.down = read(shapes.down), lora.up = read(shapes.up), lora.scale = 1;
+  });
+}
 }  // namespace
 
 nn::Network load_network(Session& s, const data::Dataset& data, const std::string& name,
@@ -24,6 +43,16 @@ nn::Network load_network(Session& s, const data::Dataset& data, const std::strin
   else
     load_checkpoint(*s.directory, name, network, s.config, sections);
   return counted(std::move(network), s.counter);
+}
+
+nn::Network load_tuned(Session& s, const data::Dataset& data) {
+  if (s.config.finetune.lora.rank == 0) return load_network(s, data, tuned_checkpoint, tuned_sections);
+  nn::Network network = load_network(s, data, base_checkpoint, base_sections);
+  if (s.planning())
+    plan_adapters(network, s.config.finetune.lora);
+  else
+    load_adapters(*s.directory, adapters_checkpoint, network, s.config, tuned_sections);
+  return network;
 }
 
 nn::Classifier load_classifier(Session& s, const data::Dataset& data, const ClassifierConfig& config,

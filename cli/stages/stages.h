@@ -83,12 +83,18 @@ void evaluate_stage(Session& session);
 // requests are made and nothing is read.
 nn::Network load_network(Session& session, const data::Dataset& data, const std::string& name,
                          const std::vector<std::string>& sections);
+// The tuned network: its checkpoint, or the base with the adapters of the run.
+nn::Network load_tuned(Session& session, const data::Dataset& data);
 nn::Classifier load_classifier(Session& session, const data::Dataset& data, const ClassifierConfig& config,
                                const std::string& name, const std::vector<std::string>& sections);
 finetune::Reward load_reward(Session& session, const data::Dataset& data);
 
 inline const std::string base_checkpoint = "checkpoints/base.safetensors";
 inline const std::string tuned_checkpoint = "checkpoints/tuned.safetensors";
+inline const std::string adapters_checkpoint = "checkpoints/tuned.lora.safetensors";
+inline const std::string& tuned_file(const Config& c) {
+  return c.finetune.lora.rank > 0 ? adapters_checkpoint : tuned_checkpoint;
+}
 inline const std::string reward_checkpoint = "checkpoints/reward_classifier.safetensors";
 inline const std::string judge_checkpoint = "checkpoints/judge.safetensors";
 // The keys that must not change from stage to stage of one run.

@@ -134,6 +134,39 @@ TEST(Run, LeavesWhatItPromises) {
   EXPECT_NE(run.out.find("tuned.safetensors"), std::string::npos);
 }
 
+TEST(Run, AdaptersAloneAreTrainedAndKept) {
+  const Folder folder;
+  Json config = Json::parse(tiny_digits);
+  config["finetune"]["lora"] = {{"rank", 3}, {"alpha", 6}, {"targets", {"layers.*"}}};
+  folder.file("config.json", config.dump());
+  const Result planned = costate(folder, {"plan", "config.json", "--json", "--threads", "2"});
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  const Result r = costate(folder, {"run", "config.json", "--out", "run", "--quiet", "--threads", "2"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  expect_exact_plan(Json::parse(planned.out), folder / "run");
+  EXPECT_FALSE(fs::exists(folder / "run/checkpoints/tuned.safetensors"));
+  const Result file = costate(folder, {"inspect", "run/checkpoints/tuned.lora.safetensors", "--json"});
+  ASSERT_EQ(file.code, 0) << file.err;
+  const Json shown = Json::parse(file.out);
+  ASSERT_EQ(shown["tensors"].size(), 4u);  // two layers, A and B each
+  EXPECT_EQ(shown["tensors"][0]["name"], "base_model.model.layers.0.lora_A.weight");
+  EXPECT_EQ(shown["metadata"]["lora_alpha"], "6");
+  EXPECT_EQ(Json::parse(shown["metadata"]["lora_adapter_metadata"].get<std::string>())["r"], 3);
+  // The same for another number of threads, and from the base of a run with other adapters or none.
+  ASSERT_EQ(costate(folder, {"run", "config.json", "--out", "again", "--quiet", "--threads", "1"}).code, 0);
+  expect_equal_runs(folder / "run", folder / "again");
+  const Result whole = costate(folder, {"finetune", "config.json", "--out", "again", "--quiet", "--overwrite",
+                                        "--set", "finetune.lora={\"rank\": 0, \"alpha\": 0, \"targets\": [\"*\"]}"});
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  EXPECT_FALSE(fs::exists(folder / "again/checkpoints/tuned.lora.safetensors"));
+  EXPECT_TRUE(fs::exists(folder / "again/checkpoints/tuned.safetensors"));
+  // A layer that is not there is found before anything is written.
+  const Result wrong = costate(folder, {"finetune", "config.json", "--out", "run", "--quiet", "--overwrite",
+                                        "--set", "finetune.lora.targets=[\"layers.7\"]"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_NE(wrong.err.find("'layers.7' fits none"), std::string::npos) << wrong.err;
+}
+
 TEST(Run, BaseAloneNeedsNoReward) {
   const Folder folder;
   folder.file("config.json",
