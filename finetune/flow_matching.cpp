@@ -20,7 +20,7 @@ FlowMatching::FlowMatching(nn::Network network, const data::Dataset& data, bool 
   require(!conditional || data.classes > 0, "flow matching: a conditional network needs labels; the data (",
           data.description, ") has none");
   require(options.prediction != sde::Parametrisation::score,
-          "flow matching: networks that predict the score are not trained here; train velocity, epsilon or x1 and convert");
+          "flow matching: networks that predict the score are not trained here; train velocity, epsilon, x1 or v_prediction and convert");
   const memory::TagScope scope(memory::Tag::data);
   std::vector<std::int64_t> extents{data.count};
   extents.insert(extents.end(), data.item_shape.begin(), data.item_shape.end());
@@ -77,6 +77,7 @@ FlowMatchingMetrics FlowMatching::step() {
     alpha[i] = p.alpha, beta[i] = p.beta;
     switch (options_.prediction) {
       case sde::Parametrisation::velocity: on_x1[i] = p.alpha_dot, on_x0[i] = p.beta_dot; break;
+      case sde::Parametrisation::v_prediction: on_x1[i] = -p.beta, on_x0[i] = p.alpha; break;
       case sde::Parametrisation::x1: on_x1[i] = 1, on_x0[i] = 0; break;
       default: on_x1[i] = 0, on_x0[i] = 1; break;
     }

@@ -1,4 +1,5 @@
 #include <costate/sde/chain.h>
+#include <costate/sde/diffusion.h>
 #include <costate/tensor/error.h>
 
 #include <algorithm>
@@ -77,6 +78,32 @@ Chain exact_memoryless(const Schedule& schedule, const std::vector<double>& t, P
       });
 }
 
+Chain ddim(const Schedule& schedule, const std::vector<double>& t, double eta, Parametrisation prediction) {
+  require(eta >= 0 && eta <= 1, "sde::ddim: eta is ", eta, ", expected 0 to 1");
+  return build(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, eta * eta}, Step::exact,
+               [&](const PathPoint& p, const PathPoint& next, double) {
+                 const double q = noising_variance(p, next);
+                 const double s = eta * next.beta * std::sqrt(q) / p.beta;
+                 const double rest = std::sqrt(std::max(0.0, (next.beta - s) * (next.beta + s)));
+                 const Affine x1 = conversion(prediction, Parametrisation::x1, p);
+                 const Affine noise = conversion(prediction, Parametrisation::epsilon, p);
+                 return Coefficients{next.alpha * x1.x + rest * noise.x,
+                                     next.alpha * x1.prediction + rest * noise.prediction, s};
+               });
+}
+
+Chain ddpm_fixed_large(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction) {
+  require(schedule.family != PathFamily::linear,
+          "sde::ddpm_fixed_large: defined on variance-preserving paths, but the path is linear");
+  Chain chain = exact_memoryless(schedule, t, prediction);
+  for (std::size_t k = 0; k + 1 < t.size(); ++k) {
+    const PathPoint p = schedule.at(t[k]), next = schedule.at(t[k + 1]);
+    chain.std[k] = next.beta == 0 ? 0.0 : std::sqrt(noising_variance(p, next));
+  }
+  chain.description = describe("DDPM step of fixed_large variance", chain);
+  return chain;
+}
+
 Chain euler_maruyama(const Schedule& schedule, const std::vector<double>& t, Offset offset,
                      Parametrisation prediction, double c) {
   require(c > 0 && std::isfinite(c), "sde::euler_maruyama: sigma^2 = c * 2 eta needs c > 0, but c is ", c,
@@ -137,6 +164,9 @@ AffineModel gaussian_prediction(Parametrisation prediction, const PathPoint& p, 
       break;
     case Parametrisation::score:
       slope = -1 / total;
+      break;
+    case Parametrisation::v_prediction:
+      slope = p.alpha * p.beta * (1 - variance) / total, constant = -p.beta * mean;
       break;
     case Parametrisation::velocity:
       slope = (p.alpha * p.alpha_dot * variance + p.beta_beta_dot) / total, constant = p.alpha_dot * mean;

@@ -9,10 +9,13 @@ namespace costate::sde {
 
 namespace {
 
-constexpr std::array<std::string_view, 4> kNames = {"velocity", "epsilon", "x1", "score"};
+constexpr std::array<std::string_view, 5> kNames = {"velocity", "epsilon", "x1", "score", "v_prediction"};
+
+double norm2(const PathPoint& p) { return p.alpha * p.alpha + p.beta * p.beta; }
 
 Affine from_velocity(Parametrisation to, const PathPoint& p) {
   const double d = p.wronskian;
+  if (to == Parametrisation::v_prediction) return {(p.alpha * p.alpha_dot + p.beta_beta_dot) / d, -norm2(p) / d};
   if (to == Parametrisation::x1) return {-p.beta_dot / d, p.beta / d};
   if (to == Parametrisation::epsilon) return {p.alpha_dot / d, -p.alpha / d};
   return {-p.alpha_dot / (d * p.beta), p.alpha / (d * p.beta)};
@@ -21,19 +24,30 @@ Affine from_velocity(Parametrisation to, const PathPoint& p) {
 Affine from_epsilon(Parametrisation to, const PathPoint& p) {
   if (to == Parametrisation::x1) return {1 / p.alpha, -p.beta / p.alpha};
   if (to == Parametrisation::score) return {0, -1 / p.beta};
+  if (to == Parametrisation::v_prediction) return {-p.beta / p.alpha, norm2(p) / p.alpha};
   return {p.kappa, -p.wronskian / p.alpha};
 }
 
 Affine from_x1(Parametrisation to, const PathPoint& p) {
   if (to == Parametrisation::epsilon) return {1 / p.beta, -p.alpha / p.beta};
   if (to == Parametrisation::score) return {-1 / (p.beta * p.beta), p.alpha / (p.beta * p.beta)};
+  if (to == Parametrisation::v_prediction) return {p.alpha / p.beta, -norm2(p) / p.beta};
   return {p.beta_dot / p.beta, p.wronskian / p.beta};
 }
 
 Affine from_score(Parametrisation to, const PathPoint& p) {
   if (to == Parametrisation::epsilon) return {0, -p.beta};
   if (to == Parametrisation::x1) return {1 / p.alpha, p.beta * p.beta / p.alpha};
+  if (to == Parametrisation::v_prediction) return {-p.beta / p.alpha, -norm2(p) * p.beta / p.alpha};
   return {p.kappa, p.eta};
+}
+
+Affine from_v_prediction(Parametrisation to, const PathPoint& p) {
+  const double n = norm2(p);
+  if (to == Parametrisation::x1) return {p.alpha / n, -p.beta / n};
+  if (to == Parametrisation::epsilon) return {p.beta / n, p.alpha / n};
+  if (to == Parametrisation::score) return {-1 / n, -p.alpha / (n * p.beta)};
+  return {(p.alpha * p.alpha_dot + p.beta_beta_dot) / n, -p.wronskian / n};
 }
 
 }  // namespace
@@ -53,6 +67,9 @@ Affine conversion(Parametrisation from, Parametrisation to, const PathPoint& p) 
       break;
     case Parametrisation::score:
       map = from_score(to, p);
+      break;
+    case Parametrisation::v_prediction:
+      map = from_v_prediction(to, p);
       break;
   }
   if (!std::isfinite(map.x) || !std::isfinite(map.prediction)) {
@@ -78,7 +95,7 @@ Parametrisation parametrisation(std::string_view word) {
   for (std::size_t i = 0; i < kNames.size(); ++i)
     if (kNames[i] == word) return static_cast<Parametrisation>(i);
   const std::string near = nearest_of(word, kNames);
-  fail(Fault::argument, {"\"", word, "\" is not a parametrisation; they are velocity, epsilon, x1 and score",
+  fail(Fault::argument, {"\"", word, "\" is not a parametrisation; they are velocity, epsilon, x1, score and v_prediction",
                          near.empty() ? std::string() : "; did you mean \"" + near + "\"?"});
 }
 

@@ -1,9 +1,12 @@
-// What a network predicts from x_t, and how the four usual choices turn into each other. With
+// What a network predicts from x_t, and how the five usual choices turn into each other. With
 // x_t = alpha x_1 + beta x_0 (schedule.h), D = alpha' beta - beta' alpha and posterior means given x_t:
 //   velocity  v   = alpha' E[x_1] + beta' E[x_0]
 //   epsilon   eps = E[x_0]                       (the noise)
 //   x1        x1  = E[x_1]                       (the denoised data: "x0" in the DDPM literature)
 //   score     s   = grad log p_t = -eps/beta
+//   v-prediction      = alpha E[x_0] - beta E[x_1]   (Salimans and Ho, arXiv 2202.00512; where alpha^2 +
+//   beta^2 = 1
+//                       it is -v/D: the velocity along the angle of the path, towards the noise)
 // All are affine in one another: x1 = (beta v - beta' x)/D, eps = (alpha' x - alpha v)/D, v = kappa x + eta
 // s. Reference: arXiv 2409.08861, Section 3 and eq. 229.
 #pragma once
@@ -13,7 +16,7 @@
 
 namespace costate::sde {
 
-enum class Parametrisation { velocity, epsilon, x1, score };
+enum class Parametrisation { velocity, epsilon, x1, score, v_prediction };
 
 // The map (x, prediction) -> x_coefficient * x + prediction_coefficient * prediction, element by element.
 struct Affine {
@@ -30,7 +33,8 @@ Affine conversion(Parametrisation from, Parametrisation to, const Schedule& sche
 Affine compose(const Affine& outer, const Affine& inner);
 
 std::string_view name(Parametrisation prediction);
-// "velocity", "epsilon", "x1" or "score"; any other word is an Error(argument) with a suggestion.
+// "velocity", "epsilon", "x1", "score" or "v_prediction"; any other word is an Error(argument) with a
+// suggestion.
 Parametrisation parametrisation(std::string_view name);
 
 }  // namespace costate::sde

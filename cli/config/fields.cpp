@@ -209,7 +209,7 @@ std::vector<Field> fields(Config& c) {
   l.add("beta_min", c.path.beta_min, "vp_linear: noising rate at the data end.", above(0));
   l.add("beta_max", c.path.beta_max, "vp_linear: noising rate at the noise end.", above(0));
   l.top();
-  l.choice("prediction", c.prediction, {"velocity", "epsilon", "x1"}, "What the network predicts.");
+  l.choice("prediction", c.prediction, {"velocity", "epsilon", "x1", "v_prediction"}, "What the network predicts.");
   NetworkConfig& n = c.network;
   l.section("network");
   l.choice("kind", n.kind, {"mlp"}, "The architecture.");

@@ -14,7 +14,8 @@ namespace {
 const std::vector<Schedule> kSchedules = {
     {PathFamily::linear}, {PathFamily::vp_linear}, {PathFamily::vp_cosine}, {PathFamily::vp_linear, 0.5, 8}};
 const std::vector<Parametrisation> kPredictions = {Parametrisation::velocity, Parametrisation::epsilon,
-                                                   Parametrisation::x1, Parametrisation::score};
+                                                   Parametrisation::x1, Parametrisation::score,
+                                                   Parametrisation::v_prediction};
 
 TEST(Schedule, DerivativesAreThoseOfAlphaAndBeta) {
   for (const Schedule& schedule : kSchedules)
@@ -106,7 +107,8 @@ TEST(Parametrisation, ConversionsAgreeWithTheDefinitions) {
     for (double t : {0.01, 0.4, 0.99}) {
       const PathPoint p = schedule.at(t);
       const double x = p.alpha * x1 + p.beta * x0;
-      const double truth[] = {p.alpha_dot * x1 + p.beta_dot * x0, x0, x1, -x0 / p.beta};
+      const double truth[] = {p.alpha_dot * x1 + p.beta_dot * x0, x0, x1, -x0 / p.beta,
+                              p.alpha * x0 - p.beta * x1};
       for (Parametrisation from : kPredictions)
         for (Parametrisation to : kPredictions) {
           const Affine map = conversion(from, to, schedule, t);

@@ -1,0 +1,74 @@
+// Discrete diffusion models (DDPM: Ho, Jain, Abbeel, arXiv 2006.11239; DDIM: Song, Meng, Ermon, arXiv
+// 2010.02502) on our paths: the schedules and samplers of their checkpoints.
+//
+// A model with timesteps 0..T-1, of data to noise, and betas b_i has alpha bar_i = prod_{j <= i} (1 - b_j)
+// and
+//   x_i = sqrt(alpha bar_i) x_1 + sqrt(1 - alpha bar_i) x_0.
+// Our time of timestep i is t = 1 - (i + 1)/T: 0 at the noisiest timestep T - 1; t = 1, "timestep -1", is
+// data itself. So a network that wants timesteps is asked at T (1 - t) - 1, and the K uniform steps of
+// uniform_grid(K) visit the timesteps that diffusers calls "trailing" (T/K - 1 apart from the end of each of
+// K equal pieces). Its prediction_type is our Parametrisation: epsilon, sample = x1, v_prediction.
+//
+// Flow-matching checkpoints of that library count sigma = 1 - t from noise (1) to data (0) on the linear
+// path, are asked at 1000 sigma, and predict noise - data: minus our velocity.
+#pragma once
+#include <costate/sde/chain.h>
+
+namespace costate::sde {
+
+// The laws of beta, as checkpoints name them; computed and stored in single precision as there (torch rounds
+// a linspace within one unit of the last place of ours).
+enum class BetaLaw {
+  linear,             // b from beta_start to beta_end
+  scaled_linear,      // sqrt(b) from sqrt(beta_start) to sqrt(beta_end)
+  squaredcos_cap_v2,  // b_i = min(1 - c((i+1)/T)/c(i/T), 0.999), c(u) = cos^2((u + 0.008)/1.008 pi/2)
+  sigmoid,            // beta_start + (beta_end - beta_start) sigmoid(u), u from -6 to 6
+};
+std::string_view name(BetaLaw law);
+// The law of this name; any other word is an Error(argument) with a suggestion.
+BetaLaw beta_law(std::string_view name);
+
+// T betas. Throws unless T >= 1 and 0 < beta_start <= beta_end < 1 (the last two unused by
+// squaredcos_cap_v2).
+std::vector<float> betas(BetaLaw law, int timesteps, double beta_start = 1e-4, double beta_end = 0.02);
+// The running products of 1 - b, carried in double precision and rounded to single.
+std::vector<float> alphas_cumprod(const std::vector<float>& betas);
+
+// The vp_table path of a model.
+Schedule diffusion_schedule(BetaLaw law, int timesteps, double beta_start = 1e-4, double beta_end = 0.02);
+// The same of betas of one's own; each in (0, 1), and alpha bar must stay above 0.
+Schedule diffusion_schedule(const std::vector<float>& betas, std::string description);
+
+// Our time of a timestep of a model with T, and the other way round.
+double time_of_timestep(double timestep, int timesteps);
+double timestep_of_time(double t, int timesteps);
+
+// The timesteps at which diffusers asks a model for n steps, in the order of sampling (descending), with its
+// rounding (half to even). steps_offset is added by `leading` only.
+enum class TimestepSpacing { linspace, leading, trailing };
+TimestepSpacing timestep_spacing(std::string_view name);
+std::vector<int> timesteps(TimestepSpacing spacing, int train_timesteps, int n, int steps_offset = 0);
+// The grid of a chain through these timesteps, ending at t = 1. Throws unless they descend within 0..T-1.
+std::vector<double> grid_of_timesteps(const std::vector<int>& timesteps, int train_timesteps);
+
+// DDIM with any eta in [0, 1] on any path: with primes for t_{k+1},
+//   x' = alpha' x1 + sqrt(beta'^2 - s^2) epsilon + s e,  s = eta (beta'/beta) sqrt(beta^2 - (alpha
+//   beta'/alpha')^2).
+// eta = 1 is exact_memoryless, the DDPM step with variance fixed_small; eta = 0 has no noise. In the limit of
+// small steps sigma^2 = eta^2 2 eta(t).
+Chain ddim(const Schedule& schedule, const std::vector<double>& t, double eta,
+           Parametrisation prediction = Parametrisation::velocity);
+
+// The DDPM step with variance fixed_large, the beta of the (strided) step: s^2 = 1 - (alpha/alpha')^2, and no
+// noise in the step to t = 1; the mean is that of exact_memoryless. On variance-preserving paths.
+Chain ddpm_fixed_large(const Schedule& schedule, const std::vector<double>& t,
+                       Parametrisation prediction = Parametrisation::velocity);
+
+// The n + 1 noise levels of FlowMatchEulerDiscreteScheduler, from 1 to 0: sigma = shift s/(1 + (shift - 1) s)
+// over s uniform in [1/T, 1], and 0 behind them. `double_shift` repeats what the library's present version
+// does when it sets its timesteps: the ends of s have been shifted once already (diffusers issue 13243). t =
+// 1 - sigma.
+std::vector<double> flow_sigmas(int n, double shift = 1, bool double_shift = false,
+                                int train_timesteps = 1000);
+
+}  // namespace costate::sde
