@@ -17,7 +17,8 @@
 namespace costate::nn {
 
 // Walks the parameters of a model with their full names, "layers.0.weight", in the order of declaration.
-// Undefined parameters (a layer without bias) are passed over.
+// Undefined parameters (a layer without bias) are passed over. Buffers are values that a file keeps and nobody
+// trains (a table of positions): they are walked on request only.
 class Visitor {
  public:
   using Function = std::function<void(const std::string& name, Var& parameter)>;
@@ -28,6 +29,9 @@ class Visitor {
 
   void operator()(std::string_view name, Var& parameter) const {
     if (parameter.defined() && !adapters_only_) (*f_)(prefix_ + std::string(name), parameter);
+  }
+  void buffer(std::string_view name, Var& value) const {
+    if (with_buffers_) (*this)(name, value);
   }
   template <class Layer>
   void operator()(std::string_view name, Layer& layer) const {
@@ -48,6 +52,12 @@ class Visitor {
     (*f_)(prefix_ + "lora_A.weight", lora.down);
     (*f_)(prefix_ + "lora_B.weight", lora.up);
   }
+  // The same walk past buffers too.
+  Visitor with_buffers() const {
+    Visitor v(*this);
+    v.with_buffers_ = true;
+    return v;
+  }
   // The same walk past the adapters alone.
   Visitor adapters_only() const {
     Visitor v(*this);
@@ -59,12 +69,18 @@ class Visitor {
   const Function* f_;
   const Layers* layers_;
   std::string prefix_;
-  bool adapters_only_ = false;
+  bool adapters_only_ = false, with_buffers_ = false;
 };
 
 template <class Model>
 void visit(Model& model, const Visitor::Function& f) {
   model.visit(Visitor(f));
+}
+
+// Parameters and buffers: what a file of the model holds.
+template <class Model>
+void visit_state(Model& model, const Visitor::Function& f) {
+  model.visit(Visitor(f).with_buffers());
 }
 
 // A copy whose parameters are recorded on `tape`; appends them, in visiting order, to `watched`.

@@ -6,6 +6,14 @@
 
 namespace costate::nn {
 
+// Where the masks of dropout come from, see dropout in ops.h: rows are samples first_sample, first_sample + 1,
+// ... of a seed, at one step of the training.
+struct DropoutKey {
+  std::uint64_t seed = 0;
+  std::uint64_t first_sample = 0;
+  std::uint32_t step = 0;
+};
+
 class Network {
  public:
   Network() = default;
@@ -27,6 +35,8 @@ class Network {
   void visit(const Visitor& v) {
     if (held_) held_->visit(v);
   }
+  // The network in training: with dropout, where the model has any (a member with_dropout of its own).
+  Network with_dropout(const DropoutKey& key) const { return held_ ? held_->with_dropout(key) : Network(); }
   bool defined() const { return held_ != nullptr; }
 
  private:
@@ -34,6 +44,7 @@ class Network {
     virtual ~Concept() = default;
     virtual Var call(const Var& x, const Var& t, const Tensor& labels) const = 0;
     virtual void visit(const Visitor& v) = 0;
+    virtual Network with_dropout(const DropoutKey& key) const = 0;
     virtual std::unique_ptr<Concept> copy() const = 0;
   };
   template <class Model>
@@ -41,6 +52,12 @@ class Network {
     explicit Held(Model m) : model(std::move(m)) {}
     Var call(const Var& x, const Var& t, const Tensor& labels) const override { return model(x, t, labels); }
     void visit(const Visitor& v) override { model.visit(v); }
+    Network with_dropout(const DropoutKey& key) const override {
+      if constexpr (requires { model.with_dropout(key); })
+        return Network(model.with_dropout(key));
+      else
+        return Network(model);
+    }
     std::unique_ptr<Concept> copy() const override { return std::make_unique<Held>(model); }
     Model model;
   };

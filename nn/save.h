@@ -1,4 +1,5 @@
-// Models in safetensors files: one tensor a parameter, under the name that `visit` gives it.
+// Models in safetensors files: one tensor a parameter or buffer, under the name that
+// `visit_state` gives it.
 //
 //   nn::save("model.safetensors", model, {{"step", "1000"}});
 //   nn::load("model.safetensors", model);
@@ -35,7 +36,7 @@ template <class Model>
 void save(const std::string& path, const Model& model, const SafetensorsMetadata& metadata = {}) {
   Model copy = model;
   detail::save(
-      path, [&](const Visitor::Function& f) { visit(copy, f); }, metadata);
+      path, [&](const Visitor::Function& f) { visit_state(copy, f); }, metadata);
 }
 
 // Gives every parameter the values of the tensor of its name, in storage of its own: models that shared it
@@ -45,7 +46,7 @@ void save(const std::string& path, const Model& model, const SafetensorsMetadata
 template <class Model>
 LoadReport load(const std::string& path, Model& model, const LoadOptions& options = {}) {
   return detail::load(
-      path, [&](const Visitor::Function& f) { visit(model, f); }, options);
+      path, [&](const Visitor::Function& f) { visit_state(model, f); }, options);
 }
 
 }  // namespace costate::nn
