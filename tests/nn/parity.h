@@ -55,6 +55,25 @@ inline Tensor fixture_cotangent(const Shape& file_shape, DType dtype) {
   return by_rule(file_shape, dtype, [](double i) { return std::cos(0.05 * i); });
 }
 
+// The largest relative change of the elements of b from those of a.
+inline double change(const std::vector<double>& a, const std::vector<double>& b) {
+  double largest = 0, worst = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    largest = std::max(largest, std::abs(a[i]));
+    worst = std::max(worst, std::abs(b[i] - a[i]));
+  }
+  return worst / largest;
+}
+
+// The model with every value changed by a relative 2^-24 on average: what rounding to single precision does.
+template <class Model>
+Model perturbed(Model model, std::uint32_t seed) {
+  visit_state(model, [&](const std::string&, Var& p) {
+    p = mul(p, affine(Var(random_tensor(p.shape(), seed++, p.dtype())), 0x1p-24, 1.0));
+  });
+  return model;
+}
+
 struct Computed {
   std::vector<double> y, dx;                             // in the order of files
   std::map<std::string, Tensor> gradients;               // in the order of files
@@ -106,13 +125,14 @@ inline void expect_close(const std::vector<double>& found, const std::vector<dou
 // every parameter's gradient the shape, two weighted sums, norm, largest and three elements, relative to its norm
 // (sums: to what a sum of that many errors can reach). Gradients that vanish identically (the bias of a key, which
 // softmax does not see) are rounding in both: `floor` times the norm of all gradients together.
-inline void expect_parity(const Computed& c, const std::string& fixture, double tolerance, double floor) {
+inline void expect_parity(const Computed& c, const std::string& fixture, double output_tolerance, double tolerance,
+                          double floor) {
   const SafetensorsFile file(std::string(COSTATE_SOURCE_DIR) + "/tests/nn/fixtures/" + fixture + ".safetensors");
   const auto values = [&](const std::string& name) {
     const SafetensorsEntry* e = file.find(name);
     return e ? file.tensor(*e).to_doubles() : std::vector<double>();
   };
-  expect_close(c.y, values("y"), tolerance, fixture + ": y");
+  expect_close(c.y, values("y"), output_tolerance, fixture + ": y");
   expect_close(c.dx, values("dx"), tolerance, fixture + ": dx");
   std::size_t known = 2;
   for (const auto& [name, gradient] : c.gradients) {
