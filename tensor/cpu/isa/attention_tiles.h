@@ -43,47 +43,51 @@ struct Panels {
 };
 constexpr std::int64_t whole_vectors(std::int64_t n) { return ceil_div(n, lanes<float>) * lanes<float>; }
 
-// f(j, vectors) for the vectors of a row, four in step and then one at a time; f is called with std::integral_constant.
-template <class F>
-COSTATE_INLINE void each_vector(std::int64_t n, const F& f) {
-  constexpr int W = lanes<float>;
-  std::int64_t j = 0;
-  for (; j + 4 * W <= n; j += 4 * W) f(j, std::integral_constant<int, 4>{});
-  for (; j < n; j += W) f(j, std::integral_constant<int, 1>{});
-}
-template <int K>
-COSTATE_INLINE vec::Several<K> load_several(const float* p) {
-  vec::Several<K> x;
-  for (int i = 0; i < K; ++i) x.v[i] = load(p + i * lanes<float>);
-  return x;
-}
-template <int K>
-COSTATE_INLINE void store_several(float* p, const vec::Several<K>& x) {
-  for (int i = 0; i < K; ++i) store(p + i * lanes<float>, x.v[i]);
-}
 COSTATE_INLINE float largest(Vector<float> v) {
-  float m = v[0];
-  for (int i = 1; i < lanes<float>; ++i) m = v[i] > m ? v[i] : m;
-  return m;
+#ifdef __AVX512F__
+  const __m256 eight = _mm256_max_ps((__m256)__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
+                                     (__m256)__builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+#else
+  const __m256 eight = (__m256)v;
+#endif
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+// to = factor from, n elements.
+COSTATE_INLINE void put_scaled(std::int64_t n, float factor, const float* from, float* to) {
+  constexpr int W = lanes<float>;
+  const Vector<float> f = broadcast(factor);
+  std::int64_t c = 0;
+  for (; c + W <= n; c += W) store(to + c, load(from + c) * f);
+  if (c < n) store_first(to + c, static_cast<int>(n - c), load_first(from + c, static_cast<int>(n - c)) * f);
 }
 
-// p = exp(scale s - scale max), in place, over whole vectors; what lies behind the last key becomes 0. Returns the sum and the
-// maximum.
+// What is added to the last vector of a row of scores, whose lanes behind the last key are 0: there the exponential becomes 0.
+COSTATE_INLINE Vector<float> behind(std::int64_t keys) {
+  alignas(64) float v[lanes<float>] = {};
+  for (std::int64_t j = keys; j < whole_vectors(keys); ++j) v[j % lanes<float>] = -3e38f;
+  return load(v);
+}
+// p = exp(scale s - scale max), in place, over whole vectors. Returns the sum and the maximum.
 struct RowSum {
   float sum, top;
 };
-COSTATE_INLINE RowSum exponentials(float* s, std::int64_t keys, float scale) {
+COSTATE_INLINE RowSum exponentials(float* s, std::int64_t keys, float scale, Vector<float> behind_last) {
   constexpr int W = lanes<float>;
   const std::int64_t padded = whole_vectors(keys);
-  for (std::int64_t j = keys; j < padded; ++j) s[j] = -3e38f;
+  if (keys < padded) {
+    float* const last = s + padded - W;
+    store(last, load_first(last, static_cast<int>(keys - (padded - W))) + behind_last);
+  }
   Vector<float> m = load(s);
   for (std::int64_t j = W; j < padded; j += W) m = vec::larger_of(m, load(s + j));
   const float top = largest(m), shift = -scale * top;
   vec::Several<4> sums{};
-  each_vector(padded, [&](std::int64_t j, auto count) {
-    constexpr int K = decltype(count)::value;
-    const auto p = vec::exp_below(vec::fma(load_several<K>(s + j), scale, vec::constant_like(load_several<K>(s + j), shift)));
-    store_several(s + j, p);
+  in_vectors(padded, [&](std::int64_t j, int count, auto k) __attribute__((always_inline)) {
+    constexpr int K = decltype(k)::value;
+    const auto x = load_several<K>(s + j), p = vec::exp_below(vec::fma(x, scale, vec::constant_like(x, shift)));
+    store_several(s + j, count, p);
     for (int i = 0; i < K; ++i) sums.v[i] += p.v[i];
   });
   return {sum((sums.v[0] + sums.v[1]) + (sums.v[2] + sums.v[3])), top};
@@ -102,20 +106,18 @@ void attend<float>(const AttentionCall& call, const Head<float>& h, std::int64_t
   const Panels k = Panels::pack(true, static_cast<const float*>(call.k) + h.at_k, call.row_k, h.width, h.keys, at_k);
   const Panels v = Panels::pack(false, static_cast<const float*>(call.v) + h.at_v, call.row_v, h.keys, h.width, at_v);
   const std::int64_t blocks = ceil_div(end - begin, tile_rows);
+  const Vector<float> behind_last = behind(h.keys);
   for (std::int64_t block = 0; block < blocks; ++block) {
     const std::int64_t i0 = begin + (end - begin) * block / blocks, rows = begin + (end - begin) * (block + 1) / blocks - i0;
     k.product(false, rows, q + i0 * call.row_q, call.row_q, 0, h.width, s, ld, false);
     float share[tile_rows];
     for (std::int64_t i = 0; i < rows; ++i) {
-      const RowSum row = exponentials(s + i * ld, h.keys, h.scale);
+      const RowSum row = exponentials(s + i * ld, h.keys, h.scale, behind_last);
       share[i] = 1.0f / row.sum;
       if (log_sum_exp) log_sum_exp[h.at_sum + i0 + i] = h.scale * row.top + scalar::log(row.sum);
     }
     v.product(false, rows, s, ld, 0, h.keys, y, ldo, false);
-    for (std::int64_t i = 0; i < rows; ++i) {
-      float* const to = out + h.at_out + (i0 + i) * h.row_out;
-      for (std::int64_t c = 0; c < h.width; ++c) to[c] = y[i * ldo + c] * share[i];
-    }
+    for (std::int64_t i = 0; i < rows; ++i) put_scaled(h.width, share[i], y + i * ldo, out + h.at_out + (i0 + i) * h.row_out);
   }
 }
 
@@ -145,8 +147,7 @@ void attend_vjp<float>(const AttentionCall& call, const Head<float>& h, const fl
   float* const dk_sum = take(h.keys * ldw);
   float* const dv_sum = take(h.keys * ldw);
   const auto put = [&](const float* from, std::int64_t count, float* to, std::int64_t row) {
-    for (std::int64_t i = 0; i < count; ++i)
-      for (std::int64_t c = 0; c < h.width; ++c) to[i * row + c] = from[i * ldw + c];
+    for (std::int64_t i = 0; i < count; ++i) put_scaled(h.width, 1.0f, from + i * ldw, to + i * row);
   };
   for (std::int64_t block = 0; block < blocks; ++block) {
     const std::int64_t i0 = h.queries * block / blocks, count = h.queries * (block + 1) / blocks - i0;
@@ -155,14 +156,14 @@ void attend_vjp<float>(const AttentionCall& call, const Head<float>& h, const fl
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t at = (i0 + i) * h.row_out;
       const float shift = -log_sum_exp[h.at_sum + i0 + i], along = scores ? -dot(h.width, g + at, out + h.at_out + at) : 0.0f;
-      each_vector(ld, [&](std::int64_t j, auto vectors) {
-        constexpr int K = decltype(vectors)::value;
+      in_vectors(ld, [&](std::int64_t j, int lanes_used, auto several) __attribute__((always_inline)) {
+        constexpr int K = decltype(several)::value;
         const auto s = load_several<K>(p + i * ld + j);
         const auto weight = vec::exp_below(vec::fma(s, h.scale, vec::constant_like(s, shift)));
-        store_several(p + i * ld + j, weight);
+        store_several(p + i * ld + j, lanes_used, weight);
         if (!scores) return;
         float* const d = ds + i * ld + j;
-        store_several(d, vec::mul(vec::mul(weight, h.scale), vec::add(load_several<K>(d), along)));
+        store_several(d, lanes_used, vec::mul(vec::mul(weight, h.scale), vec::add(load_several<K>(d), along)));
       });
     }
     if (dq) {

@@ -3,20 +3,20 @@
 #include <costate/tensor/parallel.h>
 #include <costate/tensor/scalar.h>
 
-#include "activation.h"
+#include "activate_affine.h"
 #include "scratch.h"
 #include "table.h"
 
 namespace costate::cpu::COSTATE_ISA {
 namespace {
 
-// Tasks of group norm: one sample and as many groups as keep its passes in the second-level cache.
+// Tasks of group norm: one sample and as many groups as stay in the third-level cache for a second pass; fewer when there are
+// few samples, but at least some neighbouring cache lines.
 struct Strips {
   std::int64_t groups, count;  // of a strip; strips a sample
   explicit Strips(const GroupNormCall& call) {
-    const std::int64_t width = call.channels / call.groups, most = (1 << 16) / (call.spatial * width + 1),
-                       least = (15 + width) / width;
-    const std::int64_t wanted = most > least ? most : least;
+    const std::int64_t width = call.channels / call.groups, most = (1 << 20) / (call.spatial * width + 1),
+                       least = ((call.n < 4 ? 31 : 63) + width) / width, wanted = call.n < 4 || most < least ? least : most;
     groups = wanted < call.groups ? wanted : call.groups;
     count = (call.groups + groups - 1) / groups;
   }
@@ -27,7 +27,7 @@ template <class T>
 struct Strip {
   std::int64_t sample, channel0, width, group0, groups, group_width, spatial, row;
   const T* x;
-  T *mean, *slope, *offset, *work;  // `width` each, work twice
+  T *mean, *slope, *offset, *work;  // `width` each
 
   Strip(const GroupNormCall& call, const Strips& strips, std::int64_t task, Scratch& scratch) {
     sample = task / strips.count;
@@ -37,21 +37,10 @@ struct Strip {
     channel0 = group0 * group_width, width = groups * group_width;
     spatial = call.spatial, row = call.channels;
     x = static_cast<const T*>(call.x) + sample * spatial * row + channel0;
-    mean = scratch.get<T>(5 * width);
+    mean = scratch.get<T>(4 * width);
     slope = mean + width, offset = slope + width, work = offset + width;
   }
 
-  // Adds term(s, c) over space into sums[c], 64 places at a time: the rounding error then grows with the root of both counts.
-  template <class Term>
-  void sum_space(const Term& term, T* sums, T* part) const {
-    for (std::int64_t c = 0; c < width; ++c) sums[c] = T(0);
-    for (std::int64_t s0 = 0; s0 < spatial; s0 += 64) {
-      const std::int64_t end = s0 + 64 < spatial ? s0 + 64 : spatial;
-      for (std::int64_t c = 0; c < width; ++c) part[c] = T(0);
-      for (std::int64_t s = s0; s < end; ++s) term(s, part);
-      for (std::int64_t c = 0; c < width; ++c) sums[c] += part[c];
-    }
-  }
   // Replaces every channel's value by the mean over its group, where each channel has `spatial` elements.
   void mean_of_groups(T* sums) const {
     const T count = static_cast<T>(spatial * group_width);
@@ -74,41 +63,58 @@ struct Strip {
   }
 };
 
+// mean and squares (the sum of (x - mean)^2) of every channel over space. Both are exact to rounding within a block of places,
+// which stays in the first-level cache, and blocks are joined by the formula of Chan, Golub and LeVeque (1983).
+template <class T>
+void moments_of_channels(const Strip<T>& strip, T* __restrict mean, T* __restrict squares, T* __restrict block_mean,
+                         T* __restrict block_squares) {
+  const std::int64_t width = strip.width, row = strip.row, fit = 4096 / width, block = fit < 8 ? 8 : fit > 64 ? 64 : fit;
+  for (std::int64_t s0 = 0; s0 < strip.spatial; s0 += block) {
+    const std::int64_t end = s0 + block < strip.spatial ? s0 + block : strip.spatial;
+    for (std::int64_t c = 0; c < width; ++c) block_mean[c] = block_squares[c] = T(0);
+    for (std::int64_t s = s0; s < end; ++s) {
+      const T* __restrict x = strip.x + s * row;
+      for (std::int64_t c = 0; c < width; ++c) block_mean[c] += x[c];
+    }
+    const T share = T(1) / static_cast<T>(end - s0);
+    for (std::int64_t c = 0; c < width; ++c) block_mean[c] *= share;
+    for (std::int64_t s = s0; s < end; ++s) {
+      const T* __restrict x = strip.x + s * row;
+      for (std::int64_t c = 0; c < width; ++c) block_squares[c] += (x[c] - block_mean[c]) * (x[c] - block_mean[c]);
+    }
+    if (s0 == 0) {
+      for (std::int64_t c = 0; c < width; ++c) mean[c] = block_mean[c], squares[c] = block_squares[c];
+      continue;
+    }
+    const T weight = static_cast<T>(end - s0) / static_cast<T>(end), cross = static_cast<T>(s0) * weight;
+    for (std::int64_t c = 0; c < width; ++c) {
+      const T step = block_mean[c] - mean[c];
+      mean[c] += step * weight;
+      squares[c] += block_squares[c] + step * step * cross;
+    }
+  }
+}
+
 template <class T, Activation activation>
-void forward(const GroupNormCall& call, const Strip<T>& strip, T* __restrict out, T* mean_out, T* rstd_out) {
-  const std::int64_t width = strip.width, row = strip.row;
-  T* const __restrict mean = strip.mean;
-  T* const __restrict work = strip.work;
-  strip.sum_space(
-      [&](std::int64_t s, T* __restrict sums) {
-        const T* __restrict x = strip.x + s * row;
-        for (std::int64_t c = 0; c < width; ++c) sums[c] += x[c];
-      },
-      mean, work + width);
-  strip.mean_of_groups(mean);
-  strip.sum_space(
-      [&](std::int64_t s, T* __restrict sums) {
-        const T* __restrict x = strip.x + s * row;
-        for (std::int64_t c = 0; c < width; ++c) sums[c] += (x[c] - mean[c]) * (x[c] - mean[c]);
-      },
-      work, work + width);
-  strip.mean_of_groups(work);
+void forward(const GroupNormCall& call, const Strip<T>& strip, T* out, T* mean_out, T* rstd_out) {
+  const std::int64_t width = strip.group_width;
+  T* const squares = strip.work;
+  moments_of_channels(strip, strip.mean, squares, strip.slope, strip.offset);
   for (std::int64_t g = 0; g < strip.groups; ++g) {
-    const std::int64_t at = g * strip.group_width;
-    // work[g] is read before it is overwritten: at >= g
-    work[g] = T(1) / scalar::sqrt(work[at] + static_cast<T>(call.eps));
-    if (mean_out) mean_out[g] = mean[at];
-    if (rstd_out) rstd_out[g] = work[g];
+    T* const mean = strip.mean + g * width;
+    T total = T(0), spread = T(0);
+    for (std::int64_t i = 0; i < width; ++i) total += mean[i];
+    const T m = total / static_cast<T>(width);
+    for (std::int64_t i = 0; i < width; ++i)
+      spread += squares[g * width + i] + static_cast<T>(strip.spatial) * ((mean[i] - m) * (mean[i] - m));
+    const T rstd = T(1) / scalar::sqrt(spread / static_cast<T>(strip.spatial * width) + static_cast<T>(call.eps));
+    for (std::int64_t i = 0; i < width; ++i) mean[i] = m;
+    if (mean_out) mean_out[g] = m;
+    if (rstd_out) rstd_out[g] = rstd;
+    squares[g] = rstd;  // what lies at g was read: g <= g width
   }
-  strip.affine(call, work);
-  const T* const __restrict slope = strip.slope;
-  const T* const __restrict offset = strip.offset;
-  for (std::int64_t s = 0; s < strip.spatial; ++s) {
-    const T* __restrict x = strip.x + s * row;
-    T* __restrict y = out + s * row;
-    T unused;
-    for (std::int64_t c = 0; c < width; ++c) y[c] = activate<activation>((x[c] - mean[c]) * slope[c] + offset[c], unused);
-  }
+  strip.affine(call, squares);
+  activate_affine<activation>(strip.spatial, strip.width, strip.row, strip.x, strip.mean, strip.slope, strip.offset, out);
 }
 
 // h = activation'(y) g; dx = rstd (u - mean(u) - xhat mean(u xhat)), u = gamma (1 + scale) h, means over the group.
@@ -117,52 +123,38 @@ void backward(const GroupNormCall& call, const Strip<T>& strip, const T* means, 
               T* sum_h, T* sum_hx) {
   const std::int64_t width = strip.width, row = strip.row, group_width = strip.group_width;
   T* const __restrict mean = strip.mean;
-  T* const __restrict work = strip.work;
   for (std::int64_t c = 0; c < width; ++c) mean[c] = means[c / group_width];
   strip.affine(call, rstd);
   const T* const __restrict slope = strip.slope;
-  const T* const __restrict offset = strip.offset;
-  // The sums over space of h and h (x - mean), 64 places at a time; h is kept in dx meanwhile.
-  const auto total = [&](T* __restrict sums_h, T* __restrict sums_hx, T* __restrict part) {
-    for (std::int64_t c = 0; c < width; ++c) sums_h[c] = sums_hx[c] = T(0);
-    T* const __restrict part_x = part + width;
-    for (std::int64_t s0 = 0; s0 < strip.spatial; s0 += 64) {
-      const std::int64_t end = s0 + 64 < strip.spatial ? s0 + 64 : strip.spatial;
-      for (std::int64_t c = 0; c < 2 * width; ++c) part[c] = T(0);
-      for (std::int64_t s = s0; s < end; ++s) {
-        const T* __restrict x = strip.x + s * row;
-        const T* __restrict g = cotangent + s * row;
-        T* __restrict d = dx ? dx + s * row : nullptr;
-        for (std::int64_t c = 0; c < width; ++c) {
-          const T centred = x[c] - mean[c];
-          T derivative;
-          activate<activation>(centred * slope[c] + offset[c], derivative);
-          const T h = g[c] * derivative;
-          part[c] += h, part_x[c] += h * centred;
-          if (d) d[c] = h;
-        }
-      }
-      for (std::int64_t c = 0; c < width; ++c) sums_h[c] += part[c], sums_hx[c] += part_x[c];
-    }
-  };
   static thread_local Scratch scratch;
-  T* const sums = scratch.get<T>(4 * width);
-  T* const sums_hx = sums + width;
-  total(sums, sums_hx, sums + 2 * width);
+  T* const __restrict sums = scratch.get<T>(5 * width);
+  T* const __restrict sums_x = sums + width;
+  T* const part = sums_x + width;
+  T* const unused = part + 2 * width;
+  // The sums over space of h and h (x - mean), 64 places at a time: the rounding error then grows with the root of both counts.
+  // h is kept in dx meanwhile.
+  for (std::int64_t c = 0; c < 2 * width; ++c) sums[c] = T(0);
+  for (std::int64_t s0 = 0; s0 < strip.spatial; s0 += 64) {
+    const std::int64_t end = s0 + 64 < strip.spatial ? s0 + 64 : strip.spatial;
+    for (std::int64_t c = 0; c < 2 * width; ++c) part[c] = T(0);
+    activate_affine_vjp<activation>(end - s0, width, row, strip.x + s0 * row, mean, slope, strip.offset, cotangent + s0 * row,
+                                    dx ? dx + s0 * row : unused, dx ? row : 0, part, part + width);
+    for (std::int64_t c = 0; c < 2 * width; ++c) sums[c] += part[c];
+  }
   for (std::int64_t c = 0; c < width; ++c) {
     if (sum_h) sum_h[c] = sums[c];
-    if (sum_hx) sum_hx[c] = sums_hx[c] * rstd[c / group_width];
+    if (sum_hx) sum_hx[c] = sums_x[c] * rstd[c / group_width];
   }
   if (!dx) return;
   // dx = slope h - a - b (x - mean), a = mean(slope h), b = rstd^2 mean(slope h (x - mean)).
-  for (std::int64_t c = 0; c < width; ++c) work[c] = slope[c] * sums[c], sums_hx[c] *= slope[c];
-  strip.mean_of_groups(work);
-  strip.mean_of_groups(sums_hx);
-  for (std::int64_t c = 0; c < width; ++c) sums_hx[c] *= rstd[c / group_width] * rstd[c / group_width];
+  for (std::int64_t c = 0; c < width; ++c) sums[c] *= slope[c], sums_x[c] *= slope[c];
+  strip.mean_of_groups(sums);
+  strip.mean_of_groups(sums_x);
+  for (std::int64_t c = 0; c < width; ++c) sums_x[c] *= rstd[c / group_width] * rstd[c / group_width];
   for (std::int64_t s = 0; s < strip.spatial; ++s) {
     const T* __restrict x = strip.x + s * row;
     T* __restrict d = dx + s * row;
-    for (std::int64_t c = 0; c < width; ++c) d[c] = slope[c] * d[c] - work[c] - sums_hx[c] * (x[c] - mean[c]);
+    for (std::int64_t c = 0; c < width; ++c) d[c] = slope[c] * d[c] - sums[c] - sums_x[c] * (x[c] - mean[c]);
   }
 }
 

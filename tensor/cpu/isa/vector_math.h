@@ -9,6 +9,8 @@
 // Largest errors, measured: silu and gelu_tanh 1.4e-7 max(1, |x|), their derivatives 1.2e-7 and 4e-7 max(1, |x|) (those of
 // scalar.h have the same); exp_below 1.1 ulp, 0 below -87.3.
 #pragma once
+#include <type_traits>
+
 #include "activation.h"
 #include "gemm_vector.h"
 
@@ -198,6 +200,34 @@ COSTATE_INLINE V activate_vector(const V& z, V& slope) {
     slope = constant_like(z, 1.0f);
     return z;
   }
+}
+
+// f(i, count, integral_constant<K>) over n elements: runs of K = 4 vectors in step, then two, then single ones, the last with
+// `count` of its lanes. To be called with a lambda that is forced inline, within the loop over rows: constants then stay in
+// registers.
+template <class F>
+COSTATE_INLINE void in_vectors(std::int64_t n, const F& f) {
+  constexpr int W = lanes<float>;
+  std::int64_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W) f(i, W, std::integral_constant<int, 4>{});
+  if (i + 2 * W <= n) f(i, W, std::integral_constant<int, 2>{}), i += 2 * W;
+  if (i + W <= n) f(i, W, std::integral_constant<int, 1>{}), i += W;
+  if (i < n) f(i, static_cast<int>(n - i), std::integral_constant<int, 1>{});
+}
+// K vectors; with count < lanes (only for K = 1) the first lanes of one.
+template <int K>
+COSTATE_INLINE vec::Several<K> load_several(const float* p, int count = lanes<float>) {
+  vec::Several<K> x;
+  if (K == 1 && count < lanes<float>) x.v[0] = load_first(p, count);
+  else
+    for (int k = 0; k < K; ++k) x.v[k] = load(p + k * lanes<float>);
+  return x;
+}
+template <int K>
+COSTATE_INLINE void store_several(float* p, int count, const vec::Several<K>& x) {
+  if (K == 1 && count < lanes<float>) store_first(p, count, x.v[0]);
+  else
+    for (int k = 0; k < K; ++k) store(p + k * lanes<float>, x.v[k]);
 }
 
 }  // namespace
