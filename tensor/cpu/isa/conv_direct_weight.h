@@ -1,7 +1,8 @@
 // The weight gradient of a convolution, any filter and stride: for every tap a matrix product over the pixels,
 //   dw[o, i, j, :] = sum over b, p, q of dy[b, p, q, o] x[b, stride p + i - top, stride q + j - left, :],
 // both operands read in place. Tiles of filters x channels stay in registers while a run of images passes that fits in the
-// second-level cache; every run adds to dw. The order of every sum is that of the pixels.
+// second-level cache; every run is summed from zero and then
+// added to dw, which keeps the rounding of long sums small.
 #pragma once
 #include <costate/tensor/kernels.h>
 #include <costate/tensor/parallel.h>
@@ -32,11 +33,7 @@ void outer_tile(const OuterCall<T>& call) {
   const auto load_last = [&](const T* p) { return whole ? load(p) : load_first(p, last); };
   Vector<T> x[R], y[R];
 #pragma GCC unroll 16
-  for (int i = 0; i < R; ++i) {
-    T* const c = call.c + i * call.ldc;
-    x[i] = vectors == 2 ? load(c) : load_last(c);
-    if constexpr (vectors == 2) y[i] = load_last(c + W);
-  }
+  for (int i = 0; i < R; ++i) x[i] = y[i] = Vector<T>{};
   const std::int64_t a_pixel = call.a_pixel, b_pixel = call.b_pixel;
   for (std::int64_t image = 0; image < call.images; ++image)
     for (std::int64_t row = 0; row < call.rows; ++row) {
@@ -57,9 +54,9 @@ void outer_tile(const OuterCall<T>& call) {
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i) {
     T* const c = call.c + i * call.ldc;
-    if constexpr (vectors == 2) store(c, x[i]);
     T* const end = c + (vectors - 1) * W;
-    const Vector<T> v = vectors == 2 ? y[i] : x[i];
+    if constexpr (vectors == 2) store(c, load(c) + x[i]);
+    const Vector<T> v = load_last(end) + (vectors == 2 ? y[i] : x[i]);
     if constexpr (whole) store(end, v);
     else store_first(end, last, v);
   }
