@@ -21,7 +21,25 @@ struct RunOptions {
 // Runs stages in a run directory and prints the result to `out`.
 void run_command(const RunOptions& options, const std::vector<Stage>& stages, std::ostream& out);
 void plan_command(const RunOptions& options, std::ostream& out);
+// What is in a safetensors file, a sharded set, a pretrained checkpoint or a run directory.
 void inspect_command(const std::string& path, bool json, std::ostream& out);
+
+struct ConvertOptions {
+  std::string from, to;                    // a file, an index or a folder; a .safetensors file or a folder
+  std::string dialect, dtype, max_shard;   // "": as it is
+  bool overwrite = false, lenient_trailing = false;
+};
+// Writes the checkpoint again; what is not asked to change keeps its bytes. Returns what a user must know, above all
+// where numbers change.
+std::vector<std::string> convert_command(const ConvertOptions& options, std::ostream& out);
+
+struct DiffOptions {
+  std::string a, b;
+  double rtol = 0, atol = 0;  // |x - y| <= atol + rtol max(|x|, |y|)
+  bool json = false;
+};
+// Compares names, types, shapes and values; whether they agree within the tolerance.
+bool diff_command(const DiffOptions& options, std::ostream& out);
 
 // The stages on the meta device.
 std::vector<StageRecord> plan(const Config& config, const std::vector<Stage>& stages);

@@ -1,10 +1,11 @@
-// What is in a checkpoint or a run directory.
-#include <costate/nn/save.h>
+// What is in a checkpoint, pretrained or of a run, or in a run directory.
+#include <costate/nn/lora.h>
 #include <costate/tensor/error.h>
 
 #include <filesystem>
 
 #include "commands.h"
+#include "pretrained/checkpoint.h"
 #include "stages/evaluation.h"
 
 namespace costate::cli {
@@ -12,22 +13,64 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Json described(const std::string& path) {
-  const SafetensorsFile file(path);
+Json described(const SafetensorsSet& set, const std::string& path) {
   Json out = Json::object();
   out["file"] = path;
   Json& tensors = out["tensors"] = Json::array();
   std::uint64_t bytes = 0, numbers = 0;
-  for (const SafetensorsEntry& e : file.entries()) {
+  for (const SafetensorsSet::Entry& entry : set.entries()) {
+    const SafetensorsEntry& e = *entry.entry;
     std::uint64_t n = 1;
     for (const auto extent : e.shape) n *= static_cast<std::uint64_t>(extent);
     tensors.push_back(
         {{"name", e.name}, {"dtype", std::string(name(e.type))}, {"shape", e.shape}, {"bytes", e.bytes()}});
+    if (!set.file_names().empty()) tensors.back()["shard"] = set.file_names()[entry.file];
     bytes += e.bytes(), numbers += n;
   }
-  out["total"] = {{"tensors", file.entries().size()}, {"numbers", numbers}, {"bytes", bytes}};
+  out["total"] = {{"tensors", set.entries().size()}, {"numbers", numbers}, {"bytes", bytes}};
   Json& metadata = out["metadata"] = Json::object();
-  for (const auto& [key, value] : file.metadata()) metadata[key] = value;
+  for (const SafetensorsFile& file : set.files())
+    for (const auto& [key, value] : file.metadata()) metadata[key] = value;
+  return out;
+}
+Json described(const std::string& path) { return described(SafetensorsSet(SafetensorsFile(path)), path); }
+
+// The network, scheduler and notes of a pretrained checkpoint, beside its tensors.
+Json described_checkpoint(const std::string& path) {
+  const CheckpointFiles files = find_checkpoint(path);
+  std::vector<std::string> notes = files.notes;
+  const SafetensorsSet set = open_weights(files.weights, notes);
+  Json out = described(set, path);
+  if (!files.pipeline.empty()) out["pipeline"] = files.pipeline;
+  try {
+    const NetworkSpec spec = network_spec(files, set);
+    notes.insert(notes.end(), spec.notes.begin(), spec.notes.end());
+    check_weights(spec, set);
+    Json& n = out["network"] = {{"dialect", std::string(name(spec.dialect))}, {"channels", spec.channels},
+                                {"height", spec.height}, {"width", spec.width}, {"classes", spec.classes}};
+    std::uint64_t parameters = 0;
+    std::visit(
+        [&](auto model) {
+          nn::visit(model, [&](const std::string&, Var& p) { parameters += static_cast<std::uint64_t>(p.numel()); });
+        },
+        blank_network(spec, {}));
+    n["parameters"] = parameters;
+    n["config"] = config_json(spec, spec.dialect);
+  } catch (const Error& e) {  // tensors can be shown all the same
+    notes.push_back(e.what());
+  }
+  if (!files.scheduler.empty()) {
+    try {
+      const ImportedScheduler s = import_scheduler(read_json_object(files.scheduler), "'" + files.scheduler + "'");
+      out["scheduler"] = {{"class", s.class_name}, {"path", s.schedule.description()},
+                          {"prediction", std::string(name(s.prediction))}, {"sign", s.negated ? -1 : 1},
+                          {"timestep_scale", s.timestep.scale}, {"timestep_offset", s.timestep.offset}};
+      notes.insert(notes.end(), s.notes.begin(), s.notes.end());
+    } catch (const Error& e) {
+      notes.push_back(e.what());
+    }
+  }
+  out["notes"] = notes;
   return out;
 }
 
@@ -42,6 +85,18 @@ void print(const Json& file, std::ostream& out) {
   out << file["file"].get<std::string>() << "\n" << table.text(false);
   for (const auto& [key, value] : file["metadata"].items())
     out << key << ": " << value.get<std::string>() << "\n";
+  for (const char* part : {"pipeline", "network", "scheduler"}) {
+    if (!file.contains(part)) continue;
+    if (!file[part].is_object()) {
+      out << part << ": " << file[part].get<std::string>() << "\n";
+      continue;
+    }
+    out << part << ":\n";
+    for (const auto& [key, value] : file[part].items())
+      if (!value.is_object()) out << "  " << key << ": " << (value.is_string() ? value.get<std::string>() : value.dump()) << "\n";
+  }
+  if (file.contains("notes"))
+    for (const Json& n : file["notes"]) out << "note: " << n.get<std::string>() << "\n";
 }
 
 }  // namespace
@@ -49,8 +104,12 @@ void print(const Json& file, std::ostream& out) {
 void inspect_command(const std::string& path, bool json, std::ostream& out) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) fail(Fault::io, {"'", path, "' does not exist"});
-  if (!fs::is_directory(path)) {
-    const Json file = described(path);
+  const bool is_run = fs::exists(fs::path(path) / "config.resolved.json", ignored);
+  // A single file without a configuration beside it is shown as it is.
+  const bool alone = !fs::is_directory(path) && path.ends_with(".safetensors") &&
+                     !fs::exists(fs::path(path).parent_path() / "config.json");
+  if (!is_run) {
+    const Json file = alone ? described(path) : described_checkpoint(path);
     if (json)
       out << file.dump(2) << "\n";
     else
@@ -58,8 +117,6 @@ void inspect_command(const std::string& path, bool json, std::ostream& out) {
     return;
   }
   const RunDirectory directory(path);
-  if (!fs::exists(directory.file("config.resolved.json")))
-    fail(Fault::data, {"'", path, "' is not a run directory: it has no config.resolved.json"});
   Json all = {{"run", directory.read_json("run.json")}, {"checkpoints", Json::array()}};
   std::vector<std::string> files;
   if (fs::is_directory(directory.file("checkpoints")))
