@@ -23,17 +23,20 @@ std::uint64_t bytes_of(const std::string& text) {
   std::size_t end = 0;
   while (end < text.size() && text[end] >= '0' && text[end] <= '9') ++end;
   constexpr std::pair<std::string_view, std::uint64_t> units[] = {
-      {"", 1},          {"B", 1},           {"KB", 1000},           {"MB", 1000000},           {"GB", 1000000000},
-      {"KiB", 1 << 10}, {"MiB", 1 << 20},   {"GiB", 1 << 30}};
+      {"", 1},          {"B", 1},         {"KB", 1000},    {"MB", 1000000}, {"GB", 1000000000},
+      {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
   if (end > 0 && end <= 12)
     for (const auto& [unit, factor] : units)
-      if (text.substr(end) == unit && std::stoull(text.substr(0, end)) > 0) return std::stoull(text.substr(0, end)) * factor;
+      if (text.substr(end) == unit && std::stoull(text.substr(0, end)) > 0)
+        return std::stoull(text.substr(0, end)) * factor;
   fail(Fault::argument, {"--max-shard: found '", text, "', expected a size such as 2GB, 500MiB or 4096"});
 }
 
 SafetensorsType type_named(const std::string& word) {
-  constexpr std::pair<std::string_view, SafetensorsType> types[] = {
-      {"f32", SafetensorsType::F32}, {"f64", SafetensorsType::F64}, {"f16", SafetensorsType::F16}, {"bf16", SafetensorsType::BF16}};
+  constexpr std::pair<std::string_view, SafetensorsType> types[] = {{"f32", SafetensorsType::F32},
+                                                                    {"f64", SafetensorsType::F64},
+                                                                    {"f16", SafetensorsType::F16},
+                                                                    {"bf16", SafetensorsType::BF16}};
   for (const auto& [name, type] : types)
     if (word == name) return type;
   fail(Fault::argument, {"--dtype: found '", word, "', expected f32, f64, f16 or bf16"});
@@ -64,7 +67,8 @@ State in_dialect(const NetworkSpec& spec, const SafetensorsSet& set, Dialect to)
       const auto& o = std::get<nn::DitOptions>(spec.options);
       const Tensor t = nn::sinusoidal_positions(o.height / o.patch, o.width / o.patch, o.hidden);
       RawTensor raw{SafetensorsType::F32, {}, std::vector<std::byte>(static_cast<std::size_t>(t.bytes()))};
-      for (const std::int64_t extent : t.shape().extents()) raw.shape.push_back(static_cast<std::uint64_t>(extent));
+      for (const std::int64_t extent : t.shape().extents())
+        raw.shape.push_back(static_cast<std::uint64_t>(extent));
       std::memcpy(raw.bytes.data(), t.raw(), raw.bytes.size());
       home[parameter] = std::move(raw);
     } else {
@@ -78,7 +82,8 @@ State in_dialect(const NetworkSpec& spec, const SafetensorsSet& set, Dialect to)
   };
   State away;
   for (const auto& [parameter, tensor] : home)
-    for (const auto& [target, source] : diffusers_dit(parameter, depth)) away[target] = combine(source, set.where(), named);
+    for (const auto& [target, source] : diffusers_dit(parameter, depth))
+      away[target] = combine(source, set.where(), named);
   return away;
 }
 
@@ -113,8 +118,10 @@ std::vector<std::string> convert_command(const ConvertOptions& o, std::ostream& 
     renamed = to != spec->dialect;
     if (renamed)
       notes.push_back(
-          "the two DiT dialects are not the same function: timestep sinusoids are spread over 128 steps in the original "
-          "and over 127 in diffusers (differences of the order of 1e-2 in the output), and the norm before the MLP has "
+          "the two DiT dialects are not the same function: timestep sinusoids are spread over 128 steps in "
+          "the original "
+          "and over 127 in diffusers (differences of the order of 1e-2 in the output), and the norm before "
+          "the MLP has "
           "eps 1e-6 and 1e-5; costate keeps to the dialect of the file");
     if (to == Dialect::dit_diffusers && renamed && set.find("pos_embed")) {
       const auto& d = std::get<nn::DitOptions>(spec->options);
@@ -122,9 +129,13 @@ std::vector<std::string> convert_command(const ConvertOptions& o, std::ostream& 
       const Tensor made = nn::sinusoidal_positions(d.height / d.patch, d.width / d.patch, d.hidden);
       const auto theirs = to_doubles(held), ours = made.to_doubles();
       double largest = 0;
-      for (std::size_t i = 0; i < std::min(theirs.size(), ours.size()); ++i) largest = std::max(largest, std::abs(theirs[i] - ours[i]));
+      for (std::size_t i = 0; i < std::min(theirs.size(), ours.size()); ++i)
+        largest = std::max(largest, std::abs(theirs[i] - ours[i]));
       if (largest > 1e-6)
-        notes.push_back(sentence({"pos_embed is not saved in the diffusers dialect, which computes it; the file's differs from that by up to ", largest}));
+        notes.push_back(
+            sentence({"pos_embed is not saved in the diffusers dialect, which computes it; the file's "
+                      "differs from that by up to ",
+                      largest}));
     }
     spec->dialect = to;
   } else {
@@ -143,7 +154,8 @@ std::vector<std::string> convert_command(const ConvertOptions& o, std::ostream& 
         changed += std::memcmp(before.bytes.data() + i, back.bytes.data() + i, size) != 0;
       total += before.bytes.size() / size;
     }
-    if (changed) notes.push_back(sentence({"--dtype ", o.dtype, ": ", changed, " of ", total, " numbers are rounded"}));
+    if (changed)
+      notes.push_back(sentence({"--dtype ", o.dtype, ": ", changed, " of ", total, " numbers are rounded"}));
   }
 
   const bool one_file = o.to.ends_with(".safetensors");
@@ -156,18 +168,26 @@ std::vector<std::string> convert_command(const ConvertOptions& o, std::ostream& 
     // A pipeline stays one; a model stays a folder with its configuration.
     const bool pipeline = !files.pipeline.empty();
     std::string model = o.to;
-    if (pipeline) model += fs::path(files.weights).filename() == "transformer" ? "/transformer" : fs::path(files.weights).filename() == "unet" ? "/unet" : "";
+    if (pipeline)
+      model += fs::path(files.weights).filename() == "transformer" ? "/transformer"
+               : fs::path(files.weights).filename() == "unet"      ? "/unet"
+                                                                   : "";
     const bool library_names = !spec || spec->dialect != Dialect::dit_facebook;
-    write_state(model, library_names ? "diffusion_pytorch_model" : "model", state, metadata, shard, o.overwrite);
+    write_state(model, library_names ? "diffusion_pytorch_model" : "model", state, metadata, shard,
+                o.overwrite);
     if (renamed || (spec && files.config.empty())) {
-      require(o.overwrite || !fs::exists(model + "/config.json"), "'", model, "/config.json' exists already; give --overwrite to replace it");
-      write_file_atomically(model + "/config.json", std::string_view(config_json(*spec, spec->dialect).dump(2) + "\n"));
+      require(o.overwrite || !fs::exists(model + "/config.json"), "'", model,
+              "/config.json' exists already; give --overwrite to replace it");
+      write_file_atomically(model + "/config.json",
+                            std::string_view(config_json(*spec, spec->dialect).dump(2) + "\n"));
     } else if (!files.config.empty()) {
       copy_file_of(files.config, model + "/config.json", o.overwrite);
     }
     if (pipeline) {
       copy_file_of((fs::path(o.from) / "model_index.json").string(), o.to + "/model_index.json", o.overwrite);
-      if (renamed) notes.push_back("model_index.json is kept as it was: its classes are those of the library it was written by");
+      if (renamed)
+        notes.push_back(
+            "model_index.json is kept as it was: its classes are those of the library it was written by");
     }
     if (!files.scheduler.empty()) {
       const std::string folder = pipeline ? o.to + "/scheduler" : o.to;
@@ -183,7 +203,8 @@ std::vector<std::string> convert_command(const ConvertOptions& o, std::ostream& 
 
 bool diff_command(const DiffOptions& o, std::ostream& out) {
   std::vector<std::string> notes;
-  const SafetensorsSet a = open_weights(find_checkpoint(o.a).weights, notes), b = open_weights(find_checkpoint(o.b).weights, notes);
+  const SafetensorsSet a = open_weights(find_checkpoint(o.a).weights, notes),
+                       b = open_weights(find_checkpoint(o.b).weights, notes);
   Json rows = Json::array(), only_a = Json::array(), only_b = Json::array();
   std::size_t equal = 0, within = 0, beyond = 0;
   for (const auto& e : b.entries())
@@ -217,10 +238,12 @@ bool diff_command(const DiffOptions& o, std::ostream& out) {
         ++same;
         continue;
       }
-      const double d = u[i] == v[i] ? 0 : std::abs(u[i] - v[i]), size = std::max(std::abs(u[i]), std::abs(v[i]));
+      const double d = u[i] == v[i] ? 0 : std::abs(u[i] - v[i]),
+                   size = std::max(std::abs(u[i]), std::abs(v[i]));
       if (!(d <= o.atol + o.rtol * size)) fits = false;
       absolute = std::isfinite(d) ? std::max(absolute, d) : std::numeric_limits<double>::infinity();
-      relative = std::isfinite(d) ? std::max(relative, size > 0 ? d / size : 0) : std::numeric_limits<double>::infinity();
+      relative = std::isfinite(d) ? std::max(relative, size > 0 ? d / size : 0)
+                                  : std::numeric_limits<double>::infinity();
     }
     row["max_abs"] = json_number(absolute), row["max_rel"] = json_number(relative);
     row["equal_numbers"] = same, row["numbers"] = count_of(e.entry->shape);
@@ -230,8 +253,17 @@ bool diff_command(const DiffOptions& o, std::ostream& out) {
   }
   const bool agree = beyond == 0 && only_a.empty() && only_b.empty();
   if (o.json) {
-    out << Json{{"a", o.a}, {"b", o.b}, {"agree", agree}, {"identical", equal}, {"within_tolerance", within}, {"different", beyond},
-                {"only_in_a", only_a}, {"only_in_b", only_b}, {"tensors", rows}}.dump(2) << "\n";
+    out << Json{{"a", o.a},
+                {"b", o.b},
+                {"agree", agree},
+                {"identical", equal},
+                {"within_tolerance", within},
+                {"different", beyond},
+                {"only_in_a", only_a},
+                {"only_in_b", only_b},
+                {"tensors", rows}}
+               .dump(2)
+        << "\n";
     return agree;
   }
   for (const auto& n : only_a) out << "only in " << o.a << ": " << n.get<std::string>() << "\n";
@@ -242,13 +274,14 @@ bool diff_command(const DiffOptions& o, std::ostream& out) {
       return r.contains(key) ? r[key][0].dump() + " and " + r[key][1].dump() : std::string("same");
     };
     for (const Json& r : rows)
-      table.row({r["name"].get<std::string>(), pair(r, "dtype"), pair(r, "shape"), r.contains("max_abs") ? r["max_abs"].dump() : "",
+      table.row({r["name"].get<std::string>(), pair(r, "dtype"), pair(r, "shape"),
+                 r.contains("max_abs") ? r["max_abs"].dump() : "",
                  r.contains("max_rel") ? r["max_rel"].dump() : "",
                  r.contains("numbers") ? r["equal_numbers"].dump() + " of " + r["numbers"].dump() : ""});
     out << table.text(false);
   }
-  out << equal << " tensors identical, " << within << " within tolerance, " << beyond << " different, " << only_a.size() + only_b.size()
-      << " on one side only\n";
+  out << equal << " tensors identical, " << within << " within tolerance, " << beyond << " different, "
+      << only_a.size() + only_b.size() << " on one side only\n";
   return agree;
 }
 

@@ -46,12 +46,16 @@ Json described_checkpoint(const std::string& path) {
     const NetworkSpec spec = network_spec(files, set);
     notes.insert(notes.end(), spec.notes.begin(), spec.notes.end());
     check_weights(spec, set);
-    Json& n = out["network"] = {{"dialect", std::string(name(spec.dialect))}, {"channels", spec.channels},
-                                {"height", spec.height}, {"width", spec.width}, {"classes", spec.classes}};
+    Json& n = out["network"] = {{"dialect", std::string(name(spec.dialect))},
+                                {"channels", spec.channels},
+                                {"height", spec.height},
+                                {"width", spec.width},
+                                {"classes", spec.classes}};
     std::uint64_t parameters = 0;
     std::visit(
         [&](auto model) {
-          nn::visit(model, [&](const std::string&, Var& p) { parameters += static_cast<std::uint64_t>(p.numel()); });
+          nn::visit(model,
+                    [&](const std::string&, Var& p) { parameters += static_cast<std::uint64_t>(p.numel()); });
         },
         blank_network(spec, {}));
     n["parameters"] = parameters;
@@ -61,10 +65,14 @@ Json described_checkpoint(const std::string& path) {
   }
   if (!files.scheduler.empty()) {
     try {
-      const ImportedScheduler s = import_scheduler(read_json_object(files.scheduler), "'" + files.scheduler + "'");
-      out["scheduler"] = {{"class", s.class_name}, {"path", s.schedule.description()},
-                          {"prediction", std::string(name(s.prediction))}, {"sign", s.negated ? -1 : 1},
-                          {"timestep_scale", s.timestep.scale}, {"timestep_offset", s.timestep.offset}};
+      const ImportedScheduler s =
+          import_scheduler(read_json_object(files.scheduler), "'" + files.scheduler + "'");
+      out["scheduler"] = {{"class", s.class_name},
+                          {"path", s.schedule.description()},
+                          {"prediction", std::string(name(s.prediction))},
+                          {"sign", s.negated ? -1 : 1},
+                          {"timestep_scale", s.timestep.scale},
+                          {"timestep_offset", s.timestep.offset}};
       notes.insert(notes.end(), s.notes.begin(), s.notes.end());
     } catch (const Error& e) {
       notes.push_back(e.what());
@@ -93,7 +101,8 @@ void print(const Json& file, std::ostream& out) {
     }
     out << part << ":\n";
     for (const auto& [key, value] : file[part].items())
-      if (!value.is_object()) out << "  " << key << ": " << (value.is_string() ? value.get<std::string>() : value.dump()) << "\n";
+      if (!value.is_object())
+        out << "  " << key << ": " << (value.is_string() ? value.get<std::string>() : value.dump()) << "\n";
   }
   if (file.contains("notes"))
     for (const Json& n : file["notes"]) out << "note: " << n.get<std::string>() << "\n";

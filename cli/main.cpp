@@ -123,26 +123,36 @@ int run(int argc, char** argv) {
       {command("evaluate", "Compare base and tuned model of a run directory", true), {Stage::evaluate}}};
   CLI::App* plan =
       command("plan", "Predict memory and network evaluations of a run, without running it", false);
-  CLI::App* inspect = app.add_subcommand("inspect", "Show what is in a .safetensors file, a checkpoint or a run directory");
+  CLI::App* inspect =
+      app.add_subcommand("inspect", "Show what is in a .safetensors file, a checkpoint or a run directory");
   inspect->add_option("path", a.path, "The file or directory")->required();
   inspect->add_flag("--json", a.json, "As JSON");
   inspect->footer(footer);
   ConvertOptions convert;
-  CLI::App* converts = app.add_subcommand("convert", "Write a checkpoint in another dialect, layout or element type");
-  converts->add_option("from", convert.from, "A .safetensors file, an index of shards, or the folder of a checkpoint")->required();
+  CLI::App* converts =
+      app.add_subcommand("convert", "Write a checkpoint in another dialect, layout or element type");
+  converts
+      ->add_option("from", convert.from,
+                   "A .safetensors file, an index of shards, or the folder of a checkpoint")
+      ->required();
   converts->add_option("to", convert.to, "A .safetensors file or a folder")->required();
-  converts->add_option("--dialect", convert.dialect, "unet, dit (original) or dit-diffusers; without it names stay as they are");
+  converts->add_option("--dialect", convert.dialect,
+                       "unet, dit (original) or dit-diffusers; without it names stay as they are");
   converts->add_option("--dtype", convert.dtype, "f32, f64, bf16 or f16, for every tensor of floating point");
-  converts->add_option("--max-shard", convert.max_shard, "Largest size of a file, such as 2GB or 500MiB: a sharded set");
+  converts->add_option("--max-shard", convert.max_shard,
+                       "Largest size of a file, such as 2GB or 500MiB: a sharded set");
   converts->add_flag("--overwrite", convert.overwrite, "Replace files that are there");
   converts->add_flag("--lenient-trailing", convert.lenient_trailing, "Ignore bytes behind the last tensor");
   converts->footer(footer);
   DiffOptions diff;
   CLI::App* differs = app.add_subcommand("diff", "Compare two checkpoints; exit code 1 when they differ");
-  differs->add_option("a", diff.a, "A .safetensors file, an index of shards, or the folder of a checkpoint")->required();
+  differs->add_option("a", diff.a, "A .safetensors file, an index of shards, or the folder of a checkpoint")
+      ->required();
   differs->add_option("b", diff.b, "Another")->required();
-  differs->add_option("--rtol", diff.rtol, "Relative tolerance of a number; 0")->check(CLI::NonNegativeNumber);
-  differs->add_option("--atol", diff.atol, "Absolute tolerance of a number; 0")->check(CLI::NonNegativeNumber);
+  differs->add_option("--rtol", diff.rtol, "Relative tolerance of a number; 0")
+      ->check(CLI::NonNegativeNumber);
+  differs->add_option("--atol", diff.atol, "Absolute tolerance of a number; 0")
+      ->check(CLI::NonNegativeNumber);
   differs->add_flag("--json", diff.json, "As JSON");
   differs->footer(footer);
   CLI::App* reference =

@@ -18,7 +18,8 @@ namespace fs = std::filesystem;
 
 std::string if_there(const fs::path& p) { return fs::is_regular_file(p) ? p.string() : std::string(); }
 
-// ------------------------------------------------------------------------------------------------ config.json
+// ------------------------------------------------------------------------------------------------
+// config.json
 
 std::pair<std::int64_t, std::int64_t> size_of_sample(Keys& k) {
   const Json* v = k.raw("sample_size");
@@ -63,14 +64,17 @@ NetworkSpec unet_spec(Keys& k, const SafetensorsSet& set) {
   o.class_embed_type = k.optional_word("class_embed_type", {});
   o.num_class_embeds = k.optional_integer("num_class_embeds", {}, 1, most);
   o.num_train_timesteps = k.optional_integer("num_train_timesteps", {}, 1, most);
-  // Files from before the key existed have one head, but the default of the library is now 8 channels a head; the shapes
-  // of the weights do not tell. The old names of attention do.
-  const bool old_names = std::any_of(set.entries().begin(), set.entries().end(), [](const SafetensorsSet::Entry& e) {
-    return e.name().ends_with(".proj_attn.weight") || e.name().ends_with(".query.weight");
-  });
-  o.attention_head_dim = k.optional_integer("attention_head_dim", old_names ? std::nullopt : std::optional<std::int64_t>(8), 1, most);
+  // Files from before the key existed have one head, but the default of the library is now 8 channels a head;
+  // the shapes of the weights do not tell. The old names of attention do.
+  const bool old_names =
+      std::any_of(set.entries().begin(), set.entries().end(), [](const SafetensorsSet::Entry& e) {
+        return e.name().ends_with(".proj_attn.weight") || e.name().ends_with(".query.weight");
+      });
+  o.attention_head_dim = k.optional_integer(
+      "attention_head_dim", old_names ? std::nullopt : std::optional<std::int64_t>(8), 1, most);
   if (old_names && !k.has("attention_head_dim"))
-    s.notes.push_back(k.where() + ": attention_head_dim is absent and the attention keys are old: one head is taken; "
+    s.notes.push_back(k.where() +
+                      ": attention_head_dim is absent and the attention keys are old: one head is taken; "
                       "write attention_head_dim into the file if that is wrong");
   if (const Json* own = k.raw("_costate")) {
     Keys c(*own, k.where() + ": _costate");
@@ -105,8 +109,9 @@ NetworkSpec diffusers_dit_spec(Keys& k) {
   k.only("activation_fn", "gelu-approximate", "gelu-approximate");
   k.only("attention_bias", true, "true");
   k.only("norm_elementwise_affine", false, "false");
-  for (const char* key : {"dropout", "norm_num_groups", "upcast_attention", "cross_attention_dim", "double_self_attention",
-                          "num_vector_embeds", "only_cross_attention", "use_linear_projection"})
+  for (const char* key :
+       {"dropout", "norm_num_groups", "upcast_attention", "cross_attention_dim", "double_self_attention",
+        "num_vector_embeds", "only_cross_attention", "use_linear_projection"})
     k.raw(key);
   if (o.classes == 0) k.refuse("num_embeds_ada_norm", "a number of classes");
   o.dialect = nn::diffusers_dialect;
@@ -120,10 +125,12 @@ NetworkSpec facebook_dit_spec(Keys* k, const SafetensorsSet& set) {
   constexpr std::int64_t most = 1 << 24;
   const auto shape = [&](const std::string& name, std::size_t rank) {
     const SafetensorsSet::Entry* e = set.find(name);
-    if (!e) fail(Fault::data, {set.where(), ": tensor ", utf8::quoted(name), " is missing; it tells the sizes of a DiT"});
+    if (!e)
+      fail(Fault::data,
+           {set.where(), ": tensor ", utf8::quoted(name), " is missing; it tells the sizes of a DiT"});
     if (e->entry->shape.size() != rank)
-      fail(Fault::data, {set.where(), ": tensor ", utf8::quoted(name), " is ", in_words(e->entry->type, e->entry->shape),
-                         ", expected ", rank, " axes"});
+      fail(Fault::data, {set.where(), ": tensor ", utf8::quoted(name), " is ",
+                         in_words(e->entry->type, e->entry->shape), ", expected ", rank, " axes"});
     std::vector<std::int64_t> out;
     for (const std::uint64_t n : e->entry->shape) {
       if (n < 1 || n > static_cast<std::uint64_t>(most))
@@ -140,18 +147,24 @@ NetworkSpec facebook_dit_spec(Keys* k, const SafetensorsSet& set) {
   const std::int64_t tokens = shape("pos_embed", 3)[1];
   auto side = static_cast<std::int64_t>(std::llround(std::sqrt(static_cast<double>(tokens))));
   if (side * side != tokens && !(k && k->has("input_size")))
-    fail(Fault::data, {set.where(), ": pos_embed has ", tokens, " tokens, which is no square; a config.json with input_size must tell"});
+    fail(Fault::data, {set.where(), ": pos_embed has ", tokens,
+                       " tokens, which is no square; a config.json with input_size must tell"});
   o.height = o.width = side * o.patch;
-  o.classes = set.find("y_embedder.embedding_table.weight") ? shape("y_embedder.embedding_table.weight", 2)[0] - 1 : 0;
+  o.classes = set.find("y_embedder.embedding_table.weight")
+                  ? shape("y_embedder.embedding_table.weight", 2)[0] - 1
+                  : 0;
   const std::int64_t out = shape("final_layer.linear.weight", 2)[0];
   if (out != o.patch * o.patch * o.channels && out != 2 * o.patch * o.patch * o.channels)
-    fail(Fault::data, {set.where(), ": final_layer.linear has ", out, " rows, expected ", o.patch * o.patch * o.channels, " or twice that"});
+    fail(Fault::data, {set.where(), ": final_layer.linear has ", out, " rows, expected ",
+                       o.patch * o.patch * o.channels, " or twice that"});
   o.learn_sigma = out == 2 * o.patch * o.patch * o.channels;
   if (o.depth > 0) {
     const std::int64_t features = shape("blocks.0.mlp.fc1.weight", 2)[0];
     o.mlp_ratio = static_cast<double>(features) / static_cast<double>(o.hidden);
   }
-  std::int64_t heads = o.hidden == 1152 ? 16 : o.hidden == 384 || o.hidden == 768 || o.hidden == 1024 ? o.hidden / 64 : 0;
+  std::int64_t heads = o.hidden == 1152                                         ? 16
+                       : o.hidden == 384 || o.hidden == 768 || o.hidden == 1024 ? o.hidden / 64
+                                                                                : 0;
   if (k) {
     const auto agrees = [&](const char* key, std::int64_t found) {
       if (k->has(key) && k->integer(key, 0, 0, most) != found)
@@ -160,7 +173,8 @@ NetworkSpec facebook_dit_spec(Keys* k, const SafetensorsSet& set) {
     heads = k->integer("num_heads", heads, 0, most);
     if (const Json* v = k->raw("input_size"); v && v->is_array()) {
       const auto both = k->integers("input_size", {});
-      if (both.size() != 2 || both[0] % o.patch || both[1] % o.patch || both[0] / o.patch * (both[1] / o.patch) != tokens)
+      if (both.size() != 2 || both[0] % o.patch || both[1] % o.patch ||
+          both[0] / o.patch * (both[1] / o.patch) != tokens)
         k->refuse("input_size", "sides that the patches fill with the tokens of pos_embed");
       o.height = both[0], o.width = both[1];
     } else {
@@ -169,12 +183,14 @@ NetworkSpec facebook_dit_spec(Keys* k, const SafetensorsSet& set) {
     agrees("patch_size", o.patch), agrees("in_channels", o.channels), agrees("hidden_size", o.hidden);
     agrees("depth", o.depth), agrees("num_classes", o.classes);
     if (k->has("learn_sigma") && k->boolean("learn_sigma", true) != o.learn_sigma)
-      k->refuse("learn_sigma", o.learn_sigma ? "true, as the weights have it" : "false, as the weights have it");
+      k->refuse("learn_sigma",
+                o.learn_sigma ? "true, as the weights have it" : "false, as the weights have it");
     k->raw("mlp_ratio"), k->raw("class_dropout_prob");
   }
   if (heads == 0)
     fail(Fault::data, {set.where(), ": the number of heads of a DiT of width ", o.hidden,
-                       " is not written anywhere in the weights; put a config.json with {\"_class_name\": \"DiT\", \"num_heads\": N} beside them"});
+                       " is not written anywhere in the weights; put a config.json with {\"_class_name\": "
+                       "\"DiT\", \"num_heads\": N} beside them"});
   o.heads = static_cast<int>(heads);
   o.dialect = nn::facebook_dialect;
   s.channels = o.channels, s.height = o.height, s.width = o.width, s.classes = o.classes, s.options = o;
@@ -187,7 +203,8 @@ Shape in_file(const Shape& s) { return s.rank() == 4 ? Shape{s[0], s[3], s[1], s
 
 bool same_shape(const std::vector<std::uint64_t>& a, const Shape& b) {
   const auto e = b.extents();
-  return std::equal(a.begin(), a.end(), e.begin(), e.end(), [](std::uint64_t x, std::int64_t y) { return x == static_cast<std::uint64_t>(y); });
+  return std::equal(a.begin(), a.end(), e.begin(), e.end(),
+                    [](std::uint64_t x, std::int64_t y) { return x == static_cast<std::uint64_t>(y); });
 }
 
 // One tensor of the model from the file: f32, in the order of memory.
@@ -211,18 +228,22 @@ struct Report {
       all += ")";
     };
     add(missing, "missing"), add(unexpected, "unexpected"), add(misfits, "of another shape or type");
-    if (!all.empty()) fail(Fault::data, {where, " does not fit the network of its configuration: tensors ", all});
+    if (!all.empty())
+      fail(Fault::data, {where, " does not fit the network of its configuration: tensors ", all});
   }
 };
 
 template <class Model>
-void fill(Model& model, const NetworkSpec& spec, const SafetensorsSet& set, Device device, std::vector<std::string>& notes) {
+void fill(Model& model, const NetworkSpec& spec, const SafetensorsSet& set, Device device,
+          std::vector<std::string>& notes) {
   const bool dit = spec.dialect != Dialect::unet;
   const int depth = dit ? dit_depth(set, spec.dialect) : 0;
   Report report;
   std::set<std::string> used;
   bool rounded = false;
-  const auto computed = [&](const std::string& name) { return spec.dialect == Dialect::dit_diffusers && name == "pos_embed"; };
+  const auto computed = [&](const std::string& name) {
+    return spec.dialect == Dialect::dit_diffusers && name == "pos_embed";
+  };
   const auto check = [&](const std::string& name, Var& p) {
     if (computed(name)) return;
     const Source source = source_of(name, spec.dialect, depth, set);
@@ -244,8 +265,9 @@ void fill(Model& model, const NetworkSpec& spec, const SafetensorsSet& set, Devi
     const SafetensorsType type = set.find(source.tensors[0])->entry->type;
     rounded = rounded || type == SafetensorsType::F64;
     if (!is_floating(type) || !same_shape(shape, in_file(p.shape())))
-      report.misfits.push_back(utf8::quoted(source.tensors[0]) + (source.tensors.size() > 1 ? " and its like are " : " is ") +
-                               in_words(type, shape) + " where " + costate::to_string(in_file(p.shape())) + " is expected");
+      report.misfits.push_back(
+          utf8::quoted(source.tensors[0]) + (source.tensors.size() > 1 ? " and its like are " : " is ") +
+          in_words(type, shape) + " where " + costate::to_string(in_file(p.shape())) + " is expected");
   };
   nn::visit_state(model, check);
   for (const auto& e : set.entries())
@@ -268,7 +290,9 @@ void fill(Model& model, const NetworkSpec& spec, const SafetensorsSet& set, Devi
 // A network whose prediction is turned round.
 struct Negated {
   nn::Network network;
-  Var operator()(const Var& x, const Var& t, const Tensor& labels) const { return neg(network(x, t, labels)); }
+  Var operator()(const Var& x, const Var& t, const Tensor& labels) const {
+    return neg(network(x, t, labels));
+  }
   void visit(const nn::Visitor& v) { network.visit(v); }
   Negated with_dropout(const nn::DropoutKey& key) const { return {network.with_dropout(key)}; }
 };
@@ -284,7 +308,8 @@ CheckpointFiles find_checkpoint(const std::string& path) {
     out.weights = path;
     out.config = if_there(p.parent_path() / "config.json");
     out.scheduler = if_there(p.parent_path() / "scheduler_config.json");
-    if (out.scheduler.empty()) out.scheduler = if_there(p.parent_path() / ".." / "scheduler" / "scheduler_config.json");
+    if (out.scheduler.empty())
+      out.scheduler = if_there(p.parent_path() / ".." / "scheduler" / "scheduler_config.json");
     return out;
   }
   const std::string index = if_there(p / "model_index.json");
@@ -296,11 +321,13 @@ CheckpointFiles find_checkpoint(const std::string& path) {
     return out;
   }
   Keys keys(read_json_object(index), "'" + index + "'");
-  if (const Json* named = keys.raw("_class_name"); named && named->is_string()) out.pipeline = named->get<std::string>();
+  if (const Json* named = keys.raw("_class_name"); named && named->is_string())
+    out.pipeline = named->get<std::string>();
   fs::path model;
   for (const char* part : {"unet", "transformer"})
     if (fs::is_directory(p / part)) {
-      if (!model.empty()) fail(Fault::data, {"'", path, "' has both a unet and a transformer; expected one of them"});
+      if (!model.empty())
+        fail(Fault::data, {"'", path, "' has both a unet and a transformer; expected one of them"});
       model = p / part;
     }
   // Some repositories list the parts in model_index.json and keep the files at their root.
@@ -317,15 +344,19 @@ NetworkSpec network_spec(const CheckpointFiles& files, const SafetensorsSet& set
   const Dialect dialect = dialect_of(set);
   if (files.config.empty()) {
     if (dialect == Dialect::dit_facebook) return facebook_dit_spec(nullptr, set);
-    fail(Fault::data, {"'", files.weights, "' has no config.json beside it, without which the weights of a ",
-                       dialect == Dialect::unet ? "UNet2DModel" : "DiTTransformer2DModel", " do not tell the network"});
+    fail(Fault::data,
+         {"'", files.weights, "' has no config.json beside it, without which the weights of a ",
+          dialect == Dialect::unet ? "UNet2DModel" : "DiTTransformer2DModel", " do not tell the network"});
   }
   Keys keys(read_json_object(files.config), "'" + files.config + "'");
   const Json* named = keys.raw("_class_name");
   const std::string cls = named && named->is_string() ? named->get<std::string>() : "";
-  const char* const expected = dialect == Dialect::unet ? "UNet2DModel" : dialect == Dialect::dit_diffusers ? "DiTTransformer2DModel" : "DiT";
+  const char* const expected = dialect == Dialect::unet            ? "UNet2DModel"
+                               : dialect == Dialect::dit_diffusers ? "DiTTransformer2DModel"
+                                                                   : "DiT";
   if (cls != expected && !(dialect == Dialect::dit_diffusers && cls == "Transformer2DModel"))
-    keys.refuse("_class_name", sentence({"\"", expected, "\", as the tensors of ", set.where(), " are named"}));
+    keys.refuse("_class_name",
+                sentence({"\"", expected, "\", as the tensors of ", set.where(), " are named"}));
   NetworkSpec s;
   try {
     s = dialect == Dialect::unet           ? unet_spec(keys, set)
@@ -383,13 +414,20 @@ Json config_json(const NetworkSpec& spec, Dialect dialect) {
   }
   const auto& o = std::get<nn::DitOptions>(spec.options);
   if (dialect == Dialect::dit_facebook)
-    return {{"_class_name", "DiT"},   {"input_size", o.height == o.width ? Json(o.height) : Json({o.height, o.width})},
-            {"patch_size", o.patch},  {"in_channels", o.channels},
-            {"hidden_size", o.hidden}, {"depth", o.depth},
-            {"num_heads", o.heads},   {"mlp_ratio", o.mlp_ratio},
-            {"num_classes", o.classes}, {"learn_sigma", o.learn_sigma}};
-  require(o.mlp_ratio == 4, "convert: the diffusers dialect has an mlp_ratio of 4, but this DiT has ", o.mlp_ratio);
-  require(o.height == o.width, "convert: the diffusers dialect has square pictures, but this DiT's are ", o.height, " x ", o.width);
+    return {{"_class_name", "DiT"},
+            {"input_size", o.height == o.width ? Json(o.height) : Json({o.height, o.width})},
+            {"patch_size", o.patch},
+            {"in_channels", o.channels},
+            {"hidden_size", o.hidden},
+            {"depth", o.depth},
+            {"num_heads", o.heads},
+            {"mlp_ratio", o.mlp_ratio},
+            {"num_classes", o.classes},
+            {"learn_sigma", o.learn_sigma}};
+  require(o.mlp_ratio == 4, "convert: the diffusers dialect has an mlp_ratio of 4, but this DiT has ",
+          o.mlp_ratio);
+  require(o.height == o.width, "convert: the diffusers dialect has square pictures, but this DiT's are ",
+          o.height, " x ", o.width);
   require(o.classes > 0, "convert: the diffusers dialect has classes, but this DiT has none");
   return {{"_class_name", "DiTTransformer2DModel"},
           {"num_attention_heads", o.heads},
@@ -404,7 +442,9 @@ Json config_json(const NetworkSpec& spec, Dialect dialect) {
           {"attention_bias", true},
           {"norm_type", "ada_norm_zero"},
           {"norm_elementwise_affine", false},
-          {"norm_eps", o.dialect.mlp_norm_eps == nn::facebook_dialect.mlp_norm_eps ? nn::diffusers_dialect.mlp_norm_eps : o.dialect.mlp_norm_eps}};
+          {"norm_eps", o.dialect.mlp_norm_eps == nn::facebook_dialect.mlp_norm_eps
+                           ? nn::diffusers_dialect.mlp_norm_eps
+                           : o.dialect.mlp_norm_eps}};
 }
 
 std::variant<nn::UNet, nn::Dit> blank_network(const NetworkSpec& spec, const nn::TimestepMap& timestep) {
@@ -422,7 +462,9 @@ std::variant<nn::UNet, nn::Dit> blank_network(const NetworkSpec& spec, const nn:
 std::vector<std::string> home_names(const NetworkSpec& spec) {
   std::vector<std::string> out;
   std::visit(
-      [&](auto model) { nn::visit_state(model, [&](const std::string& name, Var&) { out.push_back(name); }); },
+      [&](auto model) {
+        nn::visit_state(model, [&](const std::string& name, Var&) { out.push_back(name); });
+      },
       blank_network(spec, {}));
   return out;
 }

@@ -12,13 +12,16 @@ const Json* Keys::raw(const std::string& key) {
 }
 
 void Keys::refuse(const std::string& key, const std::string& expected) const {
-  fail(Fault::data, {where_, ": ", key, " is ", has(key) ? description(object_[key]) : "absent", ", expected ", expected});
+  fail(Fault::data,
+       {where_, ": ", key, " is ", has(key) ? description(object_[key]) : "absent", ", expected ", expected});
 }
 
-std::int64_t Keys::integer(const std::string& key, std::int64_t standard, std::int64_t low, std::int64_t high) {
+std::int64_t Keys::integer(const std::string& key, std::int64_t standard, std::int64_t low,
+                           std::int64_t high) {
   const Json* v = raw(key);
   if (!v) return standard;
-  const bool fits = v->is_number_unsigned() ? v->get<std::uint64_t>() <= std::uint64_t{1} << 62 : v->is_number_integer();
+  const bool fits =
+      v->is_number_unsigned() ? v->get<std::uint64_t>() <= std::uint64_t{1} << 62 : v->is_number_integer();
   if (!fits || v->get<std::int64_t>() < low || v->get<std::int64_t>() > high)
     refuse(key, sentence({"an integer in [", low, ", ", high, "]"}));
   return v->get<std::int64_t>();
@@ -51,7 +54,8 @@ std::vector<std::int64_t> Keys::integers(const std::string& key, std::vector<std
   if (!v->is_array() || v->size() > 64) refuse(key, "a list of at most 64 integers");
   std::vector<std::int64_t> out;
   for (const Json& e : *v) {
-    if (!e.is_number_integer() || e.get<double>() < 1 || e.get<double>() > 1e9) refuse(key, "a list of integers from 1 on");
+    if (!e.is_number_integer() || e.get<double>() < 1 || e.get<double>() > 1e9)
+      refuse(key, "a list of integers from 1 on");
     out.push_back(e.get<std::int64_t>());
   }
   return out;
@@ -69,8 +73,9 @@ std::vector<std::string> Keys::words(const std::string& key, std::vector<std::st
   return out;
 }
 
-std::optional<std::int64_t> Keys::optional_integer(const std::string& key, std::optional<std::int64_t> standard,
-                                                   std::int64_t low, std::int64_t high) {
+std::optional<std::int64_t> Keys::optional_integer(const std::string& key,
+                                                   std::optional<std::int64_t> standard, std::int64_t low,
+                                                   std::int64_t high) {
   if (!has(key)) return raw(key), standard;
   if (is_null(key)) return raw(key), std::nullopt;
   return integer(key, 0, low, high);

@@ -1,5 +1,5 @@
-// Typed reading of JSON objects that other programs wrote: a wrong type or value is an Error(data) that names file and
-// key; keys that nobody asked for are listed.
+// Typed reading of JSON objects that other programs wrote: a wrong type or value is an Error(data) that names
+// file and key; keys that nobody asked for are listed.
 #pragma once
 #include <optional>
 #include <set>

@@ -42,7 +42,8 @@ bool split_block(std::string_view name, std::string_view prefix, std::string& nu
 // The layer and what it has of it: ".weight" or ".bias".
 std::pair<std::string, std::string> split_layer(const std::string& name) {
   const std::size_t dot = name.rfind('.');
-  return dot == std::string::npos ? std::pair{name, std::string()} : std::pair{name.substr(0, dot), name.substr(dot)};
+  return dot == std::string::npos ? std::pair{name, std::string()}
+                                  : std::pair{name.substr(0, dot), name.substr(dot)};
 }
 
 std::string joined(std::initializer_list<std::string_view> parts) {
@@ -63,10 +64,12 @@ Dialect dialect_of(const SafetensorsSet& set) {
   if (begins("transformer_blocks.") && begins("pos_embed.proj.")) return Dialect::dit_diffusers;
   if (begins("x_embedder.") && begins("blocks.")) return Dialect::dit_facebook;
   if (begins("conv_in.") && begins("time_embedding.")) return Dialect::unet;
-  fail(Fault::data, {set.where(), ": its ", set.entries().size(), " tensors",
-                     set.entries().empty() ? std::string() : " (the first is " + utf8::quoted(set.entries()[0].name()) + ")",
-                     " are those of no network that is known; expected a diffusers UNet2DModel, an original DiT or a "
-                     "diffusers DiTTransformer2DModel"});
+  fail(Fault::data,
+       {set.where(), ": its ", set.entries().size(), " tensors",
+        set.entries().empty() ? std::string()
+                              : " (the first is " + utf8::quoted(set.entries()[0].name()) + ")",
+        " are those of no network that is known; expected a diffusers UNet2DModel, an original DiT or a "
+        "diffusers DiTTransformer2DModel"});
 }
 
 int dit_depth(const SafetensorsSet& set, Dialect dialect) {
@@ -108,15 +111,19 @@ Source source_of(const std::string& parameter, Dialect dialect, int depth, const
   for (const Row& r : in_every_block)
     if (layer == r.home) {
       Source s{How::copies, {}};
-      for (int i = 0; i < depth; ++i) s.tensors.push_back(joined({"transformer_blocks.", std::to_string(i), ".", r.away, what}));
+      for (int i = 0; i < depth; ++i)
+        s.tensors.push_back(joined({"transformer_blocks.", std::to_string(i), ".", r.away, what}));
       return s;
     }
   std::string number, rest;
   if (split_block(layer, "blocks.", number, rest)) {
-    const auto in_block = [&](std::string_view away) { return joined({"transformer_blocks.", number, ".", away, what}); };
+    const auto in_block = [&](std::string_view away) {
+      return joined({"transformer_blocks.", number, ".", away, what});
+    };
     for (const Row& r : of_a_block)
       if (rest == r.home) return {How::same, {in_block(r.away)}};
-    if (rest == "attn.qkv") return {How::stacked, {in_block(thirds[0]), in_block(thirds[1]), in_block(thirds[2])}};
+    if (rest == "attn.qkv")
+      return {How::stacked, {in_block(thirds[0]), in_block(thirds[1]), in_block(thirds[2])}};
   }
   return {How::same, {parameter}};
 }
@@ -130,20 +137,25 @@ std::vector<std::pair<std::string, Source>> diffusers_dit(const std::string& par
     if (layer == r.home) return {{joined({r.away, what}), same}};
   for (const Row& r : in_every_block)
     if (layer == r.home) {
-      for (int i = 0; i < depth; ++i) out.emplace_back(joined({"transformer_blocks.", std::to_string(i), ".", r.away, what}), same);
+      for (int i = 0; i < depth; ++i)
+        out.emplace_back(joined({"transformer_blocks.", std::to_string(i), ".", r.away, what}), same);
       return out;
     }
   std::string number, rest;
   if (split_block(layer, "blocks.", number, rest)) {
-    const auto in_block = [&](std::string_view away) { return joined({"transformer_blocks.", number, ".", away, what}); };
+    const auto in_block = [&](std::string_view away) {
+      return joined({"transformer_blocks.", number, ".", away, what});
+    };
     for (const Row& r : of_a_block)
       if (rest == r.home) return {{in_block(r.away), same}};
     if (rest == "attn.qkv") {
-      for (std::size_t i = 0; i < 3; ++i) out.emplace_back(in_block(thirds[i]), Source{third_how[i], {parameter}});
+      for (std::size_t i = 0; i < 3; ++i)
+        out.emplace_back(in_block(thirds[i]), Source{third_how[i], {parameter}});
       return out;
     }
   }
-  fail(Fault::data, {"tensor ", utf8::quoted(parameter), " is none of a DiT, so that it has no name in the diffusers dialect"});
+  fail(Fault::data, {"tensor ", utf8::quoted(parameter),
+                     " is none of a DiT, so that it has no name in the diffusers dialect"});
 }
 
 RawTensor combine(const Source& source, const std::string& where, const Named& named) {
@@ -164,8 +176,10 @@ RawTensor combine(const Source& source, const std::string& where, const Named& n
       for (std::size_t i = 1; i < source.tensors.size(); ++i) {
         const RawTensor other = read(source.tensors[i]);
         if (other.type != t.type || other.shape != t.shape || other.bytes != t.bytes)
-          fail(Fault::data, {where, ": tensors ", utf8::quoted(first), " and ", utf8::quoted(source.tensors[i]),
-                             " should be copies of one another, but they differ; blocks with embedders of their own are not supported"});
+          fail(Fault::data,
+               {where, ": tensors ", utf8::quoted(first), " and ", utf8::quoted(source.tensors[i]),
+                " should be copies of one another, but they differ; blocks with embedders of their own are "
+                "not supported"});
       }
       break;
     case How::stacked:
@@ -173,16 +187,21 @@ RawTensor combine(const Source& source, const std::string& where, const Named& n
         const RawTensor other = read(source.tensors[i]);
         if (other.type != t.type || other.shape.empty() || other.shape.size() != t.shape.size() ||
             !std::equal(t.shape.begin() + 1, t.shape.end(), other.shape.begin() + 1))
-          fail(Fault::data, {where, ": tensors ", utf8::quoted(first), ", ", in_words(t.type, t.shape), ", and ",
-                             utf8::quoted(source.tensors[i]), ", ", in_words(other.type, other.shape), ", cannot be stacked"});
+          fail(Fault::data, {where, ": tensors ", utf8::quoted(first), ", ", in_words(t.type, t.shape),
+                             ", and ", utf8::quoted(source.tensors[i]), ", ",
+                             in_words(other.type, other.shape), ", cannot be stacked"});
         t.shape[0] += other.shape[0];
         t.bytes.insert(t.bytes.end(), other.bytes.begin(), other.bytes.end());
       }
       break;
     default: {
       if (t.shape.empty() || t.shape[0] % 3 != 0)
-        fail(Fault::data, {where, ": tensor ", utf8::quoted(first), ", ", in_words(t.type, t.shape), ", cannot be cut into thirds"});
-      const std::size_t part = source.how == How::first ? 0 : source.how == How::second ? 1 : 2, n = t.bytes.size() / 3;
+        fail(Fault::data, {where, ": tensor ", utf8::quoted(first), ", ", in_words(t.type, t.shape),
+                           ", cannot be cut into thirds"});
+      const std::size_t part = source.how == How::first    ? 0
+                               : source.how == How::second ? 1
+                                                           : 2,
+                        n = t.bytes.size() / 3;
       t.shape[0] /= 3;
       t.bytes = std::vector<std::byte>(t.bytes.begin() + static_cast<std::ptrdiff_t>(part * n),
                                        t.bytes.begin() + static_cast<std::ptrdiff_t>((part + 1) * n));

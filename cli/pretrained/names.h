@@ -1,7 +1,7 @@
-// One network under the names of several libraries. "Home" names are those that nn::UNet (diffusers' UNet2DModel) and
-// nn::Dit (the original DiT of Peebles and Xie) give their parameters; a source says how a home tensor is made from what a
-// file holds, and what another dialect holds is made from home tensors the same way. Tensors keep the order of axes of
-// files throughout.
+// One network under the names of several libraries. "Home" names are those that nn::UNet (diffusers'
+// UNet2DModel) and nn::Dit (the original DiT of Peebles and Xie) give their parameters; a source says how a
+// home tensor is made from what a file holds, and what another dialect holds is made from home tensors the
+// same way. Tensors keep the order of axes of files throughout.
 #pragma once
 #include <functional>
 #include <optional>
@@ -25,21 +25,24 @@ int dit_depth(const SafetensorsSet& set, Dialect dialect);
 struct Source {
   enum class How {
     same,
-    squeezed,                  // (a, b, 1) or (a, b, 1, 1) becomes (a, b)
-    copies,                    // of one tensor: they must be identical
-    stacked,                   // along the first axis
-    first, second, third,      // third of a tensor along the first axis
+    squeezed,  // (a, b, 1) or (a, b, 1, 1) becomes (a, b)
+    copies,    // of one tensor: they must be identical
+    stacked,   // along the first axis
+    first,
+    second,
+    third,  // third of a tensor along the first axis
   } how = How::same;
   std::vector<std::string> tensors;
 };
 
 // Where the home tensor `parameter` comes from.
 Source source_of(const std::string& parameter, Dialect dialect, int depth, const SafetensorsSet& set);
-// What the diffusers dialect of a DiT with `depth` blocks makes of the home tensor `parameter`: nothing of pos_embed.
+// What the diffusers dialect of a DiT with `depth` blocks makes of the home tensor `parameter`: nothing of
+// pos_embed.
 std::vector<std::pair<std::string, Source>> diffusers_dit(const std::string& parameter, int depth);
 
-// Reads and combines. Throws Fault::data when a tensor is not there, copies differ, or what should be stacked or cut
-// does not fit. `named` finds tensors by name.
+// Reads and combines. Throws Fault::data when a tensor is not there, copies differ, or what should be stacked
+// or cut does not fit. `named` finds tensors by name.
 using Named = std::function<std::optional<RawTensor>(const std::string&)>;
 RawTensor combine(const Source& source, const std::string& where, const Named& named);
 Named named_in(const SafetensorsSet& set);

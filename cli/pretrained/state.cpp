@@ -14,16 +14,18 @@ namespace costate::cli {
 
 namespace fs = std::filesystem;
 
-
 namespace {
 
 constexpr std::string_view index_ending = ".safetensors.index.json";
 
 [[noreturn]] void refuse_pickle(const std::string& path) {
   fail(Fault::data,
-       {"'", path, "' holds pickled weights, which can run any program and are not read here; convert them once in "
-        "Python: from safetensors.torch import save_file; import torch; save_file({k: v.contiguous() for k, v in "
-        "torch.load('", path, "', map_location='cpu', weights_only=True).items()}, '",
+       {"'", path,
+        "' holds pickled weights, which can run any program and are not read here; convert them once in "
+        "Python: from safetensors.torch import save_file; import torch; save_file({k: v.contiguous() for k, "
+        "v in "
+        "torch.load('",
+        path, "', map_location='cpu', weights_only=True).items()}, '",
         fs::path(path).replace_extension(".safetensors").string(), "', {'format': 'pt'})"});
 }
 bool is_pickle(const fs::path& p) {
@@ -31,21 +33,26 @@ bool is_pickle(const fs::path& p) {
   return e == ".bin" || e == ".pt" || e == ".pth" || e == ".ckpt" || e == ".pkl";
 }
 
-SafetensorsSet open_index(const std::string& path, std::vector<std::string>& notes, const SafetensorsOptions& options) {
+SafetensorsSet open_index(const std::string& path, std::vector<std::string>& notes,
+                          const SafetensorsOptions& options) {
   const Json index = read_json_object(path);
   const std::string where = "index '" + path + "'";
   for (const auto& [key, value] : index.items())
     if (key != "weight_map" && key != "metadata")
-      fail(Fault::data, {where, ": the key ", utf8::quoted(key), " is not known; expected weight_map and metadata"});
+      fail(Fault::data,
+           {where, ": the key ", utf8::quoted(key), " is not known; expected weight_map and metadata"});
   if (!index.contains("weight_map") || !index["weight_map"].is_object())
-    fail(Fault::data, {where, ": weight_map is ", index.contains("weight_map") ? description(index["weight_map"]) : "absent",
+    fail(Fault::data, {where, ": weight_map is ",
+                       index.contains("weight_map") ? description(index["weight_map"]) : "absent",
                        ", expected an object of tensor names and file names"});
   WeightMap map;
   for (const auto& [tensor, file] : index["weight_map"].items()) {
     if (!file.is_string())
-      fail(Fault::data, {where, ": weight_map has ", description(file), " for tensor ", utf8::quoted(tensor), ", expected a file name"});
+      fail(Fault::data, {where, ": weight_map has ", description(file), " for tensor ", utf8::quoted(tensor),
+                         ", expected a file name"});
     map[tensor] = file.get<std::string>();
-    if (map.size() > safetensors_max_tensors) fail(Fault::data, {where, ": it lists more than ", safetensors_max_tensors, " tensors"});
+    if (map.size() > safetensors_max_tensors)
+      fail(Fault::data, {where, ": it lists more than ", safetensors_max_tensors, " tensors"});
   }
   SafetensorsSet set(fs::path(path).parent_path().string(), map, where, options);
   if (index.contains("metadata")) {
@@ -54,9 +61,11 @@ SafetensorsSet open_index(const std::string& path, std::vector<std::string>& not
     if (m.contains("total_size")) {
       const Json& n = m["total_size"];
       if (!n.is_number_unsigned() && !(n.is_number_integer() && n.get<std::int64_t>() >= 0))
-        fail(Fault::data, {where, ": metadata.total_size is ", description(n), ", expected a number of bytes"});
+        fail(Fault::data,
+             {where, ": metadata.total_size is ", description(n), ", expected a number of bytes"});
       if (n.get<std::uint64_t>() != set.bytes())
-        notes.push_back(sentence({where, " says ", n.get<std::uint64_t>(), " bytes, but its tensors have ", set.bytes()}));
+        notes.push_back(sentence(
+            {where, " says ", n.get<std::uint64_t>(), " bytes, but its tensors have ", set.bytes()}));
     }
   }
   return set;
@@ -73,10 +82,11 @@ std::uint16_t to_f16(double v) {
   const auto sign = static_cast<std::uint16_t>(std::signbit(v) ? 0x8000 : 0);
   if (std::isnan(v)) return static_cast<std::uint16_t>(sign | 0x7E00);
   const double a = std::abs(v);
-  if (a >= 65520) return static_cast<std::uint16_t>(sign | 0x7C00);  // halfway from the largest number to the next power
+  if (a >= 65520)
+    return static_cast<std::uint16_t>(sign | 0x7C00);  // halfway from the largest number to the next power
   int exponent = 0;
-  std::frexp(a, &exponent);  // a = f 2^exponent, f in [1/2, 1)
-  const int scale = std::max(exponent - 1, -14) - 10;  // of the last place
+  std::frexp(a, &exponent);                                    // a = f 2^exponent, f in [1/2, 1)
+  const int scale = std::max(exponent - 1, -14) - 10;          // of the last place
   const double units = std::nearbyint(std::ldexp(a, -scale));  // 1024..2048, or below for subnormal numbers
   const auto whole = static_cast<std::uint32_t>(units);
   if (whole < 1024) return static_cast<std::uint16_t>(sign | whole);
@@ -152,7 +162,8 @@ Json read_json_object(const std::string& path) {
   } catch (const Error& e) {
     fail(Fault::data, {e.what()});
   }
-  if (!json.is_object()) fail(Fault::data, {"'", path, "' holds ", description(json), ", expected an object"});
+  if (!json.is_object())
+    fail(Fault::data, {"'", path, "' holds ", description(json), ", expected an object"});
   return json;
 }
 
@@ -184,7 +195,8 @@ SafetensorsSet open_weights(const std::string& path, std::vector<std::string>& n
     if (fs::exists(index)) return open_index(index.string(), notes, options);
   }
   if (indices.size() == 1) return open_index(indices[0].string(), notes, options);
-  if (indices.empty() && files.size() == 1) return SafetensorsSet(SafetensorsFile(files[0].string(), options));
+  if (indices.empty() && files.size() == 1)
+    return SafetensorsSet(SafetensorsFile(files[0].string(), options));
   if (files.empty() && indices.empty() && !pickles.empty()) {
     std::sort(pickles.begin(), pickles.end());
     refuse_pickle(pickles[0].string());
@@ -200,7 +212,8 @@ std::string in_words(SafetensorsType type, const std::vector<std::uint64_t>& sha
 }
 
 bool is_floating(SafetensorsType t) {
-  return t == SafetensorsType::F32 || t == SafetensorsType::F64 || t == SafetensorsType::F16 || t == SafetensorsType::BF16;
+  return t == SafetensorsType::F32 || t == SafetensorsType::F64 || t == SafetensorsType::F16 ||
+         t == SafetensorsType::BF16;
 }
 
 RawTensor to_type(RawTensor t, SafetensorsType type) {
@@ -235,7 +248,8 @@ std::vector<double> to_doubles(const RawTensor& t) {
   const auto size = static_cast<std::size_t>(bits(t.type) / 8);
   std::vector<double> out(size ? t.bytes.size() / size : 0);
   if (!size) element(t.type, nullptr, "a tensor");
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = element(t.type, t.bytes.data() + i * size, "a tensor");
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i] = element(t.type, t.bytes.data() + i * size, "a tensor");
   return out;
 }
 
@@ -243,14 +257,16 @@ void write_state(const std::string& folder, const std::string& stem, const State
                  const SafetensorsMetadata& metadata, std::uint64_t max_shard, bool overwrite) {
   std::vector<std::uint64_t> sizes;
   for (const auto& [name, t] : state) sizes.push_back(t.bytes.size());
-  const std::vector<std::size_t> shard_of = max_shard ? split_shards(sizes, max_shard) : std::vector<std::size_t>(sizes.size(), 0);
+  const std::vector<std::size_t> shard_of =
+      max_shard ? split_shards(sizes, max_shard) : std::vector<std::size_t>(sizes.size(), 0);
   const std::size_t shards = shard_of.empty() ? 1 : shard_of.back() + 1;
   const auto in_folder = [&](const std::string& name) { return folder.empty() ? name : folder + "/" + name; };
   std::vector<std::string> names;
   for (std::size_t s = 0; s < shards; ++s) names.push_back(shard_name(stem, s, shards));
   const std::string index_name = stem + std::string(index_ending);
   for (const std::string& n : names)
-    require(overwrite || !fs::exists(in_folder(n)), "'", in_folder(n), "' exists already; give --overwrite to replace it");
+    require(overwrite || !fs::exists(in_folder(n)), "'", in_folder(n),
+            "' exists already; give --overwrite to replace it");
   // A file and an index of the same stem would contradict each other.
   for (const std::string& n : {index_name, stem + ".safetensors"})
     if (fs::exists(in_folder(n)) && (shards > 1 || n == index_name)) {
@@ -268,7 +284,8 @@ void write_state(const std::string& folder, const std::string& stem, const State
     std::size_t i = 0;
     for (const auto& [name, t] : state)
       if (shard_of[i++] == s) order.emplace_back(&name, &t), map[name] = names[s];
-    std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.second->type > b.second->type; });
+    std::stable_sort(order.begin(), order.end(),
+                     [](const auto& a, const auto& b) { return a.second->type > b.second->type; });
     std::vector<SafetensorsEntry> entries;
     std::uint64_t at = 0;
     for (const auto& [name, t] : order) {

@@ -1,5 +1,5 @@
-// Checkpoints that diffusers and peft wrote (tests/reference/make_checkpoint_fixtures.py): what their networks put out,
-// conversions, comparisons, and refusals.
+// Checkpoints that diffusers and peft wrote (tests/reference/make_checkpoint_fixtures.py): what their
+// networks put out, conversions, comparisons, and refusals.
 #include <costate/nn/lora.h>
 #include <costate/tensor/file.h>
 #include <gtest/gtest.h>
@@ -16,19 +16,23 @@ namespace {
 using std::string;
 const string fixtures = COSTATE_SOURCE_DIR "/tests/cli/fixtures/";
 
-Tensor expected(const string& file, const string& name) { return SafetensorsFile(fixtures + file).tensor(name); }
+Tensor expected(const string& file, const string& name) {
+  return SafetensorsFile(fixtures + file).tensor(name);
+}
 Tensor pictures(const Tensor& t) { return permute(Var(t), {0, 2, 3, 1}).value(); }
 
 void expect_close(const Tensor& a, const Tensor& b, double tolerance) {
   ASSERT_EQ(a.shape(), b.shape());
   const auto u = a.to_doubles(), v = b.to_doubles();
   double largest = 0, worst = 0;
-  for (std::size_t i = 0; i < u.size(); ++i) largest = std::max(largest, std::abs(v[i])), worst = std::max(worst, std::abs(u[i] - v[i]));
+  for (std::size_t i = 0; i < u.size(); ++i)
+    largest = std::max(largest, std::abs(v[i])), worst = std::max(worst, std::abs(u[i] - v[i]));
   EXPECT_LE(worst, tolerance * largest);
 }
 
 // The network at the timesteps of a fixture: t is what its map takes there.
-Tensor at_timesteps(const LoadedCheckpoint& c, const Tensor& x, const Tensor& steps, const Tensor& labels = {}) {
+Tensor at_timesteps(const LoadedCheckpoint& c, const Tensor& x, const Tensor& steps,
+                    const Tensor& labels = {}) {
   const nn::TimestepMap map = c.scheduler ? c.scheduler->timestep : nn::TimestepMap{};
   const Var t = affine(Var(steps), 1 / map.scale, -map.offset / map.scale);
   return c.network(Var(pictures(x)), t, labels).value();
@@ -44,10 +48,12 @@ TEST(Pretrained, UnetPipelineComputesWhatDiffusersDoes) {
   ASSERT_TRUE(c.scheduler);
   EXPECT_EQ(c.scheduler->schedule.description(), "vp_table(squaredcos_cap_v2, timesteps=1000)");
   EXPECT_EQ(c.scheduler->prediction, sde::Parametrisation::epsilon);
-  expect_close(at_timesteps(c, expected("unet_expected.safetensors", "x"), expected("unet_expected.safetensors", "t")),
-               pictures(expected("unet_expected.safetensors", "y")), f32_tolerance);
+  expect_close(
+      at_timesteps(c, expected("unet_expected.safetensors", "x"), expected("unet_expected.safetensors", "t")),
+      pictures(expected("unet_expected.safetensors", "y")), f32_tolerance);
   // The bare pair is the same network, without a scheduler.
-  const LoadedCheckpoint bare = load_pretrained(fixtures + "unet_pipeline/unet/diffusion_pytorch_model.safetensors");
+  const LoadedCheckpoint bare =
+      load_pretrained(fixtures + "unet_pipeline/unet/diffusion_pytorch_model.safetensors");
   EXPECT_TRUE(bare.scheduler);  // the pipeline's, which lies beside it
 }
 
@@ -56,8 +62,9 @@ TEST(Pretrained, ShardedFlowModelIsTurnedRound) {
   ASSERT_TRUE(c.scheduler && c.scheduler->flow && c.scheduler->negated);
   EXPECT_EQ(c.scheduler->schedule.family, sde::PathFamily::linear);
   const Tensor y = pictures(expected("unet_expected.safetensors", "y"));
-  expect_close(at_timesteps(c, expected("unet_expected.safetensors", "x"), expected("unet_expected.safetensors", "t")),
-               neg(Var(y)).value(), f32_tolerance);
+  expect_close(
+      at_timesteps(c, expected("unet_expected.safetensors", "x"), expected("unet_expected.safetensors", "t")),
+      neg(Var(y)).value(), f32_tolerance);
   // The library's sigmas for five steps, shifted twice at the ends.
   const std::vector<double> t = c.scheduler->grid(5);
   const double sigma[] = {1, .90035909, .75112110, .50298506, .00892857, 0};
@@ -79,8 +86,9 @@ TEST(Pretrained, PeftAdapters) {
   // alpha is written in adapter_config.json: 4.
   nn::load_lora(fixtures + "unet_lora/adapter_model.safetensors", c.network, 4);
   EXPECT_GE(nn::lora_layers(c.network).size(), 10u);
-  expect_close(at_timesteps(c, expected("unet_expected.safetensors", "x"), expected("unet_expected.safetensors", "t")),
-               pictures(expected("unet_lora_expected.safetensors", "y")), f32_tolerance);
+  expect_close(
+      at_timesteps(c, expected("unet_expected.safetensors", "x"), expected("unet_expected.safetensors", "t")),
+      pictures(expected("unet_lora_expected.safetensors", "y")), f32_tolerance);
   // Written again, the tensors have the same bits under the same names.
   const Folder folder;
   nn::save_lora(folder / "l.safetensors", c.network);
@@ -102,19 +110,22 @@ TEST(Pretrained, LoadingTakesNoSecondCopy) {
   EXPECT_LE(scope.peak().total - before, kept + 2 * 8 * 16 * 9 * 4 + 4096);
 }
 
-// ------------------------------------------------------------------------------------------------ convert and diff
+// ------------------------------------------------------------------------------------------------ convert
+// and diff
 
 Result run(const Folder& f, std::vector<string> arguments) { return costate(f, arguments); }
 
 TEST(Convert, WhatDoesNotChangeKeepsItsBytes) {
   const Folder f;
   ASSERT_EQ(run(f, {"convert", fixtures + "unet_pipeline", "copy"}).code, 0);
-  for (const char* name : {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"})
+  for (const char* name : {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json",
+                           "unet/diffusion_pytorch_model.safetensors"})
     EXPECT_EQ(contents(f / (string("copy/") + name)), contents(fixtures + "unet_pipeline/" + name)) << name;
   // A sharded set put together is the file of the pipeline; a file cut up again is found equal.
   const Result joined = run(f, {"convert", fixtures + "unet_sharded", "joined/model.safetensors"});
   ASSERT_EQ(joined.code, 0) << joined.err;
-  EXPECT_EQ(contents(f / "joined/model.safetensors"), contents(fixtures + "unet_pipeline/unet/diffusion_pytorch_model.safetensors"));
+  EXPECT_EQ(contents(f / "joined/model.safetensors"),
+            contents(fixtures + "unet_pipeline/unet/diffusion_pytorch_model.safetensors"));
   ASSERT_EQ(run(f, {"convert", "copy", "cut", "--max-shard", "20KB"}).code, 0);
   EXPECT_TRUE(fs::exists(f / "cut/unet/diffusion_pytorch_model.safetensors.index.json"));
   EXPECT_EQ(run(f, {"diff", "cut", fixtures + "unet_sharded"}).code, 0);
@@ -133,34 +144,40 @@ TEST(Convert, DitFromOneDialectToTheOtherAndBack) {
   ASSERT_EQ(away.code, 0) << away.err;
   EXPECT_NE(away.err.find("not the same function"), string::npos) << away.err;
   const SafetensorsFile original(f / "original/model.safetensors");
-  for (const char* name : {"pos_embed", "x_embedder.proj.weight", "t_embedder.mlp.0.weight", "y_embedder.embedding_table.weight",
-                           "blocks.1.attn.qkv.bias", "blocks.0.adaLN_modulation.1.weight", "final_layer.linear.weight"})
+  for (const char* name :
+       {"pos_embed", "x_embedder.proj.weight", "t_embedder.mlp.0.weight", "y_embedder.embedding_table.weight",
+        "blocks.1.attn.qkv.bias", "blocks.0.adaLN_modulation.1.weight", "final_layer.linear.weight"})
     EXPECT_NE(original.find(name), nullptr) << name;
-  EXPECT_EQ(original.entries().size(), 31u + 1);  // two blocks of 10, 3 embedders of 5 tensors, 2 + 4, and the positions
+  EXPECT_EQ(original.entries().size(),
+            31u + 1);  // two blocks of 10, 3 embedders of 5 tensors, 2 + 4, and the positions
   const LoadedCheckpoint there = load_pretrained(f / "original"), here = load_pretrained(fixtures + "dit");
   EXPECT_EQ(there.spec.dialect, Dialect::dit_facebook);
   const string file = "dit_expected.safetensors";
   const Tensor x = expected(file, "x"), t = expected(file, "t"), labels = expected(file, "labels");
-  const auto a = at_timesteps(there, x, t, labels).to_doubles(), b = at_timesteps(here, x, t, labels).to_doubles();
+  const auto a = at_timesteps(there, x, t, labels).to_doubles(),
+             b = at_timesteps(here, x, t, labels).to_doubles();
   double worst = 0;
   for (std::size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(a[i] - b[i]));
   EXPECT_GT(worst, 1e-6);  // the dialects are kept apart
   ASSERT_EQ(run(f, {"convert", "original", "back", "--dialect", "dit-diffusers"}).code, 0);
-  EXPECT_EQ(contents(f / "back/diffusion_pytorch_model.safetensors"), contents(fixtures + "dit/diffusion_pytorch_model.safetensors"));
+  EXPECT_EQ(contents(f / "back/diffusion_pytorch_model.safetensors"),
+            contents(fixtures + "dit/diffusion_pytorch_model.safetensors"));
   const LoadedCheckpoint back = load_pretrained(f / "back");
   EXPECT_EQ(at_timesteps(back, x, t, labels).to_doubles(), b);
 }
 
 TEST(Convert, OldAttentionNames) {
   const Folder f;
-  // A checkpoint of old: attention under query, key, value and proj_attn, as 1 x 1 convolutions, no attention_head_dim.
+  // A checkpoint of old: attention under query, key, value and proj_attn, as 1 x 1 convolutions, no
+  // attention_head_dim.
   std::vector<string> notes;
   const SafetensorsSet set = open_weights(fixtures + "unet_pipeline/unet", notes);
   State old;
   for (const auto& e : set.entries()) {
     RawTensor t{e.entry->type, e.entry->shape, set.raw(e)};
     string name = e.name();
-    constexpr std::pair<const char*, const char*> pairs[] = {{".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
+    constexpr std::pair<const char*, const char*> pairs[] = {
+        {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
     for (const auto& [now, then] : pairs)
       if (const auto at = name.find(now); at != string::npos) {
         name.replace(at, string(now).size(), then);
@@ -175,7 +192,8 @@ TEST(Convert, OldAttentionNames) {
   write_state(f / "old", "diffusion_pytorch_model", old, {{"format", "pt"}}, 0, false);
   const Result r = run(f, {"convert", "old", "new", "--dialect", "unet"});
   ASSERT_EQ(r.code, 0) << r.err;
-  EXPECT_EQ(contents(f / "new/diffusion_pytorch_model.safetensors"), contents(fixtures + "unet_pipeline/unet/diffusion_pytorch_model.safetensors"));
+  EXPECT_EQ(contents(f / "new/diffusion_pytorch_model.safetensors"),
+            contents(fixtures + "unet_pipeline/unet/diffusion_pytorch_model.safetensors"));
   config.erase("attention_head_dim");
   f.file("old/config.json", config.dump());
   const LoadedCheckpoint c = load_pretrained(f / "old");
@@ -191,12 +209,15 @@ TEST(Convert, ElementTypes) {
     const Result r = run(f, {"convert", file, type + ".safetensors", "--dtype", type});
     ASSERT_EQ(r.code, 0) << r.err;
     EXPECT_EQ(r.err.find("are rounded") != string::npos, type != "f64") << r.err;
-    ASSERT_EQ(run(f, {"convert", type + ".safetensors", type + "_back.safetensors", "--dtype", "f32"}).code, 0);
+    ASSERT_EQ(run(f, {"convert", type + ".safetensors", type + "_back.safetensors", "--dtype", "f32"}).code,
+              0);
   }
   EXPECT_EQ(contents(f / "f64_back.safetensors"), contents(file));
   EXPECT_EQ(run(f, {"diff", file, "bf16_back.safetensors"}).code, 1);
-  EXPECT_EQ(run(f, {"diff", file, "bf16_back.safetensors", "--rtol", "0.00390625"}).code, 0);  // 2^-8: half a unit of 8 bits
-  EXPECT_EQ(run(f, {"diff", file, "f16_back.safetensors", "--rtol", "0.00048828125", "--atol", "3e-8"}).code, 0);
+  EXPECT_EQ(run(f, {"diff", file, "bf16_back.safetensors", "--rtol", "0.00390625"}).code,
+            0);  // 2^-8: half a unit of 8 bits
+  EXPECT_EQ(run(f, {"diff", file, "f16_back.safetensors", "--rtol", "0.00048828125", "--atol", "3e-8"}).code,
+            0);
   const Result d = run(f, {"diff", file, "bf16.safetensors", "--json"});
   EXPECT_EQ(Json::parse(d.out)["agree"], false);
 }
@@ -216,11 +237,11 @@ TEST(Convert, HalvesRoundToTheNearestEven) {
   EXPECT_EQ(f16(65519.9), 0x7BFF);
   EXPECT_EQ(f16(65520), 0x7C00);
   EXPECT_EQ(f16(0x1p-24), 0x0001);
-  EXPECT_EQ(f16(0x1p-25), 0x0000);        // a tie, to even
-  EXPECT_EQ(f16(0x1.8p-24), 0x0002);      // a tie, to even
+  EXPECT_EQ(f16(0x1p-25), 0x0000);                // a tie, to even
+  EXPECT_EQ(f16(0x1.8p-24), 0x0002);              // a tie, to even
   EXPECT_EQ(f16(0x1.ffcp-15 + 0x1p-26), 0x0400);  // up into the normal numbers
   EXPECT_EQ(f16(1 + 0x1p-11), 0x3C00);
-  EXPECT_EQ(f16(1 + 0x1.8p-10 ), 0x3C02);
+  EXPECT_EQ(f16(1 + 0x1.8p-10), 0x3C02);
   EXPECT_EQ(f16(-0.0), 0x8000);
   EXPECT_TRUE((f16(std::nan("")) & 0x7C00) == 0x7C00 && (f16(std::nan("")) & 0x3FF));
   for (int h = 0; h < 0x10000; ++h) {  // every half comes back, to itself
@@ -240,9 +261,12 @@ TEST(Convert, HalvesRoundToTheNearestEven) {
 
 TEST(Diff, TellsWhatDiffers) {
   const Folder f;
-  const Tensor a = Tensor::from(std::vector<float>{1, 2, -0.0f}, {3}), b = Tensor::from(std::vector<float>{1, 2.5f, 0.0f}, {3});
-  save_safetensors(f / "a.safetensors", std::vector<NamedTensor>{{"same", a}, {"x", a}, {"gone", a}, {"shape", a}});
-  save_safetensors(f / "b.safetensors", std::vector<NamedTensor>{{"same", a}, {"x", b}, {"new", a}, {"shape", a.reshape({3, 1})}});
+  const Tensor a = Tensor::from(std::vector<float>{1, 2, -0.0f}, {3}),
+               b = Tensor::from(std::vector<float>{1, 2.5f, 0.0f}, {3});
+  save_safetensors(f / "a.safetensors",
+                   std::vector<NamedTensor>{{"same", a}, {"x", a}, {"gone", a}, {"shape", a}});
+  save_safetensors(f / "b.safetensors",
+                   std::vector<NamedTensor>{{"same", a}, {"x", b}, {"new", a}, {"shape", a.reshape({3, 1})}});
   const Result r = run(f, {"diff", "a.safetensors", "b.safetensors", "--json"});
   EXPECT_EQ(r.code, 1);
   const Json d = Json::parse(r.out);
@@ -260,7 +284,8 @@ TEST(Diff, TellsWhatDiffers) {
   EXPECT_EQ(run(f, {"diff", "a.safetensors", "nowhere.safetensors"}).code, 6);
 }
 
-// ------------------------------------------------------------------------------------------------ what is refused
+// ------------------------------------------------------------------------------------------------ what is
+// refused
 
 struct Case {
   string name, words;
@@ -273,7 +298,8 @@ void edit(const Folder& f, const string& file, const std::function<void(Json&)>&
   change(json);
   f.file(file, json.dump());
 }
-const string index_file = "m/diffusion_pytorch_model.safetensors.index.json", shard3 = "diffusion_pytorch_model-00003-of-00003.safetensors";
+const string index_file = "m/diffusion_pytorch_model.safetensors.index.json",
+             shard3 = "diffusion_pytorch_model-00003-of-00003.safetensors";
 
 auto index_edit(const std::function<void(Json&)>& change) {
   return [change](const Folder& f) { edit(f, index_file, change); };
@@ -296,36 +322,50 @@ auto text(const string& file, const string& what) {
 const std::vector<Case> cases = {
     {"index_not_json", "not valid JSON", text(index_file, "{")},
     {"index_a_list", "expected an object", text(index_file, "[]")},
-    {"index_twice", "given twice", text(index_file, R"({"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}})")},
+    {"index_twice", "given twice",
+     text(index_file, R"({"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}})")},
     {"index_deep", "nested", text(index_file, string(100000, '['))},
     {"index_without_map", "weight_map is absent", index_edit([](Json& j) { j.erase("weight_map"); })},
     {"index_map_a_list", "weight_map is", index_edit([](Json& j) { j["weight_map"] = Json::array(); })},
     {"index_empty", "it lists no tensors", index_edit([](Json& j) { j["weight_map"] = Json::object(); })},
     {"index_unknown_key", "is not known; expected weight_map", index_edit([](Json& j) { j["extra"] = 1; })},
-    {"index_file_a_number", "expected a file name", index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = 3; })},
-    {"index_traversal", "may not reach outside", index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = "../m/" + shard3; })},
-    {"index_absolute", "may not reach outside", index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = "/" + shard3; })},
-    {"index_backslash", "may not reach outside", index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = "a\\" + shard3; })},
-    {"index_nul", "may not reach outside", index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = string("a\0", 2) + shard3; })},
-    {"index_pickle", "may not reach outside", index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = "pytorch_model.bin"; })},
-    {"index_size_negative", "total_size is -1", index_edit([](Json& j) { j["metadata"]["total_size"] = -1; })},
+    {"index_file_a_number", "expected a file name",
+     index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = 3; })},
+    {"index_traversal", "may not reach outside",
+     index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = "../m/" + shard3; })},
+    {"index_absolute", "may not reach outside",
+     index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = "/" + shard3; })},
+    {"index_backslash", "may not reach outside",
+     index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = "a\\" + shard3; })},
+    {"index_nul", "may not reach outside",
+     index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = string("a\0", 2) + shard3; })},
+    {"index_pickle", "may not reach outside",
+     index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = "pytorch_model.bin"; })},
+    {"index_size_negative", "total_size is -1",
+     index_edit([](Json& j) { j["metadata"]["total_size"] = -1; })},
     {"index_size_text", "total_size is", index_edit([](Json& j) { j["metadata"]["total_size"] = "1e3"; })},
     {"index_metadata_a_list", "metadata is", index_edit([](Json& j) { j["metadata"] = Json::array(); })},
     {"shard_missing", shard3, [](const Folder& f) { fs::remove(f / ("m/" + shard3)); }},
     {"shard_short", shard3, [](const Folder& f) { fs::resize_file(f / ("m/" + shard3), 500); }},
-    {"shard_unlisted_tensor", "which the index does not list", index_edit([](Json& j) { j["weight_map"].erase("conv_in.bias"); })},
-    {"shard_swapped", "but the index has it in", index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = shard3; })},
+    {"shard_unlisted_tensor", "which the index does not list",
+     index_edit([](Json& j) { j["weight_map"].erase("conv_in.bias"); })},
+    {"shard_swapped", "but the index has it in",
+     index_edit([](Json& j) { j["weight_map"]["conv_in.bias"] = shard3; })},
     {"tensor_not_there", "is not in shard", index_edit([](Json& j) { j["weight_map"]["more"] = shard3; })},
-    {"pickle", "holds pickled weights", [](const Folder& f) {
+    {"pickle", "holds pickled weights",
+     [](const Folder& f) {
        fs::remove_all(f / "m");
        fs::create_directories(f / "m");
        f.file("m/diffusion_pytorch_model.bin", "PK");
      }},
-    {"nothing", "holds 0 safetensors files", [](const Folder& f) { fs::remove_all(f / "m"), fs::create_directories(f / "m"); }},
+    {"nothing", "holds 0 safetensors files",
+     [](const Folder& f) { fs::remove_all(f / "m"), fs::create_directories(f / "m"); }},
     {"config_missing", "has no config.json", [](const Folder& f) { fs::remove(f / "m/config.json"); }},
     {"config_class", "expected \"UNet2DModel\"", config_edit("_class_name", "UNet2DConditionModel")},
-    {"config_class_absent", "_class_name", [](const Folder& f) { edit(f, "m/config.json", [](Json& j) { j.erase("_class_name"); }); }},
-    {"config_block", "SkipDownBlock2D", config_edit("down_block_types", Json({"SkipDownBlock2D", "AttnDownBlock2D"}))},
+    {"config_class_absent", "_class_name",
+     [](const Folder& f) { edit(f, "m/config.json", [](Json& j) { j.erase("_class_name"); }); }},
+    {"config_block", "SkipDownBlock2D",
+     config_edit("down_block_types", Json({"SkipDownBlock2D", "AttnDownBlock2D"}))},
     {"config_mid_block", "UNetMidBlock2DCrossAttn", config_edit("mid_block_type", "UNetMidBlock2DCrossAttn")},
     {"config_too_few_blocks", "down_block_types has", config_edit("down_block_types", Json({"DownBlock2D"}))},
     {"config_groups", "norm_num_groups", config_edit("norm_num_groups", 3)},
@@ -339,8 +379,10 @@ const std::vector<Case> cases = {
     {"config_shape", "of another shape or type", config_edit("in_channels", 2)},
     {"config_more_layers", "missing", config_edit("layers_per_block", 2)},
     {"config_no_attention", "unexpected", config_edit("add_attention", false)},
-    {"config_duplicate", "given twice", text("m/config.json", R"({"_class_name": "UNet2DModel", "in_channels": 1, "in_channels": 1})")},
-    {"scheduler_class", "expected DDPMScheduler, DDIMScheduler", scheduler_edit("_class_name", "PNDMScheduler")},
+    {"config_duplicate", "given twice",
+     text("m/config.json", R"({"_class_name": "UNet2DModel", "in_channels": 1, "in_channels": 1})")},
+    {"scheduler_class", "expected DDPMScheduler, DDIMScheduler",
+     scheduler_edit("_class_name", "PNDMScheduler")},
     {"scheduler_dynamic_shift", "depends on the size", scheduler_edit("use_dynamic_shifting", true)},
     {"scheduler_shift", "shift is 0", scheduler_edit("shift", 0)},
     {"scheduler_betas", "\"linaer\" is not a law of beta", ddpm("beta_schedule", "linaer")},
@@ -354,19 +396,24 @@ const std::vector<Case> cases = {
     {"dit_channels", "out_channels is 3", config_edit("out_channels", 3), "dit"},
     {"dit_patch", "patch 3 does not divide", config_edit("patch_size", 3), "dit"},
     {"dit_depth", "missing", config_edit("num_layers", 3), "dit"},
-    {"dit_copies", "should be copies of one another", [](const Folder& f) {
+    {"dit_copies", "should be copies of one another",
+     [](const Folder& f) {
        const string file = f / "m/diffusion_pytorch_model.safetensors";
        std::vector<NamedTensor> all = load_safetensors(file);
        for (auto& [name, t] : all)
-         if (name == "transformer_blocks.1.norm1.emb.timestep_embedder.linear_1.bias") t.mutate<float>()[0] += 1;
+         if (name == "transformer_blocks.1.norm1.emb.timestep_embedder.linear_1.bias")
+           t.mutate<float>()[0] += 1;
        save_safetensors(file, all);
-     }, "dit"},
-    {"dit_hole", "no block 0", [](const Folder& f) {
+     },
+     "dit"},
+    {"dit_hole", "no block 0",
+     [](const Folder& f) {
        const string file = f / "m/diffusion_pytorch_model.safetensors";
        std::vector<NamedTensor> all = load_safetensors(file);
        std::erase_if(all, [](const NamedTensor& t) { return t.first.starts_with("transformer_blocks.0."); });
        save_safetensors(file, all);
-     }, "dit"},
+     },
+     "dit"},
 };
 
 class Refused : public ::testing::TestWithParam<Case> {};
@@ -379,11 +426,12 @@ TEST_P(Refused, InOneSentence) {
     ADD_FAILURE() << "no error; expected one about: " << GetParam().words;
   } catch (const Error& e) {
     EXPECT_NE(string(e.what()).find(GetParam().words), string::npos) << e.what();
-    EXPECT_TRUE(e.fault() == Fault::data || (GetParam().name == "shard_missing" && e.fault() == Fault::io)) << e.what();
+    EXPECT_TRUE(e.fault() == Fault::data || (GetParam().name == "shard_missing" && e.fault() == Fault::io))
+        << e.what();
   }
 }
 INSTANTIATE_TEST_SUITE_P(Pretrained, Refused, ::testing::ValuesIn(cases),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& one) { return one.param.name; });
 
 TEST(Convert, RefusesInWords) {
   const Folder f;
