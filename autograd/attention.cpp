@@ -33,7 +33,50 @@ void attention_vjp(Backward& b) {
 }
 constexpr Rule attention_rule{"attention", attention_vjp};
 
+// q, k and v as thirds of one tensor: the kernel walks over rows that are further apart, and nothing is cut or joined.
+const void* third(const Tensor& t, int i) {
+  const auto* base = static_cast<const std::byte*>(t.raw());
+  return base ? base + i * (t.extent(2) / 3) * size_of(t.dtype()) : nullptr;
+}
+AttentionCall packed_call(const Tensor& qkv, std::int64_t heads) {
+  AttentionCall call;
+  call.dtype = qkv.dtype();
+  call.n = qkv.extent(0), call.heads = heads, call.queries = call.keys = qkv.extent(1);
+  call.width = qkv.extent(2) / 3 / heads;
+  call.row_q = call.row_k = call.row_v = qkv.extent(2);
+  call.q = third(qkv, 0), call.k = third(qkv, 1), call.v = third(qkv, 2);
+  return call;
+}
+
+void packed_attention_vjp(Backward& b) {
+  require(!b.recorded(),
+          "attention: second derivatives are not offered; compose it from matmul and softmax to differentiate twice");
+  const Tensor& qkv = b.input_value(0);
+  Tensor d = Tensor::empty_like(qkv);
+  const auto out = [&](int i) { return const_cast<void*>(third(d, i)); };
+  kernels(qkv).attention_vjp(packed_call(qkv, b.attributes<std::int64_t>()), b.output().value().raw(), b.extra(0).raw(),
+                             b.cotangent().value().raw(), out(0), out(1), out(2));
+  b.add(0, Var(std::move(d)));
+}
+constexpr Rule packed_attention_rule{"attention", packed_attention_vjp};
+
 }  // namespace
+
+Var attention(const Var& qkv, int heads) {
+  require(qkv.defined() && qkv.rank() == 3 && qkv.dtype() != DType::i32, "attention: q, k and v together are ",
+          qkv.defined() ? Piece(qkv.dtype()) : Piece("undefined"), " of shape ", qkv.shape(),
+          "; expected f32 or f64 of shape (n, tokens, 3 d)");
+  require(heads >= 1 && qkv.extent(2) >= 1 && qkv.extent(2) % (3 * std::int64_t{heads}) == 0, "attention: rows of ",
+          qkv.extent(2), " elements cannot be cut into q, k and v of ", heads, " heads of equal width");
+  const std::int64_t n = qkv.extent(0), tokens = qkv.extent(1), d = qkv.extent(2) / 3;
+  require(n >= 1 && tokens >= 1, "attention: there are no tokens in shape ", qkv.shape());
+  Tensor out = Tensor::empty({n, tokens, d}, qkv.dtype(), qkv.device()), log_sum_exp;
+  if (qkv.tracked()) log_sum_exp = Tensor::empty({n, heads, tokens}, qkv.dtype(), qkv.device());
+  kernels(out).attention(packed_call(qkv.value(), heads), out.raw_mutable(), log_sum_exp.raw_mutable());
+  if (!qkv.tracked()) return Var(std::move(out));
+  return record(packed_attention_rule, std::move(out), {&qkv}, save_input(0) | save_output, std::int64_t{heads},
+                {&log_sum_exp, 1});
+}
 
 Var attention(const Var& q, const Var& k, const Var& v, int heads) {
   require(q.defined() && k.defined() && v.defined(), "attention: an operand is undefined");

@@ -99,6 +99,8 @@ Var modulated_layer_norm(const Var& x, const Var& scale, const Var& shift, doubl
 // exponentials (n, heads, queries); the scores are computed again by the sweep. First order only: compose it from matmul and
 // softmax to differentiate twice.
 Var attention(const Var& q, const Var& k, const Var& v, int heads);
+// The same with q, k and v as the thirds of the last axis of one tensor: (n, tokens, 3 d) -> (n, tokens, d).
+Var attention(const Var& qkv, int heads);
 // x / (1 - probability) where its element is kept, else 0; kept with 1 - probability, 0 <= probability < 1. The mask is a
 // function of (seed, first_sample + index along axis 0, step, element within the sample), see random.h: the same for any split
 // of the batch, and never stored. Layers that must differ take different seeds.

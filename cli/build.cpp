@@ -157,22 +157,6 @@ sde::Chain make_ode_chain(const Config& c, std::int64_t steps) {
   return sde::euler_ode(make_schedule(c), grid(c, steps ? steps : ode_steps(c)), prediction_of(c));
 }
 
-nn::Network make_network(const Config& c, const data::Dataset& data, Device device) {
-  const memory::TagScope scope(memory::Tag::parameters);
-  nn::MlpOptions o;
-  o.dim = data::item_size(data);
-  o.hidden = c.network.hidden, o.depth = static_cast<int>(c.network.depth);
-  o.activation = c.network.activation == "silu"        ? Activation::silu
-                 : c.network.activation == "gelu_tanh" ? Activation::gelu_tanh
-                                                       : Activation::relu;
-  o.time_frequencies = static_cast<int>(c.network.time_frequencies);
-  o.classes = c.network.conditional ? data.classes : 0;
-  o.class_width = c.network.class_width;
-  o.residual = c.network.residual, o.norm = c.network.norm;
-  nn::Init init(seed_of(c, Purpose::pretrain), DType::f32, device);
-  return nn::make_velocity_mlp(o, init);
-}
-
 nn::Classifier make_classifier(const ClassifierConfig& c, const data::Dataset& data, Device device) {
   require(data.classes >= 2, "classifiers: the data (", data.description, ") has ", data.classes,
           " classes, expected labels of at least two");

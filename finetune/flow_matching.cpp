@@ -94,8 +94,9 @@ FlowMatchingMetrics FlowMatching::step() {
   Gradients g = sum_gradients(network_, chunks.count(), [&](const nn::Network& network, std::int64_t c) {
     const std::int64_t first = chunks.first(c), rows = chunks.rows(c);
     const Shape item = items_.shape().with(0, rows);
-    const Var prediction = network(Var(x.slice(first, rows).reshape(item)), Var(times.slice(first, rows)),
-                                   sde::rows_of(labels, first, rows));
+    const nn::Network training = network.with_dropout({options_.seed, first_sample + static_cast<std::uint64_t>(first), 0});
+    const Var prediction = training(Var(x.slice(first, rows).reshape(item)), Var(times.slice(first, rows)),
+                                    sde::rows_of(labels, first, rows));
     const Var error = sub(reshape(prediction, {rows, dim}), Var(target.slice(first, rows)));
     return affine(sum(square(error)), weight, 0.0);
   });

@@ -39,8 +39,7 @@ Var gated(const Var& h, const Var& gate, const Var& branch) {
 
 Var DitBlock::operator()(const Var& h, const Var& silu_c, int heads, const DitDialect& dialect) const {
   const Var m = modulation(silu_c);
-  const Var packed = qkv(modulated_layer_norm(h, part(m, 1, 6), part(m, 0, 6), norm_eps));
-  const Var mixed = attention(part(packed, 0, 3), part(packed, 1, 3), part(packed, 2, 3), heads);
+  const Var mixed = attention(qkv(modulated_layer_norm(h, part(m, 1, 6), part(m, 0, 6), norm_eps)), heads);
   const Var z = gated(h, part(m, 2, 6), proj(mixed));
   return gated(z, part(m, 5, 6),
                fc2(fc1(modulated_layer_norm(z, part(m, 4, 6), part(m, 3, 6), dialect.mlp_norm_eps))));

@@ -54,6 +54,29 @@ void check_config(const Config& c) {
           "reward.coefficients: found [], expected one number a feature of an item");
   require(r != "quadratic" || !c.reward.precision.empty(),
           "reward.precision: found [], expected a matrix or its diagonal");
+  const NetworkConfig& n = c.network;
+  const NetworkConfig plain;
+  only(n.kind == "mlp",
+       n.hidden != plain.hidden || n.depth != plain.depth || n.activation != plain.activation ||
+           n.time_frequencies != plain.time_frequencies || n.class_width != plain.class_width ||
+           n.residual != plain.residual || n.norm != plain.norm,
+       "network.hidden, depth, activation, time_frequencies, class_width, residual and norm", "mlp", n.kind);
+  const UNetConfig &u = n.unet, &pu = plain.unet;
+  only(n.kind == "unet",
+       u.channels != pu.channels || u.layers != pu.layers || u.attention_levels != pu.attention_levels ||
+           u.head_channels != pu.head_channels || u.groups != pu.groups ||
+           u.time_conditioning != pu.time_conditioning || u.resampling != pu.resampling || u.dropout != pu.dropout,
+       "network.unet", "unet", n.kind);
+  const DitConfig &d = n.dit, &pd = plain.dit;
+  only(n.kind == "dit",
+       d.patch != pd.patch || d.hidden != pd.hidden || d.depth != pd.depth || d.heads != pd.heads ||
+           d.mlp_ratio != pd.mlp_ratio,
+       "network.dit", "dit", n.kind);
+  require(!u.channels.empty() && u.channels.size() <= 16, "network.unet.channels: found ", u.channels.size(),
+          " levels, expected 1 to 16");
+  for (const std::int64_t level : u.attention_levels)
+    require(level < static_cast<std::int64_t>(u.channels.size()), "network.unet.attention_levels: found ", level,
+            ", but the levels are 0 to ", u.channels.size() - 1);
   const SamplerConfig standard;
   const std::string& s = c.sampler.kind;
   only(s == "constant", c.sampler.sigma != standard.sigma, "sampler.sigma", "the constant sampler", s);

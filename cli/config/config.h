@@ -45,6 +45,20 @@ struct PathConfig {
   double beta_min = 0.1, beta_max = 20.0;
 };
 
+struct UNetConfig {
+  std::vector<std::int64_t> channels{64, 128, 128};
+  std::int64_t layers = 2;
+  std::vector<std::int64_t> attention_levels{2};
+  std::int64_t head_channels = 0, groups = 32;
+  std::string time_conditioning = "shift", resampling = "conv";
+  double dropout = 0.0;
+};
+
+struct DitConfig {
+  std::int64_t patch = 4, hidden = 192, depth = 6, heads = 6;
+  double mlp_ratio = 4.0;
+};
+
 struct NetworkConfig {
   std::string kind = "mlp";
   std::int64_t hidden = 128, depth = 3;
@@ -53,6 +67,8 @@ struct NetworkConfig {
   bool conditional = false;
   std::int64_t class_width = 16;
   bool residual = false, norm = false;
+  UNetConfig unet;
+  DitConfig dit;
 };
 
 struct PretrainConfig {

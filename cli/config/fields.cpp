@@ -72,6 +72,45 @@ void data_fields(List& l, DataConfig& d) {
         {0, 1, false, true});
 }
 
+void network_fields(List& l, NetworkConfig& n) {
+  l.section("network");
+  l.choice("kind", n.kind, {"mlp", "unet", "dit"},
+           "The architecture: a multilayer perceptron over all features, or for pictures the UNet of diffusers "
+           "or the diffusion transformer.");
+  l.add("conditional", n.conditional, "Whether the network is given the class.");
+  l.add("hidden", n.hidden, "mlp: width of the hidden layers.", {1, 65536});
+  l.add("depth", n.depth, "mlp: number of hidden layers.", {1, 64});
+  l.choice("activation", n.activation, {"silu", "gelu_tanh", "relu"}, "mlp: between the layers.");
+  l.add("time_frequencies", n.time_frequencies, "mlp: Fourier features of t; 0: t itself.", {0, 64});
+  l.add("class_width", n.class_width, "mlp: width of the class vectors.", {1, 65536});
+  l.add("residual", n.residual, "mlp: hidden layers after the first add to their input.");
+  l.add("norm", n.norm, "mlp: layer norm before hidden layers after the first.");
+  UNetConfig& u = n.unet;
+  l.add("unet.channels", u.channels,
+        "unet: channels of each level; every level but the first sees half as many pixels a side.", {1, 65536});
+  l.add("unet.layers", u.layers, "unet: residual blocks a level on the way down; one more on the way up.",
+        {1, 64});
+  l.add("unet.attention_levels", u.attention_levels,
+        "unet: levels, counted from 0, whose residual blocks are followed by attention; the middle always has it.",
+        {0, 63});
+  l.add("unet.head_channels", u.head_channels, "unet: channels of an attention head; 0: one head for all.",
+        {0, 65536});
+  l.add("unet.groups", u.groups, "unet: groups of every normalisation; divides all channels.", {1, 65536});
+  l.choice("unet.time_conditioning", u.time_conditioning, {"shift", "scale_shift"},
+           "unet: what time and class do to the second normalisation of a residual block.");
+  l.choice("unet.resampling", u.resampling, {"conv", "resnet"},
+           "unet: convolutions, or residual blocks, between the levels.");
+  l.add("unet.dropout", u.dropout, "unet: probability of dropout in residual blocks, in pretraining only.",
+        {0, 1, false, true});
+  DitConfig& d = n.dit;
+  l.add("dit.patch", d.patch, "dit: pixels a side of the patches that become tokens.", {1, 1024});
+  l.add("dit.hidden", d.hidden, "dit: width of a token, a multiple of 4 and of the heads.", {4, 65536});
+  l.add("dit.depth", d.depth, "dit: number of blocks.", {1, 256});
+  l.add("dit.heads", d.heads, "dit: attention heads.", {1, 1024});
+  l.add("dit.mlp_ratio", d.mlp_ratio, "dit: features of a block's hidden layer as a multiple of the width.",
+        above(0));
+}
+
 void optimiser_fields(List& l, OptimiserConfig& o) {
   l.add("lr.peak", o.lr.peak, "Learning rate after the warm-up.", above(0));
   l.add("lr.warmup", o.lr.warmup, "Updates of linear warm-up.", {0, large});
@@ -210,17 +249,7 @@ std::vector<Field> fields(Config& c) {
   l.add("beta_max", c.path.beta_max, "vp_linear: noising rate at the noise end.", above(0));
   l.top();
   l.choice("prediction", c.prediction, {"velocity", "epsilon", "x1", "v_prediction"}, "What the network predicts.");
-  NetworkConfig& n = c.network;
-  l.section("network");
-  l.choice("kind", n.kind, {"mlp"}, "The architecture.");
-  l.add("hidden", n.hidden, "Width of the hidden layers.", {1, 65536});
-  l.add("depth", n.depth, "Number of hidden layers.", {1, 64});
-  l.choice("activation", n.activation, {"silu", "gelu_tanh", "relu"}, "Between the layers.");
-  l.add("time_frequencies", n.time_frequencies, "Fourier features of t; 0: t itself.", {0, 64});
-  l.add("conditional", n.conditional, "Whether the network is given the class.");
-  l.add("class_width", n.class_width, "Width of the class vectors.", {1, 65536});
-  l.add("residual", n.residual, "Hidden layers after the first add to their input.");
-  l.add("norm", n.norm, "Layer norm before hidden layers after the first.");
+  network_fields(l, c.network);
   PretrainConfig& p = c.pretrain;
   l.section("pretrain");
   l.add("iterations", p.iterations, "Updates.", count_from(1));

@@ -13,9 +13,9 @@ template <class Model>
 void plan_load(Model& model) {
   const memory::TagScope scope(memory::Tag::parameters);
   std::vector<Tensor> values;
-  nn::visit(model, [&](const std::string&, Var& p) { values.push_back(Tensor::empty_like(p.value())); });
+  nn::visit_state(model, [&](const std::string&, Var& p) { values.push_back(Tensor::empty_like(p.value())); });
   std::size_t i = 0;
-  nn::visit(model, [&](const std::string&, Var& p) { p = Var(std::move(values[i++])); });
+  nn::visit_state(model, [&](const std::string&, Var& p) { p = Var(std::move(values[i++])); });
 }
 // What reading adapters asks for.
 void plan_adapters(nn::Network& network, const LoraConfig& config) {

@@ -107,6 +107,7 @@ std::vector<Sample> samples() {
       {"attention", [](Inputs x) { return attention(x[0], x[1], x[2], 2); }, {{2, 3, 6}, {2, 3, 6}, {2, 3, 6}}, 1},
       {"attention", [](Inputs x) { return attention(x[0], x[1], x[2], 1); }, {{1, 2, 4}, {1, 5, 4}, {1, 5, 4}}, 1},
       {"attention", [](Inputs x) { return attention(x[0], x[0], x[0], 2); }, {{1, 3, 4}}, 1},
+      {"attention", [](Inputs x) { return attention(x[0], 2); }, {{2, 3, 12}}, 1},
       {"dropout", [](Inputs x) { return square(dropout(x[0], 0.4, 5, 1, 2)); }, {{3, 7}}},
       {"gather_rows", [](Inputs x) { return square(gather_rows(x[0], index3)); }, {{4, 2}}},
       {"conv2d", [](Inputs x) { return conv2d(x[0], x[1], x[2], {}); }, {{2, 4, 5, 2}, {3, 2, 3, 2}, {3}}},

@@ -13,7 +13,7 @@ namespace costate::cli {
 namespace {
 
 TEST(Config, ResolvedTextReadsBackAsItself) {
-  for (const std::string& text : {std::string("{}"), testing::tiny_points, testing::tiny_digits}) {
+  for (const std::string& text : {std::string("{}"), testing::tiny_points, testing::tiny_digits, testing::tiny_unet, testing::tiny_dit}) {
     const Json resolved = to_json(read_config_text(text, "test", {}).config);
     EXPECT_EQ(to_json(read_config_text(resolved.dump(), "test", {}).config), resolved);
   }
@@ -49,6 +49,23 @@ TEST(Config, ReferenceNamesEveryKeyWithItsMeaning) {
     EXPECT_NE(reference.find("| `" + f.path + "` | "), std::string::npos) << f.path;
     EXPECT_TRUE(f.doc.size() > 5 && f.doc.ends_with(".")) << f.path << ": " << f.doc;
   }
+}
+
+TEST(Config, KeysOfAnotherNetworkAreRefused) {
+  const auto refused = [](const std::string& text, const std::string& words) {
+    try {
+      read_config_text(text, "test", {});
+      ADD_FAILURE() << text;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(words), std::string::npos) << e.what();
+    }
+  };
+  refused(R"({"network": {"kind": "unet", "hidden": 64}})", "network.hidden");
+  refused(R"({"network": {"kind": "mlp", "unet": {"layers": 3}}})", "network.unet: applies to unet only");
+  refused(R"({"network": {"kind": "unet", "dit": {"patch": 2}}})", "network.dit: applies to dit only");
+  refused(R"({"network": {"kind": "unet", "unet": {"attention_levels": [3]}}})", "the levels are 0 to 2");
+  refused(R"({"network": {"kind": "unet", "unet": {"channels": []}}})", "network.unet.channels: found 0 levels");
+  refused(R"({"network": {"kind": "transformer"}})", "network.kind");
 }
 
 // docs/configuration.md is what `costate config-reference` prints; this is where a change of a key is noticed.

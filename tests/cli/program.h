@@ -84,4 +84,30 @@ inline const std::string tiny_digits = R"({
   "evaluate": {"count": 70, "projections": 4}
 })";
 
+// The digits, tinier still, with a network of pictures.
+inline std::string tiny_pictures(const std::string& network) {
+  return R"({
+  "name": "tiny",
+  "data": {"kind": "glyphs", "resolution": 8, "count": 60, "held_out": 0.3},
+  "network": )" +
+         network + R"(,
+  "pretrain": {"iterations": 3, "batch": 12, "log_every": 3},
+  "classifiers": {"reward": {"hidden": 12, "iterations": 5, "batch": 16}, "judge": {"hidden": 10, "iterations": 4, "batch": 16}},
+  "reward": {"kind": "classifier", "targets": [3, 8], "multiplier": 2},
+  "sampler": {"steps": 3},
+  "finetune": {"iterations": 2, "batch": 9, "labels": [1, 2], "log_every": 2},
+  "sample": {"count": 6, "labels": [0, 1, 2], "guidance": 1.5},
+  "evaluate": {"count": 10, "projections": 4}
+})";
+}
+inline const std::string tiny_unet = tiny_pictures(
+    R"({"kind": "unet", "conditional": true, "unet": {"channels": [8, 12], "layers": 1, "attention_levels": [1],
+        "head_channels": 4, "groups": 4, "time_conditioning": "scale_shift", "resampling": "resnet", "dropout": 0.1}})");
+inline const std::string tiny_dit = tiny_pictures(
+    R"({"kind": "dit", "conditional": true, "dit": {"patch": 4, "hidden": 16, "depth": 2, "heads": 2, "mlp_ratio": 2}})");
+
+inline const std::string& tiny(const std::string& name) {
+  return name == "points" ? tiny_points : name == "digits" ? tiny_digits : name == "unet" ? tiny_unet : tiny_dit;
+}
+
 }  // namespace costate::cli::testing

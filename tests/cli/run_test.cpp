@@ -47,7 +47,7 @@ class TinyRun : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(TinyRun, IsTheSameForAnyThreadsAndStageByStage) {
   const Folder folder;
-  folder.file("config.json", GetParam() == "points" ? tiny_points : tiny_digits);
+  folder.file("config.json", tiny(GetParam()));
   for (const std::string threads : {"1", "2"}) {
     const Result planned = costate(folder, {"plan", "config.json", "--json", "--threads", threads});
     ASSERT_EQ(planned.code, 0) << planned.err;
@@ -80,7 +80,8 @@ TEST_P(TinyRun, IsTheSameForAnyThreadsAndStageByStage) {
             contents(folder / "other/samples/tuned_sde.npy"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Run, TinyRun, ::testing::Values("points", "digits"), [](const auto& c) { return c.param; });
+INSTANTIATE_TEST_SUITE_P(Run, TinyRun, ::testing::Values("points", "digits", "unet", "dit"),
+                         [](const auto& c) { return c.param; });
 
 TEST(Run, LeavesWhatItPromises) {
   const Folder folder;

@@ -51,6 +51,19 @@ TEST(Dit, StartsAtZeroWithBlocksThatChangeNothing) {
   EXPECT_NEAR(squares / 4096 / 4e-4, 1, 5 * std::sqrt(2.0 / 4096));
 }
 
+// One tensor of q, k and v, and three: the same numbers, for the sweep too.
+TEST(Dit, PackedAttentionIsAttention) {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const Tensor packed = random_tensor({2, 7, 36}, 1, dtype), cotangent = random_tensor({2, 7, 12}, 2, dtype);
+    Tape tape;
+    const Var a = tape.watch(packed), b = tape.watch(packed);
+    const Var y = attention(a, 3);
+    const Var z = attention(narrow(b, 2, 0, 12), narrow(b, 2, 12, 12), narrow(b, 2, 24, 12), 3);
+    EXPECT_TRUE(same_bits(y.value(), z.value()));
+    EXPECT_TRUE(same_bits(tape.vjp(y, cotangent, {&a, 1})[0], tape.vjp(z, cotangent, {&b, 1})[0]));
+  }
+}
+
 TEST(Dit, IsANetworkOfTimeFromZeroToOne) {
   DitOptions o = small();
   const Dit m = random_dit(o);
