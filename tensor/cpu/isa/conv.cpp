@@ -7,6 +7,7 @@
 #if defined(__AVX2__) && defined(__FMA__)
 #include "conv_direct.h"
 #include "conv_direct_weight.h"
+#include "conv_narrow_weight.h"
 #include "conv_winograd.h"
 #include "conv_winograd_weight.h"
 #else
@@ -36,11 +37,21 @@ bool takes_winograd(const ConvShape& s, bool packed) {
 }
 
 template <class T>
+std::int64_t direct_workspace(const ConvShape& s, bool packed) {
+  if (s.pass == Pass::weight_gradient) return NarrowWeight<T>::fits(s) ? NarrowWeight<T>(s).workspace_size() : 0;
+  return packed ? 0 : DirectConv<T>(s).packed_size();
+}
+
+template <class T>
 void direct(const ConvCall& call) {
   const ConvShape& s = call.shape;
-  if (s.pass == Pass::weight_gradient)
-    return DirectWeight<T>(s).run(static_cast<const T*>(call.x), static_cast<const T*>(call.y),
-                                  static_cast<T*>(call.out));
+  if (s.pass == Pass::weight_gradient) {
+    const T* x = static_cast<const T*>(call.x);
+    const T* y = static_cast<const T*>(call.y);
+    if (NarrowWeight<T>::fits(s))
+      return NarrowWeight<T>(s).run(x, y, static_cast<T*>(call.out), static_cast<T*>(call.workspace));
+    return DirectWeight<T>(s).run(x, y, static_cast<T*>(call.out));
+  }
   const DirectConv<T> d(s);
   const T* packed = static_cast<const T*>(call.packed);
   if (!packed) {
@@ -74,12 +85,9 @@ void conv(const ConvCall& call) {
 }
 
 std::int64_t conv_workspace(const ConvShape& s, bool packed) {
-  const bool weight = s.pass == Pass::weight_gradient;
-  if (!takes_winograd(s, packed)) {
-    if (weight || packed) return 0;
-    return s.dtype == DType::f32 ? 4 * DirectConv<float>(s).packed_size() : 8 * DirectConv<double>(s).packed_size();
-  }
-  if (weight) return 4 * WinogradWeight(s).workspace_size();
+  if (!takes_winograd(s, packed))
+    return s.dtype == DType::f32 ? 4 * direct_workspace<float>(s, packed) : 8 * direct_workspace<double>(s, packed);
+  if (s.pass == Pass::weight_gradient) return 4 * WinogradWeight(s).workspace_size();
   const WinogradConv w(s);
   return 4 * (w.workspace_size() + (packed ? 0 : w.packed_size()));
 }

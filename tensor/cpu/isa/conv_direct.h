@@ -216,9 +216,12 @@ struct DirectConv {
                                u = pixel / across.count % down.count, v = pixel % across.count;
             const T* const source = in + image * source_height * source_width * k * s.groups + group * k + k0;
             const T** pointer = from + (block - block0) * count * tile_rows + i;
+            const std::int64_t above = down.source_step * u + down.source_origin,
+                               left = across.source_step * v + across.source_origin;
+            std::int64_t a = reach ? t0 / across.taps : 0, b = reach ? t0 % across.taps : 0;  // tap (a, b)
             for (std::int64_t t = t0; t < t1; ++t, pointer += tile_rows) {
-              const std::int64_t y = down.source_step * u + down.source_origin + down.source_tap * (t / across.taps),
-                                 x = across.source_step * v + across.source_origin + across.source_tap * (t % across.taps);
+              const std::int64_t y = above + down.source_tap * a, x = left + across.source_tap * b;
+              if (++b == across.taps) b = 0, ++a;
               *pointer = y < 0 || y >= source_height || x < 0 || x >= source_width
                              ? zeros
                              : source + (y * source_width + x) * k * s.groups;
