@@ -177,6 +177,27 @@ TEST(Attention, EqualsTheComposedForm) {
   }
 }
 
+TEST(Attention, WeightsAreExponentialsToAFewUlp) {
+  // Scores 0, -1.3, -2.6, ..., -81.9: with v the unit matrix the result is the row of weights. Errors in units of 2^-23: 1.1
+  // of the exponential, 0.5 each of the sum, its reciprocal and the product.
+  constexpr int n = 64;
+  std::vector<float> q(n), k(n * n), v(n * n);
+  q[0] = 8;  // = sqrt(width)
+  double sum = 0;
+  for (std::size_t j = 0; j < n; ++j) {
+    k[j * n] = -1.3f * static_cast<float>(j), v[j * n + j] = 1;
+    sum += std::exp(static_cast<double>(k[j * n]));
+  }
+  for (const Kernels* table : cpu_tables()) {
+    const Table chosen(table);
+    const Var y = attention(Tensor::from(q, {1, 1, n}), Tensor::from(k, {1, n, n}), Tensor::from(v, {1, n, n}), 1);
+    for (std::size_t j = 0; j < n; ++j) {
+      const double score = k[j * n], exact = std::exp(score) / sum, error = std::abs(y.value().values<float>()[j] - exact) / exact;
+      EXPECT_LT(error, 0x1p-23 * 3) << table->name << ", score " << score;
+    }
+  }
+}
+
 TEST(Attention, LargeScoresStayFinite) {
   // Scores of some 10^4: a softmax that picks one key.
   Tensor q = noise({1, 20, 16}, 0, DType::f32), v = noise({1, 20, 16}, 1, DType::f32);
@@ -225,6 +246,39 @@ TEST(Dropout, OfProbabilityZeroIsTheIdentityAndRecordsNothing) {
   const auto records = tape.size();
   EXPECT_TRUE(dropout(x, 0, 1, 0, 0).value().shares_storage_with(x.value()));
   EXPECT_EQ(tape.size(), records);
+}
+
+// The bits of a sample, values and gradients, must not depend on the batch that it is part of: a batch of five against a
+// batch of one.
+TEST(FusedRows, ASampleDoesNotDependOnTheOthers) {
+  const auto one_of_five = [](const char* what, const Function& f, const Shape& shape, std::size_t operands) {
+    std::vector<Tensor> five, one;
+    for (std::size_t i = 0; i < operands; ++i) {
+      five.push_back(noise(shape, static_cast<std::uint32_t>(i), DType::f32));
+      one.push_back(five.back().slice(3, 1));
+    }
+    const auto run = [&](const std::vector<Tensor>& inputs) {
+      Tape tape;
+      std::vector<Var> vars;
+      for (const Tensor& t : inputs) vars.push_back(tape.watch(t));
+      const Var y = f(vars);
+      std::vector<Tensor> all = tape.vjp(y, inputs[0], vars);
+      all.push_back(y.value());
+      return all;
+    };
+    for (const Kernels* table : cpu_tables()) {
+      const Table chosen(table);
+      const auto a = run(five), b = run(one);
+      for (std::size_t k = 0; k < a.size(); ++k)
+        EXPECT_EQ(a[k].slice(3, 1).to_doubles(), b[k].to_doubles()) << what << ", " << table->name << ", result " << k;
+    }
+  };
+  for (const Shape& shape : {Shape{5, 9, 9, 64}, {5, 6, 6, 70}, {5, 20, 20, 256}})
+    one_of_five("group_norm", [](auto x) { return group_norm(x[0], {}, {}, 2, 1e-5, Activation::silu); }, shape, 1);
+  for (const Shape& shape : {Shape{5, 49, 64}, {5, 130, 66}})
+    one_of_five("attention", [](auto x) { return attention(x[0], x[1], x[2], 2); }, shape, 3);
+  one_of_five("modulated_layer_norm",
+              [](auto x) { return modulated_layer_norm(x[0], sum(x[0], 1), sum(x[0], 1), 1e-5); }, {5, 7, 70}, 1);
 }
 
 // Bytes that an op allocates and keeps beside its result, and the peak of its sweep with respect to x. Exact: the ledger

@@ -4,6 +4,7 @@
 #include <costate/tensor/scalar.h>
 
 #include "activate_affine.h"
+#include "row_sum.h"
 #include "scratch.h"
 #include "table.h"
 
@@ -64,11 +65,12 @@ struct Strip {
 };
 
 // mean and squares (the sum of (x - mean)^2) of every channel over space. Both are exact to rounding within a block of places,
-// which stays in the first-level cache, and blocks are joined by the formula of Chan, Golub and LeVeque (1983).
+// which stays in the first-level cache, and blocks are joined by the formula of Chan, Golub and LeVeque (1983). Blocks do not
+// depend on the strip: the bits of a sample do not depend on how many there are.
 template <class T>
 void moments_of_channels(const Strip<T>& strip, T* __restrict mean, T* __restrict squares, T* __restrict block_mean,
                          T* __restrict block_squares) {
-  const std::int64_t width = strip.width, row = strip.row, fit = 4096 / width, block = fit < 8 ? 8 : fit > 64 ? 64 : fit;
+  const std::int64_t width = strip.width, row = strip.row, fit = 4096 / row, block = fit < 8 ? 8 : fit > 64 ? 64 : fit;
   for (std::int64_t s0 = 0; s0 < strip.spatial; s0 += block) {
     const std::int64_t end = s0 + block < strip.spatial ? s0 + block : strip.spatial;
     for (std::int64_t c = 0; c < width; ++c) block_mean[c] = block_squares[c] = T(0);
@@ -213,24 +215,6 @@ void group_norm_vjp(const GroupNormCall& call, const void* mean, const void* rst
     });
   });
 }
-
-namespace {
-
-// Sixteen interleaved partial sums, combined pairwise.
-template <class T, class Term>
-T row_sum(std::int64_t n, const Term& term) {
-  constexpr int lanes = 16;
-  T part[lanes] = {};
-  std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (int l = 0; l < lanes; ++l) part[l] += term(i + l);
-  for (int l = 0; i < n; ++i, ++l) part[l] += term(i);
-  for (int width = lanes / 2; width > 0; width /= 2)
-    for (int l = 0; l < width; ++l) part[l] += part[l + width];
-  return part[0];
-}
-
-}  // namespace
 
 void modulated_layer_norm(DType dtype, std::int64_t n, std::int64_t t, std::int64_t d, double eps, const void* x,
                           const void* scale, const void* shift, void* out, void* mean, void* rstd) {

@@ -7,7 +7,7 @@
 // operations fill a processor's scheduler before it sees the next one, so that one vector after the other waits.
 //
 // Largest errors, measured: silu and gelu_tanh 1.4e-7 max(1, |x|), their derivatives 1.2e-7 and 4e-7 max(1, |x|) (those of
-// scalar.h have the same); exp_below 1.1 ulp, 0 below -87.3.
+// scalar.h have the same); exp_below 1 ulp, 0 below -87.3.
 #pragma once
 #include <type_traits>
 
