@@ -2,24 +2,11 @@
 #include <costate/tensor/parallel.h>
 #include <costate/tensor/scalar.h>
 
+#include "row_sum.h"
 #include "table.h"
 
 namespace costate::cpu::COSTATE_ISA {
 namespace {
-
-constexpr int lanes = 16;
-
-template <class T, class Term>
-T row_sum(std::int64_t n, const Term& term) {
-  T part[lanes] = {};
-  std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (int l = 0; l < lanes; ++l) part[l] += term(i + l);
-  for (int l = 0; i < n; ++i, ++l) part[l] += term(i);
-  for (int width = lanes / 2; width > 0; width /= 2)
-    for (int l = 0; l < width; ++l) part[l] += part[l + width];
-  return part[0];
-}
 
 // body(row) for every row, cut by the length of rows alone.
 template <class Body>
