@@ -38,10 +38,11 @@ nn::MlpOptions mlp_options(const NetworkConfig& n, const data::Dataset& data) {
 
 nn::UNetOptions unet_options(const NetworkConfig& n, const Picture& picture, std::int64_t classes) {
   const UNetConfig& u = n.unet;
-  const std::int64_t levels = static_cast<std::int64_t>(u.channels.size()), step = std::int64_t{1} << (levels - 1);
+  const std::int64_t levels = static_cast<std::int64_t>(u.channels.size()),
+                     step = std::int64_t{1} << (levels - 1);
   require(picture.height % step == 0 && picture.width % step == 0, "network.unet.channels: ", levels,
-          " levels halve a picture ", levels - 1, " times, but the data has ", picture.height, " x ", picture.width,
-          " pixels, which are not multiples of ", step);
+          " levels halve a picture ", levels - 1, " times, but the data has ", picture.height, " x ",
+          picture.width, " pixels, which are not multiples of ", step);
   nn::UNetOptions o;
   o.in_channels = o.out_channels = picture.channels;
   o.block_out_channels = u.channels;
@@ -49,10 +50,13 @@ nn::UNetOptions unet_options(const NetworkConfig& n, const Picture& picture, std
   o.down_block_types.clear(), o.up_block_types.clear();
   for (std::int64_t i = 0; i < levels; ++i) {
     const auto attends = [&](std::int64_t level) {
-      return std::find(u.attention_levels.begin(), u.attention_levels.end(), level) != u.attention_levels.end();
+      return std::find(u.attention_levels.begin(), u.attention_levels.end(), level) !=
+             u.attention_levels.end();
     };
     const bool resnet = u.resampling == "resnet", down = attends(i), up = attends(levels - 1 - i);
-    o.down_block_types.push_back(down ? "AttnDownBlock2D" : resnet ? "ResnetDownsampleBlock2D" : "DownBlock2D");
+    o.down_block_types.push_back(down     ? "AttnDownBlock2D"
+                                 : resnet ? "ResnetDownsampleBlock2D"
+                                          : "DownBlock2D");
     o.up_block_types.push_back(up ? "AttnUpBlock2D" : resnet ? "ResnetUpsampleBlock2D" : "UpBlock2D");
   }
   o.downsample_type = o.upsample_type = u.resampling;

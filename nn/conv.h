@@ -1,4 +1,5 @@
-// Convolution (with a place for a low-rank adapter, nn/lora.h) and group normalisation as layers. Images are (n, height, width, channels).
+// Convolution (with a place for a low-rank adapter, nn/lora.h) and group normalisation as layers. Images are
+// (n, height, width, channels).
 #pragma once
 #include <costate/nn/linear.h>
 
@@ -23,8 +24,8 @@ struct Conv {
   }
 };
 
-// Weights uniform with variance gain^2 / (in size^2), biases zero; with gain 0 the layer starts at zero. Padded
-// so that with stride 1 and an odd size the picture keeps its size.
+// Weights uniform with variance gain^2 / (in size^2), biases zero; with gain 0 the layer starts at zero.
+// Padded so that with stride 1 and an odd size the picture keeps its size.
 inline Conv make_conv(Init& init, std::int64_t in, std::int64_t out, int size, double gain = 1.0) {
   const int p = size / 2;
   const Shape shape{out, size, size, in};

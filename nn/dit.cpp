@@ -55,16 +55,18 @@ void DitBlock::visit(const Visitor& v) {
 
 Var Dit::raw(const Var& x, const Var& timestep, const Tensor& labels) const {
   const DitOptions& o = options;
-  require(static_cast<int>(blocks.size()) == o.depth && positions.defined(),
-          "DiT: it has ", blocks.size(), " blocks; make it with make_dit");
+  require(static_cast<int>(blocks.size()) == o.depth && positions.defined(), "DiT: it has ", blocks.size(),
+          " blocks; make it with make_dit");
   require(x.rank() == 4 && x.extent(0) > 0 && x.extent(1) == o.height && x.extent(2) == o.width &&
               x.extent(3) == o.channels,
-          "DiT: x has shape ", x.shape(), "; expected (rows, ", o.height, ", ", o.width, ", ", o.channels, ")");
+          "DiT: x has shape ", x.shape(), "; expected (rows, ", o.height, ", ", o.width, ", ", o.channels,
+          ")");
   const std::int64_t n = x.extent(0), p = o.patch, rows = o.height / p, columns = o.width / p;
   check_rows(timestep, n, "the timestep", "DiT");
   require(o.classes > 0 || !labels.defined(), "DiT: labels were given to a network without classes");
 
-  // A patch is a row of p p channels numbers, channel fastest, and so is a filter: the convolution is a product.
+  // A patch is a row of p p channels numbers, channel fastest, and so is a filter: the convolution is a
+  // product.
   const Var patches = reshape(permute(reshape(x, {n, rows, p, columns, p, o.channels}), {0, 1, 3, 2, 4, 5}),
                               {n, rows * columns, p * p * o.channels});
   Var h = add(linear(patches, reshape(patch_weight, {o.hidden, -1}), patch_bias), positions);
@@ -99,17 +101,19 @@ void Dit::visit(const Visitor& v) {
 }
 
 void check(const DitOptions& o) {
-  require(o.channels >= 1 && o.height >= 1 && o.width >= 1, "DiT: pictures of ", o.height, " x ", o.width, " x ",
-          o.channels, " (height, width, channels); each must be at least 1");
+  require(o.channels >= 1 && o.height >= 1 && o.width >= 1, "DiT: pictures of ", o.height, " x ", o.width,
+          " x ", o.channels, " (height, width, channels); each must be at least 1");
   require(o.patch >= 1 && o.height % o.patch == 0 && o.width % o.patch == 0, "DiT: patch ", o.patch,
           " does not divide the picture's ", o.height, " x ", o.width, " pixels");
   require(o.hidden >= 4 && o.hidden % 4 == 0, "DiT: hidden ", o.hidden,
           " is not a multiple of 4, which the positions need");
-  require(o.heads >= 1 && o.hidden % o.heads == 0, "DiT: hidden ", o.hidden, " cannot be cut into heads ", o.heads);
+  require(o.heads >= 1 && o.hidden % o.heads == 0, "DiT: hidden ", o.hidden, " cannot be cut into heads ",
+          o.heads);
   require(o.depth >= 1, "DiT: depth ", o.depth, "; expected at least 1");
   const double features = o.mlp_ratio * static_cast<double>(o.hidden);
-  require(o.mlp_ratio > 0 && features < 1e9 && std::abs(features - std::round(features)) < 1e-9 && features >= 1,
-          "DiT: mlp_ratio ", o.mlp_ratio, " times hidden ", o.hidden, " is not a whole number of features");
+  require(
+      o.mlp_ratio > 0 && features < 1e9 && std::abs(features - std::round(features)) < 1e-9 && features >= 1,
+      "DiT: mlp_ratio ", o.mlp_ratio, " times hidden ", o.hidden, " is not a whole number of features");
   require(o.classes >= 0, "DiT: classes ", o.classes, "; expected 0 or more");
 }
 
@@ -129,16 +133,17 @@ Dit make_dit(const DitOptions& o, Init& init) {
   if (o.classes > 0) m.classes = {Var(init.normal({o.classes + 1, d}, 0.02))};
   for (int i = 0; i < o.depth; ++i)
     m.blocks.push_back({glorot(init, d, 3 * d), glorot(init, d, d),
-                        glorot(init, d, mlp_features(o), Activation::gelu_tanh), glorot(init, mlp_features(o), d),
-                        zero(init, d, 6 * d)});
+                        glorot(init, d, mlp_features(o), Activation::gelu_tanh),
+                        glorot(init, mlp_features(o), d), zero(init, d, 6 * d)});
   m.modulation = zero(init, d, 2 * d);
   m.output = zero(init, d, o.patch * o.patch * o.channels * (o.learn_sigma ? 2 : 1));
   return m;
 }
 
 Tensor sinusoidal_positions(std::int64_t height, std::int64_t width, std::int64_t hidden) {
-  require(height >= 1 && width >= 1 && hidden >= 4 && hidden % 4 == 0, "sinusoidal_positions: a grid of ", height,
-          " x ", width, " with ", hidden, " channels; expected at least one position and a multiple of 4 channels");
+  require(height >= 1 && width >= 1 && hidden >= 4 && hidden % 4 == 0, "sinusoidal_positions: a grid of ",
+          height, " x ", width, " with ", hidden,
+          " channels; expected at least one position and a multiple of 4 channels");
   const std::int64_t quarter = hidden / 4;
   std::vector<float> table(static_cast<std::size_t>(height * width * hidden));
   for (std::int64_t row = 0; row < height; ++row)

@@ -45,17 +45,16 @@ struct Dit {
   Linear time0, time2;           // 256 -> hidden -> hidden, SiLU between
   ClassEmbedding classes;        // undefined without classes
   std::vector<DitBlock> blocks;
-  Linear modulation, output;     // of the final layer: shift and scale; patch^2 out_channels, channel fastest
+  Linear modulation, output;  // of the final layer: shift and scale; patch^2 out_channels, channel fastest
 
   // Everything that the network puts out: x (n, height, width, channels), timestep (n,) as the network counts
   // it, labels (n,) of i32 or undefined (the null class) -> (n, height, width, channels or, with learn_sigma,
   // twice that).
   Var raw(const Var& x, const Var& timestep, const Tensor& labels) const;
-  // As a network of (x, t in [0, 1], labels): the first `channels` of raw at options.timestep(t), in the shape of
-  // x, which is (n, height, width, channels) or, for one channel, (n, height, width). Guidance combines all of
-  // these channels.
+  // As a network of (x, t in [0, 1], labels): the first `channels` of raw at options.timestep(t), in the
+  // shape of x, which is (n, height, width, channels) or, for one channel, (n, height, width). Guidance
+  // combines all of these channels.
   Var operator()(const Var& x, const Var& t, const Tensor& labels) const;
-  // The learned variance is no part of a prediction and gets no gradient there.
   void visit(const Visitor& v);
 };
 
@@ -65,8 +64,8 @@ struct Dit {
 Dit make_dit(const DitOptions& options, Init& init);
 void check(const DitOptions& options);
 
-// (1, height width, hidden) in f32: sinusoids of the column in the first half of the channels, of the row in the
-// second, each [sin(p w_k), cos(p w_k)] with w_k = 10000^(-k / (hidden/4)).
+// (1, height width, hidden) in f32: sinusoids of the column in the first half of the channels, of the row in
+// the second, each [sin(p w_k), cos(p w_k)] with w_k = 10000^(-k / (hidden/4)).
 Tensor sinusoidal_positions(std::int64_t height, std::int64_t width, std::int64_t hidden);
 
 }  // namespace costate::nn

@@ -4,8 +4,8 @@
 
 namespace costate::nn {
 
-// x as pictures (n, height, width, channels); `height` and `width` 0: any. One channel may go without its axis.
-// Throws Error(argument); `where` begins the sentence.
+// x as pictures (n, height, width, channels); `height` and `width` 0: any. One channel may go without its
+// axis. Throws Error(argument); `where` begins the sentence.
 Var as_pictures(const Var& x, std::int64_t height, std::int64_t width, std::int64_t channels,
                 std::string_view where);
 

@@ -53,15 +53,18 @@ void check_word(const std::string& value, const char* key, std::initializer_list
 }
 
 void check_positive(std::int64_t value, std::string_view key) {
-  require(value >= 1 && value <= std::int64_t{1} << 30, "UNet: ", key, " is ", value, "; expected at least 1");
+  require(value >= 1 && value <= std::int64_t{1} << 30, "UNet: ", key, " is ", value,
+          "; expected at least 1");
 }
 
 // Channels that a normalisation and an attention meet.
-void check_channels(const UNetOptions& o, std::int64_t channels, std::string_view key, std::size_t i, bool attends) {
+void check_channels(const UNetOptions& o, std::int64_t channels, std::string_view key, std::size_t i,
+                    bool attends) {
   require(channels % o.norm_num_groups == 0, "UNet: ", key, "[", i, "] is ", channels,
           ", which cannot be cut into norm_num_groups ", o.norm_num_groups);
   require(!attends || !o.attention_head_dim || channels >= *o.attention_head_dim, "UNet: attention_head_dim ",
-          o.attention_head_dim.value_or(0), " is more than the ", channels, " channels of ", key, "[", i, "]");
+          o.attention_head_dim.value_or(0), " is more than the ", channels, " channels of ", key, "[", i,
+          "]");
 }
 
 std::int64_t embedding_width(const UNetOptions& o) {
@@ -96,9 +99,9 @@ unet::Sampler make_sampler(Init& init, unet::Plan& plan, std::int64_t channels, 
 void check(const UNetOptions& o) {
   const std::size_t levels = o.block_out_channels.size();
   require(levels >= 1, "UNet: block_out_channels is empty; expected one number a level");
-  require(o.down_block_types.size() == levels && o.up_block_types.size() == levels, "UNet: down_block_types has ",
-          o.down_block_types.size(), " blocks and up_block_types ", o.up_block_types.size(), "; block_out_channels has ",
-          levels, ", and all three must agree");
+  require(o.down_block_types.size() == levels && o.up_block_types.size() == levels,
+          "UNet: down_block_types has ", o.down_block_types.size(), " blocks and up_block_types ",
+          o.up_block_types.size(), "; block_out_channels has ", levels, ", and all three must agree");
   check_positive(o.in_channels, "in_channels");
   check_positive(o.out_channels, "out_channels");
   check_positive(o.layers_per_block, "layers_per_block");
@@ -108,8 +111,9 @@ void check(const UNetOptions& o) {
   if (o.num_class_embeds) check_positive(*o.num_class_embeds, "num_class_embeds");
   for (std::size_t i = 0; i < levels; ++i) {
     check_positive(o.block_out_channels[i], "block_out_channels[" + std::to_string(i) + "]");
-    const bool attends = block_kind(down_kinds, o.down_block_types[i], "down_block_types", i).attends ||
-                         block_kind(up_kinds, o.up_block_types[levels - 1 - i], "up_block_types", levels - 1 - i).attends;
+    const bool attends =
+        block_kind(down_kinds, o.down_block_types[i], "down_block_types", i).attends ||
+        block_kind(up_kinds, o.up_block_types[levels - 1 - i], "up_block_types", levels - 1 - i).attends;
     check_channels(o, o.block_out_channels[i], "block_out_channels", i, attends);
   }
   if (o.mid_block_type) {
@@ -118,7 +122,8 @@ void check(const UNetOptions& o) {
     if (o.attn_norm_num_groups) {
       check_positive(*o.attn_norm_num_groups, "attn_norm_num_groups");
       require(o.block_out_channels.back() % *o.attn_norm_num_groups == 0, "UNet: attn_norm_num_groups ",
-              *o.attn_norm_num_groups, " does not divide the last block_out_channels, ", o.block_out_channels.back());
+              *o.attn_norm_num_groups, " does not divide the last block_out_channels, ",
+              o.block_out_channels.back());
     }
   }
   check_word(o.time_embedding_type, "time_embedding_type", {"positional", "fourier", "learned"});
@@ -132,29 +137,33 @@ void check(const UNetOptions& o) {
             "; expected less than half of block_out_channels[0], ", half);
   }
   if (o.time_embedding_type == "learned") {
-    require(o.num_train_timesteps.has_value(), "UNet: num_train_timesteps is missing, and time_embedding_type 'learned' needs it");
+    require(o.num_train_timesteps.has_value(),
+            "UNet: num_train_timesteps is missing, and time_embedding_type 'learned' needs it");
     check_positive(*o.num_train_timesteps, "num_train_timesteps");
   }
   if (o.class_embed_type) check_word(*o.class_embed_type, "class_embed_type", {"timestep", "identity"});
-  require(!o.class_embed_type || *o.class_embed_type != "timestep" || o.time_embedding_type == "positional",
-          "UNet: class_embed_type 'timestep' is supported with time_embedding_type 'positional' only, not with '",
-          o.time_embedding_type, "'");
-  require(o.downsample_padding == 0 || o.downsample_padding == 1, "UNet: downsample_padding is ", o.downsample_padding,
-          "; expected 0 or 1");
-  require(o.mid_block_scale_factor != 0 && std::isfinite(o.mid_block_scale_factor), "UNet: mid_block_scale_factor is ",
-          o.mid_block_scale_factor);
+  require(
+      !o.class_embed_type || *o.class_embed_type != "timestep" || o.time_embedding_type == "positional",
+      "UNet: class_embed_type 'timestep' is supported with time_embedding_type 'positional' only, not with '",
+      o.time_embedding_type, "'");
+  require(o.downsample_padding == 0 || o.downsample_padding == 1, "UNet: downsample_padding is ",
+          o.downsample_padding, "; expected 0 or 1");
+  require(o.mid_block_scale_factor != 0 && std::isfinite(o.mid_block_scale_factor),
+          "UNet: mid_block_scale_factor is ", o.mid_block_scale_factor);
   require(o.dropout >= 0 && o.dropout < 1, "UNet: dropout is ", o.dropout, "; expected a number in [0, 1)");
   require(o.norm_eps >= 0 && std::isfinite(o.norm_eps), "UNet: norm_eps is ", o.norm_eps);
   require(!o.null_class || (!o.class_embed_type && o.num_class_embeds && *o.null_class >= 0 &&
                             *o.null_class < *o.num_class_embeds),
-          "UNet: null_class ", o.null_class.value_or(0), " is no row of a table of classes (num_class_embeds)");
+          "UNet: null_class ", o.null_class.value_or(0),
+          " is no row of a table of classes (num_class_embeds)");
 }
 
 Var UNet::raw(const Var& x, const Var& timestep, const Tensor& labels) const {
   const UNetOptions& o = options;
-  require(down.size() == o.block_out_channels.size() && up.size() == down.size(), "UNet: it has ", down.size(),
-          " levels; make it with make_unet");
-  const std::int64_t n = x.defined() && x.rank() ? x.extent(0) : 0, step = std::int64_t{1} << (down.size() - 1);
+  require(down.size() == o.block_out_channels.size() && up.size() == down.size(), "UNet: it has ",
+          down.size(), " levels; make it with make_unet");
+  const std::int64_t n = x.defined() && x.rank() ? x.extent(0) : 0,
+                     step = std::int64_t{1} << (down.size() - 1);
   require(x.rank() == 4 && n > 0 && x.extent(1) > 0 && x.extent(2) > 0 && x.extent(3) == o.in_channels &&
               x.extent(1) % step == 0 && x.extent(2) % step == 0,
           "UNet: x has shape ", x.shape(), "; expected (rows, height, width, ", o.in_channels,
@@ -177,17 +186,19 @@ Var UNet::raw(const Var& x, const Var& timestep, const Tensor& labels) const {
   Var embedding = time2(time1(time));
 
   const bool by_time = o.class_embed_type && *o.class_embed_type == "timestep",
-             as_given = o.class_embed_type && *o.class_embed_type == "identity", by_table = class_table.defined();
+             as_given = o.class_embed_type && *o.class_embed_type == "identity",
+             by_table = class_table.defined();
   if (by_time || as_given || by_table) {
     Tensor given = labels;
     if (!given.defined()) {
-      require(o.null_class.has_value(), "UNet: no labels were given to a network with classes and without a null_class");
+      require(o.null_class.has_value(),
+              "UNet: no labels were given to a network with classes and without a null_class");
       given = Tensor::full({n}, static_cast<double>(*o.null_class), DType::i32, x.device());
     }
     const Shape expected = as_given ? embedding.shape() : Shape{n};
-    require(given.shape() == expected && (given.dtype() == DType::i32 ? !as_given : !by_table), "UNet: the labels are ",
-            given.dtype(), " of shape ", given.shape(), "; expected ", by_table ? "i32" : "numbers", " of shape ",
-            expected);
+    require(given.shape() == expected && (given.dtype() == DType::i32 ? !as_given : !by_table),
+            "UNet: the labels are ", given.dtype(), " of shape ", given.shape(), "; expected ",
+            by_table ? "i32" : "numbers", " of shape ", expected);
     if (by_table)
       embedding = add(embedding, gather_rows(class_table, given));
     else if (by_time)
@@ -232,8 +243,8 @@ Var UNet::raw(const Var& x, const Var& timestep, const Tensor& labels) const {
 
 Var UNet::operator()(const Var& x, const Var& t, const Tensor& labels) const {
   const std::int64_t in = options.in_channels;
-  require(options.out_channels >= in, "UNet: out_channels ", options.out_channels, " is less than in_channels ", in,
-          ": it predicts nothing of the shape of x");
+  require(options.out_channels >= in, "UNet: out_channels ", options.out_channels,
+          " is less than in_channels ", in, ": it predicts nothing of the shape of x");
   const Var pictures = as_pictures(x, 0, 0, in, "UNet");
   check_rows(t, x.extent(0), "t", "UNet");
   const Var y = raw(pictures, options.timestep(t), labels);
@@ -272,7 +283,8 @@ UNet make_unet(const UNetOptions& o, Init& init) {
   const std::int64_t first = o.block_out_channels[0], width = embedding_width(o);
   const std::int64_t head = o.attention_head_dim.value_or(0);
   const int groups = static_cast<int>(o.norm_num_groups);
-  unet::Plan plan{width, groups, o.norm_eps, nonlinearity(o.act_fn), o.resnet_time_scale_shift == "scale_shift"};
+  unet::Plan plan{width, groups, o.norm_eps, nonlinearity(o.act_fn),
+                  o.resnet_time_scale_shift == "scale_shift"};
 
   m.conv_in = make_conv(init, o.in_channels, first, 3);
   std::int64_t features = first;
@@ -304,7 +316,8 @@ UNet make_unet(const UNetOptions& o, Init& init) {
       if (kind.attends) level.attentions.push_back(unet::make_attention(init, plan, out, groups, head));
     }
     if (i + 1 < levels)
-      level.samplers.push_back(make_sampler(init, plan, out, kind.resnet_sampler.value_or(o.downsample_type == "resnet"),
+      level.samplers.push_back(make_sampler(init, plan, out,
+                                            kind.resnet_sampler.value_or(o.downsample_type == "resnet"),
                                             Resample::down, o.downsample_padding));
     m.down.push_back(std::move(level));
     in = out;
@@ -314,8 +327,8 @@ UNet make_unet(const UNetOptions& o, Init& init) {
     middle.samplers_name = "samplers";
     middle.resnets.push_back(unet::make_resnet(init, plan, in, in, o.mid_block_scale_factor));
     if (o.add_attention)
-      middle.attentions.push_back(unet::make_attention(init, plan, in, static_cast<int>(middle_groups(o)), head,
-                                                       o.mid_block_scale_factor));
+      middle.attentions.push_back(unet::make_attention(init, plan, in, static_cast<int>(middle_groups(o)),
+                                                       head, o.mid_block_scale_factor));
     middle.resnets.push_back(unet::make_resnet(init, plan, in, in, o.mid_block_scale_factor));
     m.middle = std::move(middle);
   }
@@ -332,8 +345,8 @@ UNet make_unet(const UNetOptions& o, Init& init) {
       if (kind.attends) level.attentions.push_back(unet::make_attention(init, plan, out, groups, head));
     }
     if (i + 1 < levels)
-      level.samplers.push_back(
-          make_sampler(init, plan, out, kind.resnet_sampler.value_or(o.upsample_type == "resnet"), Resample::up, 0));
+      level.samplers.push_back(make_sampler(
+          init, plan, out, kind.resnet_sampler.value_or(o.upsample_type == "resnet"), Resample::up, 0));
     m.up.push_back(std::move(level));
     previous = out;
   }

@@ -65,7 +65,8 @@ void check_config(const Config& c) {
   only(n.kind == "unet",
        u.channels != pu.channels || u.layers != pu.layers || u.attention_levels != pu.attention_levels ||
            u.head_channels != pu.head_channels || u.groups != pu.groups ||
-           u.time_conditioning != pu.time_conditioning || u.resampling != pu.resampling || u.dropout != pu.dropout,
+           u.time_conditioning != pu.time_conditioning || u.resampling != pu.resampling ||
+           u.dropout != pu.dropout,
        "network.unet", "unet", n.kind);
   const DitConfig &d = n.dit, &pd = plain.dit;
   only(n.kind == "dit",
@@ -75,8 +76,8 @@ void check_config(const Config& c) {
   require(!u.channels.empty() && u.channels.size() <= 16, "network.unet.channels: found ", u.channels.size(),
           " levels, expected 1 to 16");
   for (const std::int64_t level : u.attention_levels)
-    require(level < static_cast<std::int64_t>(u.channels.size()), "network.unet.attention_levels: found ", level,
-            ", but the levels are 0 to ", u.channels.size() - 1);
+    require(level < static_cast<std::int64_t>(u.channels.size()), "network.unet.attention_levels: found ",
+            level, ", but the levels are 0 to ", u.channels.size() - 1);
   const SamplerConfig standard;
   const std::string& s = c.sampler.kind;
   only(s == "constant", c.sampler.sigma != standard.sigma, "sampler.sigma", "the constant sampler", s);
@@ -94,13 +95,12 @@ void check_config(const Config& c) {
             ": the network is given no class (network.conditional is false), expected []");
   require(c.sample.guidance == 0 || !c.sample.labels.empty(), "sample.guidance: found ", c.sample.guidance,
           ", expected 0 as there are no sample.labels");
-  require(c.finetune.guidance == 0 || !c.finetune.labels.empty(), "finetune.guidance: found ", c.finetune.guidance,
-          ", expected 0 as there are no finetune.labels");
+  require(c.finetune.guidance == 0 || !c.finetune.labels.empty(), "finetune.guidance: found ",
+          c.finetune.guidance, ", expected 0 as there are no finetune.labels");
   require(!c.sample.samplers.empty(), "sample.samplers: found [], expected sde, ode or both");
   const LoraConfig& lora = c.finetune.lora;
   require(lora.rank > 0 || (lora.alpha == 0 && lora.targets == LoraConfig{}.targets), "finetune.lora.",
-          lora.alpha != 0 ? "alpha" : "targets",
-          ": applies to adapters only, but finetune.lora.rank is 0");
+          lora.alpha != 0 ? "alpha" : "targets", ": applies to adapters only, but finetune.lora.rank is 0");
   require(!lora.targets.empty(), "finetune.lora.targets: found [], expected at least one pattern, such as *");
   require(c.finetune.micro_batch <= c.finetune.batch, "finetune.micro_batch: found ", c.finetune.micro_batch,
           ", expected at most finetune.batch, ", c.finetune.batch);

@@ -74,9 +74,10 @@ void data_fields(List& l, DataConfig& d) {
 
 void network_fields(List& l, NetworkConfig& n) {
   l.section("network");
-  l.choice("kind", n.kind, {"mlp", "unet", "dit"},
-           "The architecture: a multilayer perceptron over all features, or for pictures the UNet of diffusers "
-           "or the diffusion transformer.");
+  l.choice(
+      "kind", n.kind, {"mlp", "unet", "dit"},
+      "The architecture: a multilayer perceptron over all features, or for pictures the UNet of diffusers "
+      "or the diffusion transformer.");
   l.add("conditional", n.conditional, "Whether the network is given the class.");
   l.add("hidden", n.hidden, "mlp: width of the hidden layers.", {1, 65536});
   l.add("depth", n.depth, "mlp: number of hidden layers.", {1, 64});
@@ -87,11 +88,13 @@ void network_fields(List& l, NetworkConfig& n) {
   l.add("norm", n.norm, "mlp: layer norm before hidden layers after the first.");
   UNetConfig& u = n.unet;
   l.add("unet.channels", u.channels,
-        "unet: channels of each level; every level but the first sees half as many pixels a side.", {1, 65536});
+        "unet: channels of each level; every level but the first sees half as many pixels a side.",
+        {1, 65536});
   l.add("unet.layers", u.layers, "unet: residual blocks a level on the way down; one more on the way up.",
         {1, 64});
   l.add("unet.attention_levels", u.attention_levels,
-        "unet: levels, counted from 0, whose residual blocks are followed by attention; the middle always has it.",
+        "unet: levels, counted from 0, whose residual blocks are followed by attention; the middle always "
+        "has it.",
         {0, 63});
   l.add("unet.head_channels", u.head_channels, "unet: channels of an attention head; 0: one head for all.",
         {0, 65536});
@@ -170,25 +173,29 @@ void finetune_fields(List& l, FinetuneConfig& f) {
   l.add("loss_clip", f.loss_clip, "Upper limit of a sample's squared residual; 0: none.", at_least(0));
   l.choice("loss_space", f.loss_space, {"control", "velocity"}, "Units of the residual.");
   l.add("keep_activations", f.keep_activations,
-        "Keep what the network computed while sampling for the regression, instead of computing it again: less time, "
+        "Keep what the network computed while sampling for the regression, instead of computing it again: "
+        "less time, "
         "more memory.");
   l.add("denoised_endpoint", f.denoised_endpoint,
         "Take the reward's gradient at the noiseless estimate of x_1.");
-  l.add("lora.rank", f.lora.rank,
-        "Rank of low-rank adapters beside the frozen weights, which alone are trained and kept; 0: none, every "
-        "weight is trained.",
-        {0, 65536});
+  l.add(
+      "lora.rank", f.lora.rank,
+      "Rank of low-rank adapters beside the frozen weights, which alone are trained and kept; 0: none, every "
+      "weight is trained.",
+      {0, 65536});
   l.add("lora.alpha", f.lora.alpha, "Adapters count alpha / rank times; 0: as many as the rank, once.",
         at_least(0));
   l.add("lora.targets", f.lora.targets,
-        "Layers with adapters: patterns with * and ? that fit a layer's whole name or a tail of it behind a dot, "
+        "Layers with adapters: patterns with * and ? that fit a layer's whole name or a tail of it behind a "
+        "dot, "
         "such as to_q.");
   optimiser_fields(l, f.optimiser);
   l.add("labels", f.labels,
         "Conditional networks: classes of the trajectories, drawn uniformly; []: the null class.",
         {0, 65535});
   l.add("guidance", f.guidance,
-        "w of classifier-free guidance (1 + w) v(x | y) - w v(x): what is tuned, and evaluated, is the guided network; "
+        "w of classifier-free guidance (1 + w) v(x | y) - w v(x): what is tuned, and evaluated, is the "
+        "guided network; "
         "needs finetune.labels.",
         at_least(0));
   l.add("log_every", f.log_every, "Updates from one row of the metrics to the next.", count_from(1));
@@ -248,7 +255,8 @@ std::vector<Field> fields(Config& c) {
   l.add("beta_min", c.path.beta_min, "vp_linear: noising rate at the data end.", above(0));
   l.add("beta_max", c.path.beta_max, "vp_linear: noising rate at the noise end.", above(0));
   l.top();
-  l.choice("prediction", c.prediction, {"velocity", "epsilon", "x1", "v_prediction"}, "What the network predicts.");
+  l.choice("prediction", c.prediction, {"velocity", "epsilon", "x1", "v_prediction"},
+           "What the network predicts.");
   network_fields(l, c.network);
   PretrainConfig& p = c.pretrain;
   l.section("pretrain");

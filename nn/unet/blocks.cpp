@@ -10,25 +10,34 @@ Var divided(Var x, double divisor) { return divisor == 1 ? x : affine(x, 1 / div
 
 Var activated(const Var& x, Nonlinearity a) {
   switch (a) {
-    case Nonlinearity::relu: return relu(x);
-    case Nonlinearity::gelu: return gelu_erf(x);
-    default: return silu(x);
+    case Nonlinearity::relu:
+      return relu(x);
+    case Nonlinearity::gelu:
+      return gelu_erf(x);
+    default:
+      return silu(x);
   }
 }
 
 Var activated(const GroupNorm& norm, const Var& x, Nonlinearity a, const Var& scale, const Var& shift) {
   switch (a) {
-    case Nonlinearity::silu: return norm(x, Activation::silu, scale, shift);
-    case Nonlinearity::relu: return norm(x, Activation::relu, scale, shift);
-    default: return activated(norm(x, Activation::none, scale, shift), a);
+    case Nonlinearity::silu:
+      return norm(x, Activation::silu, scale, shift);
+    case Nonlinearity::relu:
+      return norm(x, Activation::relu, scale, shift);
+    default:
+      return activated(norm(x, Activation::none, scale, shift), a);
   }
 }
 
 Var resampled(const Var& x, Resample r) {
   switch (r) {
-    case Resample::down: return average_pool(x, 2);
-    case Resample::up: return upsample_nearest(x, 2);
-    default: return x;
+    case Resample::down:
+      return average_pool(x, 2);
+    case Resample::up:
+      return upsample_nearest(x, 2);
+    default:
+      return x;
   }
 }
 
@@ -88,7 +97,8 @@ void Level::visit(const Visitor& v) {
   v(samplers_name, samplers);
 }
 
-Resnet make_resnet(Init& init, Plan& plan, std::int64_t in, std::int64_t out, double divisor, Resample resample) {
+Resnet make_resnet(Init& init, Plan& plan, std::int64_t in, std::int64_t out, double divisor,
+                   Resample resample) {
   Resnet r;
   r.norm1 = make_group_norm(init, in, plan.groups, plan.eps);
   r.conv1 = make_conv(init, in, out, 3);

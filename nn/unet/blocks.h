@@ -8,7 +8,8 @@ namespace costate::nn::unet {
 enum class Nonlinearity : std::uint8_t { silu, relu, gelu };
 
 // activation(norm(x) (1 + scale) + shift), in one pass where there is one.
-Var activated(const GroupNorm& norm, const Var& x, Nonlinearity a, const Var& scale = {}, const Var& shift = {});
+Var activated(const GroupNorm& norm, const Var& x, Nonlinearity a, const Var& scale = {},
+              const Var& shift = {});
 Var activated(const Var& x, Nonlinearity a);
 
 enum class Resample : std::uint8_t { none, down, up };

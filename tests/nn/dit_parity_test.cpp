@@ -61,8 +61,8 @@ TEST(DitParity, DialectsDiffer) {
 TEST(DitParity, GoldenVectorFromTheFillRuleAlone) {
   const Case c = cases()[0];
   const Computed r = computed(c, DType::f64);
-  // Published with nine decimals by another implementation, whose table of positions may differ in the last bit
-  // of single precision: 1e-8 for values of size 1, 1e-9 of the norms.
+  // Published with nine decimals by another implementation, whose table of positions may differ in the last
+  // bit of single precision: 1e-8 for values of size 1, 1e-9 of the norms.
   const double first[] = {0.810217643, -1.557118256, 0.548106157, -1.495481370, 0.291424266, -1.355568743};
   for (std::size_t i = 0; i < 6; ++i) EXPECT_NEAR(r.y[i], first[i], 1e-8);
   const double last[] = {-1.098886723, -0.546366008, -1.001295232};  // y[1, 5, 7, 5:]

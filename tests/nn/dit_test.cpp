@@ -6,16 +6,17 @@
 #include <costate/nn/network.h>
 #include <costate/nn/save.h>
 
+#include <unistd.h>
 #include <cmath>
 #include <filesystem>
-#include <unistd.h>
 
 namespace costate::nn {
 namespace {
 
 DitOptions small() {
   DitOptions o;
-  o.channels = 1, o.height = 8, o.width = 12, o.patch = 4, o.hidden = 16, o.depth = 2, o.heads = 2, o.classes = 3;
+  o.channels = 1, o.height = 8, o.width = 12, o.patch = 4, o.hidden = 16, o.depth = 2, o.heads = 2,
+  o.classes = 3;
   return o;
 }
 // As made, modulations and the last layer are zero: every parameter random instead.
@@ -23,7 +24,8 @@ Dit random_dit(const DitOptions& o, DType dtype = DType::f64) {
   Init init(3, dtype);
   Dit m = make_dit(o, init);
   std::uint32_t n = 0;
-  visit(m, [&](const std::string&, Var& p) { p = affine(Var(random_tensor(p.shape(), n++, dtype)), 0.3, 0.0); });
+  visit(m,
+        [&](const std::string&, Var& p) { p = affine(Var(random_tensor(p.shape(), n++, dtype)), 0.3, 0.0); });
   return m;
 }
 double largest_difference(const Tensor& a, const Tensor& b) {
@@ -54,7 +56,8 @@ TEST(Dit, StartsAtZeroWithBlocksThatChangeNothing) {
 // One tensor of q, k and v, and three: the same numbers, for the sweep too.
 TEST(Dit, PackedAttentionIsAttention) {
   for (const DType dtype : {DType::f32, DType::f64}) {
-    const Tensor packed = random_tensor({2, 7, 36}, 1, dtype), cotangent = random_tensor({2, 7, 12}, 2, dtype);
+    const Tensor packed = random_tensor({2, 7, 36}, 1, dtype),
+                 cotangent = random_tensor({2, 7, 12}, 2, dtype);
     Tape tape;
     const Var a = tape.watch(packed), b = tape.watch(packed);
     const Var y = attention(a, 3);
@@ -142,17 +145,21 @@ TEST(Dit, RefusesInWords) {
   with([](DitOptions& o) { o.channels = 0; }, "x 0 (height");
   const Dit m = make_dit(small(), init);
   const Var x(Tensor::zeros({2, 8, 12, 1})), t(Tensor::zeros({2}));
-  expect_error(Fault::argument, "(rows, 8, 12, 1)", [&] { m(Var(Tensor::zeros({2, 8, 8, 1})), t, Tensor()); });
+  expect_error(Fault::argument, "(rows, 8, 12, 1)", [&] {
+    m(Var(Tensor::zeros({2, 8, 8, 1})), t, Tensor());
+  });
   expect_error(Fault::argument, "t has shape (3,)", [&] { m(x, Var(Tensor::zeros({3})), Tensor()); });
-  expect_error(Fault::argument, "gather_rows",
-               [&] { m(x, t, Tensor::from(std::vector<std::int32_t>{0, 4}, {2})); });
+  expect_error(Fault::argument, "gather_rows", [&] {
+    m(x, t, Tensor::from(std::vector<std::int32_t>{0, 4}, {2}));
+  });
   const Var rgb(Tensor::zeros({2, 32, 32, 3}));
   expect_error(Fault::argument, "make_dit", [&] { Dit()(rgb, t, Tensor()); });
   DitOptions o = small();
   o.classes = 0;
   const Dit plain = make_dit(o, init);
-  expect_error(Fault::argument, "without classes",
-               [&] { plain(x, t, Tensor::from(std::vector<std::int32_t>{0, 1}, {2})); });
+  expect_error(Fault::argument, "without classes", [&] {
+    plain(x, t, Tensor::from(std::vector<std::int32_t>{0, 1}, {2}));
+  });
 }
 
 }  // namespace

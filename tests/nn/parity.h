@@ -1,6 +1,6 @@
-// Parity with the networks of the diffusion literature: parameters by the fill rule of tests/reference/parity.py,
-// outputs and gradients from tests/nn/fixtures. Everything there is in the order of files: pictures (n, channels,
-// height, width), filters (out, in, height, width).
+// Parity with the networks of the diffusion literature: parameters by the fill rule of
+// tests/reference/parity.py, outputs and gradients from tests/nn/fixtures. Everything there is in the order
+// of files: pictures (n, channels, height, width), filters (out, in, height, width).
 #pragma once
 #include "nn_support.h"
 
@@ -14,7 +14,9 @@
 namespace costate::nn {
 
 // (out, in, height, width) of (out, height, width, in) and of pictures; everything else as it is.
-inline Tensor file_order(const Tensor& t) { return t.rank() == 4 ? permute(Var(t), {0, 3, 1, 2}).value() : t; }
+inline Tensor file_order(const Tensor& t) {
+  return t.rank() == 4 ? permute(Var(t), {0, 3, 1, 2}).value() : t;
+}
 inline Tensor memory_order(const Tensor& t) {
   return t.rank() == 4 ? permute(Var(t), {0, 2, 3, 1}).value() : t;
 }
@@ -75,10 +77,10 @@ Model perturbed(Model model, std::uint32_t seed) {
 }
 
 struct Computed {
-  std::vector<double> y, dx;                             // in the order of files
-  std::map<std::string, Tensor> gradients;               // in the order of files
-  std::map<std::string, std::vector<double>> frozen;     // shapes of buffers
-  double loss = 0, total = 0;                            // sum cos(0.05 i) y[i]; norm of all gradients together
+  std::vector<double> y, dx;                          // in the order of files
+  std::map<std::string, Tensor> gradients;            // in the order of files
+  std::map<std::string, std::vector<double>> frozen;  // shapes of buffers
+  double loss = 0, total = 0;                         // sum cos(0.05 i) y[i]; norm of all gradients together
 };
 
 // `raw(model, x)` is the network's whole output at x in the order of memory.
@@ -110,8 +112,8 @@ Computed compute(const Model& model, const Shape& x_shape, DType dtype, const Ra
   return c;
 }
 
-inline void expect_close(const std::vector<double>& found, const std::vector<double>& expected, double tolerance,
-                         const std::string& what) {
+inline void expect_close(const std::vector<double>& found, const std::vector<double>& expected,
+                         double tolerance, const std::string& what) {
   ASSERT_EQ(found.size(), expected.size()) << what;
   double largest = 0, worst = 0;
   for (std::size_t i = 0; i < found.size(); ++i) {
@@ -121,13 +123,15 @@ inline void expect_close(const std::vector<double>& found, const std::vector<dou
   EXPECT_LE(worst, tolerance * largest) << what << ": largest element " << largest;
 }
 
-// Compares with a fixture: outputs and the gradient of the input element by element, relative to the largest; of
-// every parameter's gradient the shape, two weighted sums, norm, largest and three elements, relative to its norm
-// (sums: to what a sum of that many errors can reach). Gradients that vanish identically (the bias of a key, which
-// softmax does not see) are rounding in both: `floor` times the norm of all gradients together.
-inline void expect_parity(const Computed& c, const std::string& fixture, double output_tolerance, double tolerance,
-                          double floor) {
-  const SafetensorsFile file(std::string(COSTATE_SOURCE_DIR) + "/tests/nn/fixtures/" + fixture + ".safetensors");
+// Compares with a fixture: outputs and the gradient of the input element by element, relative to the largest;
+// of every parameter's gradient the shape, two weighted sums, norm, largest and three elements, relative to
+// its norm (sums: to what a sum of that many errors can reach). Gradients that vanish identically (the bias
+// of a key, which softmax does not see) are rounding in both: `floor` times the norm of all gradients
+// together.
+inline void expect_parity(const Computed& c, const std::string& fixture, double output_tolerance,
+                          double tolerance, double floor) {
+  const SafetensorsFile file(std::string(COSTATE_SOURCE_DIR) + "/tests/nn/fixtures/" + fixture +
+                             ".safetensors");
   const auto values = [&](const std::string& name) {
     const SafetensorsEntry* e = file.find(name);
     return e ? file.tensor(*e).to_doubles() : std::vector<double>();
@@ -154,8 +158,10 @@ inline void expect_parity(const Computed& c, const std::string& fixture, double 
     found[4] = g.front(), found[5] = g[g.size() / 2], found[6] = g.back();
     const double scale = tolerance * expected[2] + floor * c.total;
     for (std::size_t k = 0; k < 7; ++k)
-      EXPECT_LE(std::abs(found[k] - expected[k]), k < 2 ? scale * std::sqrt(static_cast<double>(g.size())) : scale)
-          << fixture << ": " << name << ", entry " << k << ", found " << found[k] << ", expected " << expected[k];
+      EXPECT_LE(std::abs(found[k] - expected[k]),
+                k < 2 ? scale * std::sqrt(static_cast<double>(g.size())) : scale)
+          << fixture << ": " << name << ", entry " << k << ", found " << found[k] << ", expected "
+          << expected[k];
   }
   for (const auto& [name, shape] : c.frozen) {
     EXPECT_EQ(values("frozen." + name), shape) << fixture << ": " << name;

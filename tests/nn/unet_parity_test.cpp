@@ -1,5 +1,5 @@
-// The UNet against diffusers' UNet2DModel (tests/reference/make_unet_fixtures.py): seven configurations that between
-// them use every option.
+// The UNet against diffusers' UNet2DModel (tests/reference/make_unet_fixtures.py): seven configurations that
+// between them use every option.
 #include "parity.h"
 
 #include <costate/nn/unet.h>
@@ -52,7 +52,8 @@ std::vector<Case> cases() {
   fourier.up_block_types = {"UpBlock2D", "UpBlock2D"};
 
   UNetOptions learned = two_levels();
-  learned.time_embedding_type = "learned", learned.num_train_timesteps = 20, learned.class_embed_type = "identity";
+  learned.time_embedding_type = "learned", learned.num_train_timesteps = 20,
+  learned.class_embed_type = "identity";
   learned.resnet_time_scale_shift = "scale_shift", learned.attn_norm_num_groups = 2, learned.act_fn = "relu";
 
   UNetOptions odd;
@@ -98,9 +99,9 @@ TEST(UNetParity, DoublePrecision) {
 
 TEST(UNetParity, SinglePrecision) {
   for (const Case& c : cases()) {
-    // 1e-5 of the largest element is the requirement. The gradients of some of these networks, whose parameters are a
-    // sine and no training's, amplify a rounding of the parameters to more than that in any implementation (in
-    // PyTorch's too): there, four times what such a rounding does in double precision.
+    // 1e-5 of the largest element is the requirement. The gradients of some of these networks, whose
+    // parameters are a sine and no training's, amplify a rounding of the parameters to more than that in any
+    // implementation (in PyTorch's too): there, four times what such a rounding does in double precision.
     const Computed exact = computed(c, DType::f64);
     double sensitivity = 0;
     for (std::uint32_t draw = 0; draw < 4; ++draw) {
@@ -115,7 +116,8 @@ TEST(UNetParity, SinglePrecision) {
 TEST(UNetParity, GoldenVectorFromTheFillRuleAlone) {
   const Computed r = computed(golden(), DType::f64);
   // Published with twelve decimals.
-  const double first[] = {.228964712988, .585405370048, .772982618715, .668759986658, .456533161052, .277527556502};
+  const double first[] = {.228964712988, .585405370048, .772982618715,
+                          .668759986658, .456533161052, .277527556502};
   for (std::size_t i = 0; i < 6; ++i) EXPECT_NEAR(r.y[i], first[i], 1e-11);
   const double last[] = {.020321708547, .065420406895, .009372063953};  // y[1, 2, 7, 5:]
   for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(r.y[r.y.size() - 3 + i], last[i], 1e-11);

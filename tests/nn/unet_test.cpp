@@ -13,13 +13,15 @@ namespace {
 
 UNetOptions small() {
   UNetOptions o;
-  o.in_channels = o.out_channels = 1, o.block_out_channels = {8, 16}, o.layers_per_block = 1, o.norm_num_groups = 4;
+  o.in_channels = o.out_channels = 1, o.block_out_channels = {8, 16}, o.layers_per_block = 1,
+  o.norm_num_groups = 4;
   o.down_block_types = {"DownBlock2D", "AttnDownBlock2D"};
   o.up_block_types = {"AttnUpBlock2D", "UpBlock2D"};
   o.num_class_embeds = 4, o.null_class = 3;
   return o;
 }
-// As made, the last layers of branches are zero: every parameter random instead, small enough for a mild network.
+// As made, the last layers of branches are zero: every parameter random instead, small enough for a mild
+// network.
 template <class Model>
 Model randomised(Model m) {
   std::uint32_t n = 0;
@@ -113,7 +115,8 @@ TEST(UNet, TakesAdaptersInConvolutionsAndLinearLayers) {
   lora.targets = {"conv1"};
   UNet tuned = with_lora(m, lora);
   const Var x(random_tensor({2, 8, 8, 1}, 1)), t = halves(2);
-  EXPECT_LE(largest_difference(tuned(x, t, Tensor()).value(), m(x, t, Tensor()).value()), 1e-14);  // B starts at zero
+  EXPECT_LE(largest_difference(tuned(x, t, Tensor()).value(), m(x, t, Tensor()).value()),
+            1e-14);  // B starts at zero
   std::uint32_t n = 50;
   visit_layers(tuned, [&](const std::string&, Var&, Lora& l, int) {
     if (l.defined()) l.up = affine(Var(random_tensor(l.up.shape(), n++)), 0.1, 0.0);
@@ -198,7 +201,8 @@ memory::Usage training_peak(Device device, const Make& make) {
         Tape tape;
         std::vector<Var> watched;
         const auto tracked = watch(m, tape, watched);
-        const Var x(Tensor::full({3, 8, 8, 1}, 0.5, DType::f32, device)), t(Tensor::full({3}, 0.5, DType::f32, device));
+        const Var x(Tensor::full({3, 8, 8, 1}, 0.5, DType::f32, device)),
+            t(Tensor::full({3}, 0.5, DType::f32, device));
         const Var loss = mean(square(tracked(x, t, Tensor())));
         gradients = std::move(tape).vjp(loss, watched);
       }
@@ -212,7 +216,8 @@ memory::Usage training_peak(Device device, const Make& make) {
 }
 template <class Make>
 void expect_exact_plan(const Make& make) {
-  const memory::Usage measured = training_peak(Device::cpu, make), planned = training_peak(Device::meta, make);
+  const memory::Usage measured = training_peak(Device::cpu, make),
+                      planned = training_peak(Device::meta, make);
   EXPECT_EQ(measured, planned) << to_string(measured) << " / " << to_string(planned);
   EXPECT_GT(measured.total, 0);
 }
@@ -237,11 +242,14 @@ TEST(UNet, RefusesInWords) {
     change(o);
     expect_error(Fault::argument, words, [&] { make_unet(o, init); });
   };
-  for (const char* type : {"SkipDownBlock2D", "KDownBlock2D", "CrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D",
-                           "AttnSkipDownBlock2D", "UpBlock2D", ""})
-    with([&](UNetOptions& o) { o.down_block_types[1] = type; }, "down_block_types[1] is '" + std::string(type) + "'");
-  with([](UNetOptions& o) { o.up_block_types[0] = "CrossAttnUpBlock2D"; }, "up_block_types[0] is 'CrossAttnUpBlock2D'");
-  with([](UNetOptions& o) { o.mid_block_type = "UNetMidBlock2DCrossAttn"; }, "mid_block_type is 'UNetMidBlock2DCrossAttn'");
+  for (const char* type : {"SkipDownBlock2D", "KDownBlock2D", "CrossAttnDownBlock2D",
+                           "SimpleCrossAttnDownBlock2D", "AttnSkipDownBlock2D", "UpBlock2D", ""})
+    with([&](UNetOptions& o) { o.down_block_types[1] = type; },
+         "down_block_types[1] is '" + std::string(type) + "'");
+  with([](UNetOptions& o) { o.up_block_types[0] = "CrossAttnUpBlock2D"; },
+       "up_block_types[0] is 'CrossAttnUpBlock2D'");
+  with([](UNetOptions& o) { o.mid_block_type = "UNetMidBlock2DCrossAttn"; },
+       "mid_block_type is 'UNetMidBlock2DCrossAttn'");
   with([](UNetOptions& o) { o.act_fn = "mish"; }, "act_fn is 'mish'");
   with([](UNetOptions& o) { o.time_embedding_type = "sine"; }, "time_embedding_type is 'sine'");
   with([](UNetOptions& o) { o.time_embedding_type = "learned"; }, "num_train_timesteps is missing");
@@ -252,7 +260,8 @@ TEST(UNet, RefusesInWords) {
   with([](UNetOptions& o) { o.block_out_channels = {8, 18}; }, "block_out_channels[1] is 18");
   with([](UNetOptions& o) { o.block_out_channels = {8, 16, 16}; }, "all three must agree");
   with([](UNetOptions& o) { o.block_out_channels = {}; }, "block_out_channels is empty");
-  with([](UNetOptions& o) { o.attention_head_dim = 32; }, "attention_head_dim 32 is more than the 16 channels");
+  with([](UNetOptions& o) { o.attention_head_dim = 32; },
+       "attention_head_dim 32 is more than the 16 channels");
   with([](UNetOptions& o) { o.attn_norm_num_groups = 3; }, "attn_norm_num_groups 3");
   with([](UNetOptions& o) { o.class_embed_type = "projection"; }, "class_embed_type is 'projection'");
   with([](UNetOptions& o) { o.dropout = 1; }, "dropout is 1");
@@ -264,7 +273,9 @@ TEST(UNet, RefusesInWords) {
   const UNet m = random_unet(small(), DType::f32);
   const Var x(Tensor::zeros({2, 8, 8, 1})), t(Tensor::zeros({2}));
   expect_error(Fault::argument, "multiples of 2", [&] { m(Var(Tensor::zeros({2, 8, 7, 1})), t, Tensor()); });
-  expect_error(Fault::argument, "(rows, height, width, 1)", [&] { m(Var(Tensor::zeros({2, 8, 8, 3})), t, Tensor()); });
+  expect_error(Fault::argument, "(rows, height, width, 1)", [&] {
+    m(Var(Tensor::zeros({2, 8, 8, 3})), t, Tensor());
+  });
   expect_error(Fault::argument, "t has shape (3,)", [&] { m(x, Var(Tensor::zeros({3})), Tensor()); });
   expect_error(Fault::argument, "i32 of shape (2,)", [&] { m(x, t, Tensor::zeros({2})); });
   expect_error(Fault::argument, "make_unet", [&] { UNet()(Var(Tensor::zeros({2, 8, 8, 3})), t, Tensor()); });
@@ -274,8 +285,9 @@ TEST(UNet, RefusesInWords) {
   expect_error(Fault::argument, "without a null_class", [&] { pretrained(x, t, Tensor()); });
   o.num_class_embeds = std::nullopt;
   const UNet plain = random_unet(o, DType::f32);
-  expect_error(Fault::argument, "without classes",
-               [&] { plain(x, t, Tensor::from(std::vector<std::int32_t>{0, 1}, {2})); });
+  expect_error(Fault::argument, "without classes", [&] {
+    plain(x, t, Tensor::from(std::vector<std::int32_t>{0, 1}, {2}));
+  });
   o.time_embedding_type = "learned", o.num_train_timesteps = 1000;
   const UNet table = random_unet(o, DType::f32);
   expect_error(Fault::argument, "0 to 999", [&] { table(x, Var(Tensor::full({2}, 1.0)), Tensor()); });
