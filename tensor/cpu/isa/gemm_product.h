@@ -170,7 +170,9 @@ struct Product {
     const std::int64_t k0 = kb * packing.blocks.rows, kc = packing.block_rows(kb), row0 = row(block0);
     std::int64_t first[group + 1];
     for (std::int64_t block = block0; block <= block1; ++block) first[block - block0] = row(block);
-    for (std::int64_t panel = packing.panels * x / across; panel < packing.panels * (x + 1) / across; ++panel) {
+    const std::int64_t panel0 = packing.panels * x / across, panel1 = packing.panels * (x + 1) / across;
+    Ahead ahead(*this, kb, block0, block1, panel1 - panel0);
+    for (std::int64_t panel = panel0; panel < panel1; ++panel) {
       TileCall<E> call;
       call.k = kc;
       call.ldb = N;
@@ -181,6 +183,7 @@ struct Product {
       const Column column(*this, panel, kb == 0 ? accumulate : true, kb + 1 == packing.blocks.count);
       for (std::int64_t block = block0; block < block1; ++block) {
         const std::int64_t at = first[block - block0];
+        ahead.step();
         if (transpose_a)
           call.a = rows + block * kc * packed_a_stride<E>, call.lda = packed_a_stride<E>;
         else if (copied)
@@ -191,6 +194,29 @@ struct Product {
       }
     }
   }
+
+  // The rows of a that the next task will read, called into the second-level cache a few lines with every tile: rows are
+  // read side by side, which hardware does not foresee.
+  struct Ahead {
+    const T* row = nullptr;
+    std::int64_t rows = 0, lines = 0, line = 0, each = 0, stride;
+    static constexpr std::int64_t of_line = 64 / static_cast<std::int64_t>(sizeof(T));
+
+    Ahead(const Product& p, std::int64_t kb, std::int64_t block0, std::int64_t block1, std::int64_t panels) : stride(p.k) {
+      if (p.shared || block1 >= p.row_blocks) return;
+      const std::int64_t k0 = kb * p.packing.blocks.rows * Element<E>::along_k;
+      rows = smaller(p.m - p.row(block1), p.row(block1) - p.row(block0));
+      lines = ceil_div(smaller(p.packing.blocks.rows * Element<E>::along_k, p.k - k0), of_line);
+      row = p.a + p.row(block1) * p.k + k0;
+      each = ceil_div(rows * lines, panels * (block1 - block0));
+    }
+    void step() {
+      for (std::int64_t i = 0; i < each && rows > 0; ++i) {
+        __builtin_prefetch(row + line * of_line, 0, 2);
+        if (++line == lines) line = 0, row += stride, --rows;
+      }
+    }
+  };
 
   // The tiles of one panel and one block of k: whole tiles go straight to c, others through a buffer.
   struct Column {
