@@ -31,10 +31,12 @@ COSTATE_INLINE Floats smaller_of(Floats a, Floats b) { return (Floats)_mm512_mas
 COSTATE_INLINE Floats where_above(Floats low, Floats x, Floats y) {
   return (Floats)_mm512_maskz_mov_ps(_mm512_cmp_ps_mask((__m512)x, (__m512)low, _CMP_NLE_UQ), (__m512)y);
 }
+// a b + c, rounded once, whatever a compiler makes of products and sums: the functions below rely on it.
+COSTATE_INLINE Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 // 1 / d for 1 <= d <= 2^126, error 1 ulp: 14 bits and one step of Newton's method.
 COSTATE_INLINE Floats inverse(Floats d) {
   const Floats y = (Floats)_mm512_maskz_rcp14_ps(every, (__m512)d);
-  return y + y * (1.0f - d * y);
+  return fma(y, fma(-d, y, broadcast(1.0f)), y);
 }
 #else
 COSTATE_INLINE Floats larger_of(Floats a, Floats b) { return (Floats)_mm256_max_ps((__m256)a, (__m256)b); }
@@ -42,6 +44,7 @@ COSTATE_INLINE Floats smaller_of(Floats a, Floats b) { return (Floats)_mm256_min
 COSTATE_INLINE Floats where_above(Floats low, Floats x, Floats y) {
   return (Floats)_mm256_and_ps(_mm256_cmp_ps((__m256)x, (__m256)low, _CMP_NLE_UQ), (__m256)y);
 }
+COSTATE_INLINE Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 // (Twelve bits and one step would be 2 ulp, and differ between makers of processors.)
 COSTATE_INLINE Floats inverse(Floats d) { return 1.0f / d; }
 #endif
@@ -53,10 +56,9 @@ COSTATE_INLINE Floats scale_by_low_bits(Floats p, Floats t) {
   return (Floats)_mm256_add_epi32((__m256i)p, _mm256_slli_epi32((__m256i)t, 23));
 #endif
 }
-COSTATE_INLINE Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
-COSTATE_INLINE Floats fma(Floats a, float b, Floats c) { return a * broadcast(b) + c; }
-COSTATE_INLINE Floats fma(Floats a, Floats b, float c) { return a * b + broadcast(c); }
-COSTATE_INLINE Floats fma(Floats a, float b, float c) { return a * broadcast(b) + broadcast(c); }
+COSTATE_INLINE Floats fma(Floats a, float b, Floats c) { return fma(a, broadcast(b), c); }
+COSTATE_INLINE Floats fma(Floats a, Floats b, float c) { return fma(a, b, broadcast(c)); }
+COSTATE_INLINE Floats fma(Floats a, float b, float c) { return fma(a, broadcast(b), broadcast(c)); }
 COSTATE_INLINE Floats add(Floats a, Floats b) { return a + b; }
 COSTATE_INLINE Floats add(Floats a, float b) { return a + broadcast(b); }
 COSTATE_INLINE Floats mul(Floats a, Floats b) { return a * b; }
