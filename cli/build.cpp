@@ -1,5 +1,7 @@
 #include "build.h"
 
+#include <costate/sde/diffusion.h>
+
 #include <costate/nn/mlp.h>
 
 namespace costate::cli {
@@ -122,6 +124,9 @@ RunData load_run_data(const Config& config, bool shapes_only) {
 }
 
 sde::Schedule make_schedule(const Config& c) {
+  if (c.path.family == "vp_table")
+    return sde::diffusion_schedule(sde::beta_law(c.path.beta_schedule), static_cast<int>(c.path.timesteps),
+                                   c.path.beta_start, c.path.beta_end);
   sde::Schedule s;
   s.family = sde::path_family(c.path.family);
   if (s.family == sde::PathFamily::vp_linear) s.beta_min = c.path.beta_min, s.beta_max = c.path.beta_max;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "build.h"
+#include "pretrained/checkpoint.h"
 
 namespace costate::cli {
 namespace {
@@ -79,12 +80,44 @@ nn::DitOptions dit_options(const NetworkConfig& n, const Picture& picture, std::
   return o;
 }
 
+// The checkpoint as the base model, if the configuration says what it is.
+nn::Network pretrained(const Config& c, const data::Dataset& data, Device device) {
+  LoadedCheckpoint checkpoint = load_pretrained(c.network.path, device);
+  const NetworkSpec& spec = checkpoint.spec;
+  const Picture p = picture_of(c, data);
+  require(
+      p.channels == spec.channels && (spec.height == 0 || (p.height == spec.height && p.width == spec.width)),
+      "network.path: the network of '", c.network.path, "' sees pictures of ", spec.height, " x ", spec.width,
+      " x ", spec.channels, " (height, width, channels), but an item of the data is ", p.height, " x ",
+      p.width, " x ", p.channels);
+  require(!c.network.conditional || spec.classes > 0, "network.conditional: the network of '", c.network.path,
+          "' has no classes, expected false");
+  if (!checkpoint.scheduler) return std::move(checkpoint.network);
+  const ImportedScheduler& s = *checkpoint.scheduler;
+  const sde::Schedule path = make_schedule(c);
+  if (!(path == s.schedule)) {
+    std::string keys = "path.family=linear";
+    if (!s.flow)
+      keys = sentence({"path.family=vp_table, path.beta_schedule=", name(s.law),
+                       ", path.timesteps=", s.train_timesteps, ", path.beta_start=", s.beta_start,
+                       ", path.beta_end=", s.beta_end});
+    require(!s.trained_betas, "network.path: the checkpoint '", c.network.path,
+            "' has betas of its own, which no path of the configuration is");
+    fail(Fault::argument, {"path: found ", path.description(), ", but the checkpoint '", c.network.path,
+                           "' is of ", s.schedule.description(), "; set ", keys});
+  }
+  require(sde::parametrisation(c.prediction) == s.prediction, "prediction: found \"", c.prediction,
+          "\", but the network of '", c.network.path, "' predicts \"", name(s.prediction), "\"");
+  return std::move(checkpoint.network);
+}
+
 }  // namespace
 
 nn::Network make_network(const Config& c, const data::Dataset& data, Device device) {
   const memory::TagScope scope(memory::Tag::parameters);
   nn::Init init(seed_of(c, Purpose::pretrain), DType::f32, device);
   const NetworkConfig& n = c.network;
+  if (n.kind == "pretrained") return pretrained(c, data, device);
   if (n.kind == "mlp") return nn::make_velocity_mlp(mlp_options(n, data), init);
   const Picture picture = picture_of(c, data);
   const std::int64_t classes = n.conditional ? data.classes : 0;

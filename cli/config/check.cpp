@@ -61,6 +61,9 @@ void check_config(const Config& c) {
            n.time_frequencies != plain.time_frequencies || n.class_width != plain.class_width ||
            n.residual != plain.residual || n.norm != plain.norm,
        "network.hidden, depth, activation, time_frequencies, class_width, residual and norm", "mlp", n.kind);
+  only(n.kind == "pretrained", !n.path.empty(), "network.path", "pretrained", n.kind);
+  require(n.kind != "pretrained" || !n.path.empty(),
+          "network.path: found \"\", expected the checkpoint of the pretrained network");
   const UNetConfig &u = n.unet, &pu = plain.unet;
   only(n.kind == "unet",
        u.channels != pu.channels || u.layers != pu.layers || u.attention_levels != pu.attention_levels ||
@@ -84,6 +87,13 @@ void check_config(const Config& c) {
   only(s == "scaled", c.sampler.scale != standard.scale, "sampler.scale", "the scaled sampler", s);
   only(s == "scaled" || s == "euler_maruyama", c.sampler.offset != standard.offset, "sampler.offset",
        "euler_maruyama and scaled samplers", s);
+  const PathConfig table;
+  only(c.path.family == "vp_table",
+       c.path.beta_schedule != table.beta_schedule || c.path.timesteps != table.timesteps ||
+           c.path.beta_start != table.beta_start || c.path.beta_end != table.beta_end,
+       "path.beta_schedule, timesteps, beta_start and beta_end", "vp_table", c.path.family);
+  require(c.path.beta_end >= c.path.beta_start, "path.beta_end: found ", c.path.beta_end,
+          ", expected at least path.beta_start, ", c.path.beta_start);
   only(c.path.family == "vp_linear",
        c.path.beta_min != PathConfig{}.beta_min || c.path.beta_max != PathConfig{}.beta_max,
        "path.beta_min and path.beta_max", "vp_linear", c.path.family);

@@ -43,6 +43,9 @@ struct DataConfig {
 struct PathConfig {
   std::string family = "linear";
   double beta_min = 0.1, beta_max = 20.0;
+  std::string beta_schedule = "linear";
+  std::int64_t timesteps = 1000;
+  double beta_start = 1e-4, beta_end = 0.02;
 };
 
 struct UNetConfig {
@@ -60,7 +63,7 @@ struct DitConfig {
 };
 
 struct NetworkConfig {
-  std::string kind = "mlp";
+  std::string kind = "mlp", path;
   std::int64_t hidden = 128, depth = 3;
   std::string activation = "silu";
   std::int64_t time_frequencies = 8;

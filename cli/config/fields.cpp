@@ -74,10 +74,10 @@ void data_fields(List& l, DataConfig& d) {
 
 void network_fields(List& l, NetworkConfig& n) {
   l.section("network");
-  l.choice(
-      "kind", n.kind, {"mlp", "unet", "dit"},
-      "The architecture: a multilayer perceptron over all features, or for pictures the UNet of diffusers "
-      "or the diffusion transformer.");
+  l.choice("kind", n.kind, {"mlp", "unet", "dit", "pretrained"},
+           "The architecture: a multilayer perceptron over all features, or for pictures the UNet of diffusers "
+           "or the diffusion transformer; pretrained: a checkpoint of diffusers or of a DiT, which is the base model.");
+  l.add("path", n.path, "pretrained: the checkpoint's folder or weights, relative to where costate is started.");
   l.add("conditional", n.conditional, "Whether the network is given the class.");
   l.add("hidden", n.hidden, "mlp: width of the hidden layers.", {1, 65536});
   l.add("depth", n.depth, "mlp: number of hidden layers.", {1, 64});
@@ -250,10 +250,15 @@ std::vector<Field> fields(Config& c) {
   l.add("out", c.out, "The run directory; empty: runs/NAME.");
   data_fields(l, c.data);
   l.section("path");
-  l.choice("family", c.path.family, {"linear", "vp_linear", "vp_cosine"},
+  l.choice("family", c.path.family, {"linear", "vp_linear", "vp_cosine", "vp_table"},
            "alpha and beta of x_t = alpha x_1 + beta x_0.");
   l.add("beta_min", c.path.beta_min, "vp_linear: noising rate at the data end.", above(0));
   l.add("beta_max", c.path.beta_max, "vp_linear: noising rate at the noise end.", above(0));
+  l.choice("beta_schedule", c.path.beta_schedule, {"linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"},
+           "vp_table: the betas of a discrete diffusion model, as checkpoints name them.");
+  l.add("timesteps", c.path.timesteps, "vp_table: timesteps of the model.", {1, 1e6});
+  l.add("beta_start", c.path.beta_start, "vp_table: beta at timestep 0.", {0, 1, true, true});
+  l.add("beta_end", c.path.beta_end, "vp_table: beta at the last timestep.", {0, 1, true, true});
   l.top();
   l.choice("prediction", c.prediction, {"velocity", "epsilon", "x1", "v_prediction"},
            "What the network predicts.");

@@ -278,9 +278,10 @@ void fill(Model& model, const NetworkSpec& spec, const SafetensorsSet& set, Devi
   const memory::TagScope scope(memory::Tag::parameters);
   const Named named = named_in(set);
   nn::visit_state(model, [&](const std::string& name, Var& p) {
-    if (device.kind == DeviceKind::meta)
-      p = Var(Tensor::empty(p.shape(), DType::f32, device));
-    else if (!computed(name))
+    if (device.kind == DeviceKind::meta) {  // what reading asks for
+      const Tensor t = Tensor::empty(computed(name) ? p.shape() : in_file(p.shape()), DType::f32, device);
+      p = Var(p.rank() == 4 ? nn::filters_from_file(t) : t);
+    } else if (!computed(name))
       p = Var(read_tensor(combine(source_of(name, spec.dialect, depth, set), set.where(), named), p.shape()));
     else if (const auto* o = std::get_if<nn::DitOptions>(&spec.options))
       p = Var(nn::sinusoidal_positions(o->height / o->patch, o->width / o->patch, o->hidden));

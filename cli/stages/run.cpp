@@ -23,7 +23,9 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
   std::vector<Part> parts;
   for (const Stage stage : stages) switch (stage) {
       case Stage::pretrain:
-        parts.push_back({"pretrain", pretrain_stage, {base_checkpoint}, {"pretrain"}});
+        // A pretrained network is the base model as it is.
+        if (c.network.kind != "pretrained")
+          parts.push_back({"pretrain", pretrain_stage, {base_checkpoint}, {"pretrain"}});
         if (c.reward.kind == "classifier" || c.data.held_out > 0)
           parts.push_back({"classifiers",
                            classifier_stage,

@@ -13,7 +13,8 @@ template <class Model>
 void plan_load(Model& model) {
   const memory::TagScope scope(memory::Tag::parameters);
   std::vector<Tensor> values;
-  nn::visit_state(model, [&](const std::string&, Var& p) { values.push_back(Tensor::empty_like(p.value())); });
+  nn::visit_state(model,
+                  [&](const std::string&, Var& p) { values.push_back(Tensor::empty_like(p.value())); });
   std::size_t i = 0;
   nn::visit_state(model, [&](const std::string&, Var& p) { p = Var(std::move(values[i++])); });
 }
@@ -38,6 +39,8 @@ void plan_adapters(nn::Network& network, const LoraConfig& config) {
 nn::Network load_network(Session& s, const data::Dataset& data, const std::string& name,
                          const std::vector<std::string>& sections) {
   nn::Network network = make_network(s.config, data, s.device);
+  if (name == base_checkpoint && s.config.network.kind == "pretrained")
+    return counted(std::move(network), s.counter);
   if (s.planning())
     plan_load(network);
   else

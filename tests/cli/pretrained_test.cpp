@@ -113,6 +113,50 @@ TEST(Pretrained, LoadingTakesNoSecondCopy) {
 // ------------------------------------------------------------------------------------------------ convert
 // and diff
 
+// The checkpoint as the base model of a run: the whole of it, and adapters alone.
+TEST(Pretrained, IsTheBaseModelOfARun) {
+  const Folder f;
+  Json config = {{"name", "p"},
+                 {"data", {{"kind", "glyphs"}, {"resolution", 8}, {"count", 100}}},
+                 {"path", {{"family", "vp_table"}, {"beta_schedule", "squaredcos_cap_v2"}}},
+                 {"prediction", "epsilon"},
+                 {"network", {{"kind", "pretrained"}, {"path", fixtures + "unet_pipeline"}}},
+                 {"classifiers", {{"reward", {{"hidden", 8}, {"iterations", 3}, {"batch", 8}}}}},
+                 {"reward", {{"kind", "classifier"}, {"targets", {3}}}},
+                 {"sampler", {{"steps", 4}}},
+                 {"finetune", {{"iterations", 2}, {"batch", 4}, {"lora", {{"rank", 2}, {"targets", {"to_q", "conv1"}}}}}},
+                 {"sample", {{"count", 4}}},
+                 {"evaluate", {{"count", 6}, {"projections", 4}}}};
+  f.file("c.json", config.dump());
+  const Result planned = costate(f, {"plan", "c.json", "--json", "--threads", "2"});
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  const Result r = costate(f, {"run", "c.json", "--quiet", "--out", "run", "--threads", "2"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_FALSE(fs::exists(f / "run/checkpoints/base.safetensors"));
+  EXPECT_TRUE(fs::exists(f / "run/checkpoints/tuned.lora.safetensors"));
+  EXPECT_TRUE(fs::exists(f / "run/evaluation.json"));
+  const Json plan = Json::parse(planned.out), record = Json::parse(contents(f / "run/run.json"));
+  EXPECT_FALSE(plan["stages"].contains("pretrain"));
+  for (const auto& [stage, measured] : record["stages"].items())
+    EXPECT_EQ(plan["stages"][stage]["peak"], measured["peak"]) << stage;
+  config["finetune"].erase("lora");
+  f.file("c.json", config.dump());
+  const Result whole = costate(f, {"finetune", "c.json", "--quiet", "--out", "run", "--overwrite"});
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  EXPECT_TRUE(fs::exists(f / "run/checkpoints/tuned.safetensors"));
+  const auto refused = [&](const string& setting, const string& words) {
+    const Result found = costate(f, {"plan", "c.json", "--set", setting});
+    EXPECT_EQ(found.code, 2) << found.err;
+    EXPECT_NE(found.err.find(words), string::npos) << found.err;
+  };
+  refused("path.beta_schedule=linear", "set path.family=vp_table, path.beta_schedule=squaredcos_cap_v2");
+  refused("prediction=x1", "predicts \"epsilon\"");
+  refused("data.resolution=10", "sees pictures of 8 x 8 x 1");
+  refused("network.conditional=true", "has no classes");
+  refused("network.path=", "expected the checkpoint");
+  refused("network.kind=mlp", "network.path: applies to pretrained only");
+}
+
 Result run(const Folder& f, std::vector<string> arguments) { return costate(f, arguments); }
 
 TEST(Convert, WhatDoesNotChangeKeepsItsBytes) {
