@@ -2,6 +2,7 @@
 #include <costate/nn/lora.h>
 #include <costate/tensor/error.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "commands.h"
@@ -114,6 +115,15 @@ void inspect_command(const std::string& path, bool json, std::ostream& out) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) fail(Fault::io, {"'", path, "' does not exist"});
   const bool is_run = fs::exists(fs::path(path) / "config.resolved.json", ignored);
+  if (fs::is_directory(path) && !is_run && !fs::exists(fs::path(path) / "model_index.json", ignored)) {
+    const auto is_weights = [](const fs::directory_entry& e) {
+      const std::string name = e.path().string();
+      return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin") ||
+             name.ends_with(".pt") || name.ends_with(".pth") || name.ends_with(".ckpt");
+    };
+    if (std::none_of(fs::directory_iterator(path), fs::directory_iterator(), is_weights))
+      fail(Fault::data, {"'", path, "' is not a run directory (it has no config.resolved.json) and holds no checkpoint"});
+  }
   // A single file without a configuration beside it is shown as it is.
   const bool alone = !fs::is_directory(path) && path.ends_with(".safetensors") &&
                      !fs::exists(fs::path(path).parent_path() / "config.json");
