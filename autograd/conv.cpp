@@ -1,5 +1,5 @@
-// Convolution and its two transposes. All three are linear in both operands, and the derivatives of each are the others:
-// a recorded sweep goes through the same rules, to any order.
+// Convolution and its two transposes. All three are linear in both operands, and the derivatives of each are
+// the others: a recorded sweep goes through the same rules, to any order.
 #include <costate/autograd/ops.h>
 #include <costate/tensor/packed.h>
 
@@ -24,11 +24,11 @@ bool winograd_allowed() {
 // The result of one pass; `first` and `second` are the two arrays it reads, in the order x, y, weight.
 Tensor run(ConvShape s, Pass pass, const Tensor& first, const Tensor& second, const Tensor* bias = nullptr) {
   s.pass = pass;
-  Tensor out = Tensor::empty(
-      pass == Pass::forward         ? Shape{s.n, s.out_height, s.out_width, s.out_channels}
-      : pass == Pass::data_gradient ? Shape{s.n, s.height, s.width, s.channels}
-                                    : Shape{s.out_channels, s.kernel_height, s.kernel_width, s.channels / s.groups},
-      s.dtype, first.device());
+  Tensor out = Tensor::empty(pass == Pass::forward ? Shape{s.n, s.out_height, s.out_width, s.out_channels}
+                             : pass == Pass::data_gradient ? Shape{s.n, s.height, s.width, s.channels}
+                                                           : Shape{s.out_channels, s.kernel_height,
+                                                                   s.kernel_width, s.channels / s.groups},
+                             s.dtype, first.device());
   if (!out.numel()) return out;
   if (s.n == 0) {
     out.fill(0);
@@ -50,7 +50,8 @@ Tensor run(ConvShape s, Pass pass, const Tensor& first, const Tensor& second, co
   call.out = out.raw_mutable();
   const std::int64_t bytes = table.conv_workspace(s, packed.offered);
   const Tensor workspace =
-      bytes ? Tensor::empty({(bytes + size_of(s.dtype) - 1) / size_of(s.dtype)}, s.dtype, out.device()) : Tensor();
+      bytes ? Tensor::empty({(bytes + size_of(s.dtype) - 1) / size_of(s.dtype)}, s.dtype, out.device())
+            : Tensor();
   if (bytes) call.workspace = workspace.raw_mutable();
   table.conv(call);
   return out;
@@ -103,22 +104,26 @@ Var weight_gradient(const Var& x, const Var& y, const ConvShape& s) {
 }  // namespace
 
 Var conv2d(const Var& x, const Var& weight, const Var& bias, const Conv2d& o) {
-  require(x.defined() && x.rank() == 4 && weight.rank() == 4, "conv2d: x has shape ", x.shape(), " and the weight ",
-          weight.shape(), "; expected (n, height, width, in) and (out, kernel height, kernel width, in/groups)");
+  require(x.defined() && x.rank() == 4 && weight.rank() == 4, "conv2d: x has shape ", x.shape(),
+          " and the weight ", weight.shape(),
+          "; expected (n, height, width, in) and (out, kernel height, kernel width, in/groups)");
   require(x.dtype() == weight.dtype() && x.dtype() != DType::i32 && x.device() == weight.device() &&
               (!bias.defined() || (bias.dtype() == x.dtype() && bias.device() == x.device())),
           "conv2d: x is ", x.dtype(), " on the ", x.device(), " and the weight ", weight.dtype(), " on the ",
-          weight.device(), ", or the bias is of another kind; expected one element type, f32 or f64, and one device");
+          weight.device(),
+          ", or the bias is of another kind; expected one element type, f32 or f64, and one device");
   require(weight.numel() > 0, "conv2d: the weight has shape ", weight.shape(), ", without elements");
   require(o.stride >= 1, "conv2d: the stride is ", o.stride, "; expected at least 1");
-  require(o.top >= 0 && o.bottom >= 0 && o.left >= 0 && o.right >= 0, "conv2d: the padding is ", o.top, " above, ",
-          o.bottom, " below, ", o.left, " left and ", o.right, " right; expected none to be negative");
+  require(o.top >= 0 && o.bottom >= 0 && o.left >= 0 && o.right >= 0, "conv2d: the padding is ", o.top,
+          " above, ", o.bottom, " below, ", o.left, " left and ", o.right,
+          " right; expected none to be negative");
   require(o.groups >= 1 && weight.extent(0) % o.groups == 0 && x.extent(3) % o.groups == 0 &&
               x.extent(3) / o.groups == weight.extent(3),
           "conv2d: x has ", x.extent(3), " channels and the weight shape ", weight.shape(), " for ", o.groups,
-          " groups; expected (out, kernel height, kernel width, in/groups) with in and out multiples of the groups");
-  require(!bias.defined() || bias.shape() == Shape{weight.extent(0)}, "conv2d: the bias has shape ", bias.shape(),
-          "; expected (", weight.extent(0), ",)");
+          " groups; expected (out, kernel height, kernel width, in/groups) with in and out multiples of the "
+          "groups");
+  require(!bias.defined() || bias.shape() == Shape{weight.extent(0)}, "conv2d: the bias has shape ",
+          bias.shape(), "; expected (", weight.extent(0), ",)");
   const std::int64_t high = x.extent(1) + o.top + o.bottom, wide = x.extent(2) + o.left + o.right;
   require(high >= weight.extent(1) && wide >= weight.extent(2), "conv2d: the filter ", weight.shape(),
           " does not fit into images of ", high, " x ", wide, " pixels (padding included)");
@@ -127,7 +132,8 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, const Conv2d& o) {
   s.winograd = winograd_allowed();
   s.n = x.extent(0), s.height = x.extent(1), s.width = x.extent(2), s.channels = x.extent(3);
   s.kernel_height = weight.extent(1), s.kernel_width = weight.extent(2);
-  s.out_height = (high - s.kernel_height) / o.stride + 1, s.out_width = (wide - s.kernel_width) / o.stride + 1;
+  s.out_height = (high - s.kernel_height) / o.stride + 1,
+  s.out_width = (wide - s.kernel_width) / o.stride + 1;
   s.out_channels = weight.extent(0);
   s.stride = o.stride, s.top = o.top, s.left = o.left, s.groups = o.groups;
   const bool unpadded = o.top == 0 && o.bottom == 0 && o.left == 0 && o.right == 0;

@@ -82,10 +82,11 @@ def main():
                     low, middle, high = quartiles([b / a for a, b in zip(ours, theirs)])
                     a, b = statistics.median(ours), statistics.median(theirs)
                     share = f" ({work / a / (peak * threads):.0%})" if peak else ""
+                    busy = " (machine busy)" if threads > 1 and disturbed > cfg.rounds else ""
                     error = float(costate.ask(f"error {case} {which}"))
                     rows.append(
                         f"| N{n} C{channels} {side}x{side} | {which} | {threads} | {a * 1e3:.2f} | {work / a:.0f}{share} "
-                        f"| {b * 1e3:.2f} ({best}) | {middle:.2f} ({low:.2f}-{high:.2f}) | {error:.1e} |"
+                        f"| {b * 1e3:.2f} ({best}) | {middle:.2f} ({low:.2f}-{high:.2f}){busy} | {error:.1e} |"
                     )
                     listing = ", ".join(f"{k} {v * 1e3:.2f}" for k, v in sorted(medians.items(), key=lambda e: e[1]))
                     notes.append(
@@ -105,6 +106,8 @@ def main():
             + f". PyTorch {info['torch']} ({info['capability']}), its fastest mode and allocator for each row. Medians over "
             f"{cfg.rounds} interleaved rounds of {cfg.calls} calls; one thread by CPU clock, more by wall clock. GFLOP/s count "
             "the multiplications of the definition, of which Winograd's method does a quarter: more than the peak is possible.",
+            "Rows marked busy found no idle machine in most turns: PyTorch's threads spin at their barriers and suffer most, so "
+            "such rows say nothing about an idle machine and are to be repeated.",
             'Ours has the transformed filters cached (they are those of a parameter). "Faster": PyTorch\'s time over ours, '
             "round by round, median (quartiles). Error: the largest over the largest result, against f64.",
             "",

@@ -1,10 +1,11 @@
-// How long do the three passes of a convolution take, and how far are they from the exact result? Filters of 3 x 3, their
-// layouts cached beside the parameters.
+// How long do the three passes of a convolution take, and how far are they from the exact result? Filters of
+// 3 x 3, their layouts cached beside the parameters.
 //
 //   bench_conv [--threads T]            a table
-//   bench_conv --threads T --serve      answers lines "case pass calls" on stdin with seconds a call, for compare_conv.py
-//                                       beside this file, and "error case pass" with the largest error over the largest
-//                                       result, against f64
+//   bench_conv --threads T --serve      answers lines "case pass calls" on stdin with seconds a call, for
+//   compare_conv.py
+//                                       beside this file, and "error case pass" with the largest error over
+//                                       the largest result, against f64
 // One thread is timed by the process CPU clock, more by the wall clock.
 #include <costate/autograd/ops.h>
 #include <costate/tensor/parallel.h>
@@ -135,12 +136,17 @@ int main(int argc, char** argv) {
   try {
     for (int i = 1; i < argc; ++i) {
       const std::string word = argv[i];
-      if (word == "--serve") serving = true;
-      else if (word == "--threads" && i + 1 < argc) costate::set_threads(std::stoi(argv[++i]));
-      else throw std::runtime_error("expected --threads T and --serve, found " + word);
+      if (word == "--serve")
+        serving = true;
+      else if (word == "--threads" && i + 1 < argc)
+        costate::set_threads(std::stoi(argv[++i]));
+      else
+        throw std::runtime_error("expected --threads T and --serve, found " + word);
     }
-    if (serving) costate::serve();
-    else costate::table();
+    if (serving)
+      costate::serve();
+    else
+      costate::table();
   } catch (const std::exception& e) {
     std::cerr << e.what() << "\n";
     return 1;

@@ -44,10 +44,18 @@ TEST(Conv2d, LayoutsOfParametersFollowEveryWrite) {
     const Tensor x = noise({4, 12, 12, 32}, 2);
     const Results before = results(x, w, o);
     const auto packed = memory::live().by_tag[packed_tag];
-    EXPECT_EQ(packed > 0, kernels(Device::cpu).conv_packed_bytes({.n = 4, .height = 12, .width = 12, .channels = 32,
-                                                                   .out_height = 12, .out_width = 12, .out_channels = 32,
-                                                                   .kernel_height = 3, .kernel_width = 3, .top = 1,
-                                                                   .left = 1}) > 0);
+    EXPECT_EQ(packed > 0, kernels(Device::cpu)
+                                  .conv_packed_bytes({.n = 4,
+                                                      .height = 12,
+                                                      .width = 12,
+                                                      .channels = 32,
+                                                      .out_height = 12,
+                                                      .out_width = 12,
+                                                      .out_channels = 32,
+                                                      .kernel_height = 3,
+                                                      .kernel_width = 3,
+                                                      .top = 1,
+                                                      .left = 1}) > 0);
     EXPECT_TRUE(same_bits(results(x, w, o).y, before.y));
     w.mutate<float>()[7] += 1;  // in place: nobody shares it
     const Results after = results(x, w, o);
@@ -63,7 +71,8 @@ TEST(Conv2d, LayoutsOfParametersFollowEveryWrite) {
 }
 
 TEST(Conv2d, OneFilterForImagesOfSeveralSizes) {
-  // 5 x 5 pixels fill the tiles of Winograd's method badly: this size is computed directly, from a layout of its own.
+  // 5 x 5 pixels fill the tiles of Winograd's method badly: this size is computed directly, from a layout of
+  // its own.
   const Tensor w = parameter({32, 3, 3, 32}, 1);
   for (int round = 0; round < 2; ++round)
     for (const std::int64_t side : {12, 5, 3, 12}) {
@@ -85,7 +94,8 @@ memory::Usage peak_of_a_step(Device device, bool frozen, bool parameters) {
   const memory::PeakScope scope;
   Tape tape;
   const Var vars[] = {tape.watch(x), frozen ? Var(w) : tape.watch(w), frozen ? Var(v) : tape.watch(v)};
-  const Var y = average_pool(pad(conv2d(conv2d(vars[0], vars[1], Var(), same), vars[2], Var(), {2, 0, 1, 0, 1}), 1, 1, 0, 1), 2);
+  const Var y = average_pool(
+      pad(conv2d(conv2d(vars[0], vars[1], Var(), same), vars[2], Var(), {2, 0, 1, 0, 1}), 1, 1, 0, 1), 2);
   const auto g = std::move(tape).vjp(sum(upsample_nearest(y, 2)), std::span(vars, frozen ? 1 : 3));
   return scope.peak();
 }

@@ -1,5 +1,5 @@
-// Convolutions against plain loops in double precision, for every instruction set of this machine: all passes, with and
-// without packed weights, over strides, paddings, groups and ragged channel counts.
+// Convolutions against plain loops in double precision, for every instruction set of this machine: all
+// passes, with and without packed weights, over strides, paddings, groups and ragged channel counts.
 #include <costate/tensor/parallel.h>
 #include <costate/tensor/tensor.h>
 #include <gtest/gtest.h>
@@ -34,8 +34,8 @@ struct Case {
     return s;
   }
   std::string text() const {
-    std::string s = std::to_string(n) + " x " + std::to_string(height) + " x " + std::to_string(width) + " x " +
-                    std::to_string(channels) + " -> " + std::to_string(out) + ", filter " +
+    std::string s = std::to_string(n) + " x " + std::to_string(height) + " x " + std::to_string(width) +
+                    " x " + std::to_string(channels) + " -> " + std::to_string(out) + ", filter " +
                     std::to_string(kernel_height) + " x " + std::to_string(kernel_width) + ", stride " +
                     std::to_string(stride) + ", padding";
     for (std::int64_t p : {top, bottom, left, right}) s += ' ', s += std::to_string(p);
@@ -76,8 +76,7 @@ struct Guarded {
 template <class T>
 struct Operands {
   Guarded<T> x, y, w, bias;
-  explicit Operands(const Case& c)
-      : Operands(Sizes(c.shape(Pass::forward, dtype_of<T>)), c.out) {}
+  explicit Operands(const Case& c) : Operands(Sizes(c.shape(Pass::forward, dtype_of<T>)), c.out) {}
   Operands(const Sizes& s, std::int64_t out) : x(s.x, 1), y(s.y, 2), w(s.w, 3), bias(out, 4) {}
 };
 
@@ -101,7 +100,8 @@ void each_term(const ConvShape& s, const F& f) {
 }
 
 template <class T>
-std::vector<T> compute(const Kernels& table, const ConvShape& s, const Operands<T>& in, bool packed, bool bias) {
+std::vector<T> compute(const Kernels& table, const ConvShape& s, const Operands<T>& in, bool packed,
+                       bool bias) {
   Guarded<T> out(Sizes(s).of(s.pass));
   ConvCall call;
   call.shape = s;
@@ -148,7 +148,8 @@ void compare(const Kernels& table, const Case& c, Pass pass, bool packed, bool b
   const std::vector<T> out = compute(table, s, in, packed, bias);
   std::vector<double> sum(out.size()), size(out.size(), 1.0), terms(out.size());
   if (bias)
-    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] = in.bias.data()[i % c.out], size[i] += std::abs(sum[i]);
+    for (std::size_t i = 0; i < sum.size(); ++i)
+      sum[i] = in.bias.data()[i % c.out], size[i] += std::abs(sum[i]);
   each_term(s, [&](std::int64_t x, std::int64_t y, std::int64_t w) {
     const std::int64_t at = pass == Pass::forward ? y : pass == Pass::data_gradient ? x : w;
     const double term = pass == Pass::forward         ? double(in.x.data()[x]) * in.w.data()[w]
@@ -160,8 +161,9 @@ void compare(const Kernels& table, const Case& c, Pass pass, bool packed, bool b
   double largest = 0;
   for (const double v : sum) largest = std::max(largest, std::abs(v));
   for (std::size_t i = 0; i < out.size(); ++i) {
-    // A sum of k terms in any order errs by at most about k eps times the sum of sizes, in practice by sqrt(k). In f64
-    // the reference errs as much again. Winograd's transforms lose at most five bits of the largest result.
+    // A sum of k terms in any order errs by at most about k eps times the sum of sizes, in practice by
+    // sqrt(k). In f64 the reference errs as much again. Winograd's transforms lose at most five bits of the
+    // largest result.
     double tolerance = 2 * eps * size[i] * (4 + 2 * std::sqrt(terms[i]));
     if (winograd && sizeof(T) == 4) tolerance += 32 * eps * std::max(largest, 1.0);
     ASSERT_NEAR(out[i], sum[i], tolerance) << "element " << i;
@@ -172,37 +174,37 @@ const Case cases[] = {
     {1, 1, 1, 1, 1, 1, 1},
     {2, 5, 4, 3, 5, 3, 3, 1, 1, 1, 1, 1},
     {2, 5, 6, 3, 5, 3, 3},
-    {2, 8, 6, 4, 7, 3, 3, 2, 1, 1, 1, 1},          // stride 2
-    {1, 7, 9, 6, 4, 3, 3, 2, 0, 1, 0, 1},          // as diffusers pads its downsampler
-    {1, 9, 7, 2, 3, 3, 2, 3, 2, 0, 1, 1},          // stride 3, non-square
-    {2, 4, 5, 6, 4, 1, 1},                         // 1 x 1
-    {2, 5, 4, 5, 6, 1, 1, 2},                      // 1 x 1, stride 2: some pixels are never read
-    {1, 6, 6, 8, 6, 3, 3, 1, 1, 1, 1, 1, 2},       // groups
-    {2, 5, 5, 6, 6, 3, 3, 1, 1, 1, 1, 1, 6},       // a group a channel
-    {1, 6, 5, 4, 8, 3, 3, 2, 1, 0, 0, 1, 4},       // two filters a channel
-    {1, 10, 9, 3, 4, 7, 7, 1, 3, 3, 3, 3},         // 7 x 7
-    {2, 8, 8, 3, 10, 4, 4, 4},                     // patches
-    {1, 3, 3, 2, 2, 2, 2, 1, 4, 3, 3, 4},          // padding wider than the filter
+    {2, 8, 6, 4, 7, 3, 3, 2, 1, 1, 1, 1},     // stride 2
+    {1, 7, 9, 6, 4, 3, 3, 2, 0, 1, 0, 1},     // as diffusers pads its downsampler
+    {1, 9, 7, 2, 3, 3, 2, 3, 2, 0, 1, 1},     // stride 3, non-square
+    {2, 4, 5, 6, 4, 1, 1},                    // 1 x 1
+    {2, 5, 4, 5, 6, 1, 1, 2},                 // 1 x 1, stride 2: some pixels are never read
+    {1, 6, 6, 8, 6, 3, 3, 1, 1, 1, 1, 1, 2},  // groups
+    {2, 5, 5, 6, 6, 3, 3, 1, 1, 1, 1, 1, 6},  // a group a channel
+    {1, 6, 5, 4, 8, 3, 3, 2, 1, 0, 0, 1, 4},  // two filters a channel
+    {1, 10, 9, 3, 4, 7, 7, 1, 3, 3, 3, 3},    // 7 x 7
+    {2, 8, 8, 3, 10, 4, 4, 4},                // patches
+    {1, 3, 3, 2, 2, 2, 2, 1, 4, 3, 3, 4},     // padding wider than the filter
     {1, 2, 9, 5, 3, 2, 5, 1, 0, 0, 2, 2},
-    {3, 7, 7, 40, 33, 3, 3, 1, 1, 1, 1, 1},        // ragged vectors
+    {3, 7, 7, 40, 33, 3, 3, 1, 1, 1, 1, 1},  // ragged vectors
     {2, 9, 13, 17, 50, 3, 3, 1, 1, 1, 1, 1},
     {1, 14, 14, 64, 48, 3, 3, 1, 1, 1, 1, 1},
     {1, 13, 6, 32, 32, 3, 3, 1, 0, 0, 0, 0},
     {1, 6, 11, 32, 64, 3, 3, 1, 2, 1, 0, 2},
     {2, 6, 6, 32, 32, 3, 3, 1, 1, 1, 1, 1, 2},
-    {1, 8, 8, 64, 1, 3, 3, 1, 1, 1, 1, 1},         // the last layer of a network, and the first
+    {1, 8, 8, 64, 1, 3, 3, 1, 1, 1, 1, 1},  // the last layer of a network, and the first
     {1, 8, 8, 1, 64, 3, 3, 1, 1, 1, 1, 1},
     {1, 8, 8, 70, 3, 3, 3, 1, 1, 1, 1, 1},
     {1, 9, 9, 48, 64, 3, 3, 2, 1, 1, 1, 1},
     {2, 4, 4, 80, 40, 1, 1},
     {1, 5, 5, 600, 20, 3, 3, 1, 1, 1, 1, 1},
-    {1, 3, 2, 1050, 7, 2, 2, 1, 1, 0, 0, 1},       // more channels, and more taps, than go in one pass
+    {1, 3, 2, 1050, 7, 2, 2, 1, 1, 0, 0, 1},  // more channels, and more taps, than go in one pass
     {1, 20, 21, 2, 3, 18, 19, 2, 3, 4, 5, 1},
     {1, 4, 5, 2, 1050, 3, 3, 1, 1, 1, 1, 1},
-    {3, 9, 8, 3, 50, 3, 3, 1, 1, 1, 1, 1},         // few channels
+    {3, 9, 8, 3, 50, 3, 3, 1, 1, 1, 1, 1},  // few channels
     {2, 11, 9, 4, 33, 3, 2, 3, 1, 0, 2, 1},
     {40, 6, 6, 2, 100, 5, 5, 1, 2, 2, 2, 2},
-    {2, 30, 29, 24, 40, 3, 3, 1, 1, 1, 1, 1},      // several blocks of Winograd's tiles
+    {2, 30, 29, 24, 40, 3, 3, 1, 1, 1, 1, 1},  // several blocks of Winograd's tiles
 };
 
 class Conv : public testing::TestWithParam<int> {
@@ -219,7 +221,8 @@ TEST_P(Conv, AgreesWithLoops) {
   for (const Case& c : cases)
     for (const Pass pass : passes)
       for (int bits = 0; bits < 4; ++bits) {
-        const bool packed = bits & 1, winograd = bits & 2, bias = pass == Pass::forward && (packed != winograd);
+        const bool packed = bits & 1, winograd = bits & 2,
+                   bias = pass == Pass::forward && (packed != winograd);
         if (packed && pass == Pass::weight_gradient) continue;
         compare<float>(*table_, c, pass, packed, bias, winograd);
         if (!winograd) compare<double>(*table_, c, pass, packed, bias, winograd);
@@ -229,12 +232,10 @@ TEST_P(Conv, AgreesWithLoops) {
 
 // Large enough for the threads to share every pass; the bits must not tell.
 TEST_P(Conv, BitsDoNotDependOnTheNumberOfThreads) {
-  const Case large[] = {{5, 14, 14, 64, 64, 3, 3, 1, 1, 1, 1, 1},
-                        {2, 30, 29, 24, 40, 3, 3, 1, 1, 1, 1, 1},
-                        {3, 15, 14, 64, 96, 3, 3, 2, 1, 1, 1, 1},
-                        {2, 20, 20, 1, 64, 3, 3, 1, 1, 1, 1, 1},
-                        {2, 20, 20, 64, 1, 3, 3, 1, 1, 1, 1, 1},
-                        {4, 12, 12, 64, 64, 3, 3, 1, 1, 1, 1, 1, 4}};
+  const Case large[] = {
+      {5, 14, 14, 64, 64, 3, 3, 1, 1, 1, 1, 1}, {2, 30, 29, 24, 40, 3, 3, 1, 1, 1, 1, 1},
+      {3, 15, 14, 64, 96, 3, 3, 2, 1, 1, 1, 1}, {2, 20, 20, 1, 64, 3, 3, 1, 1, 1, 1, 1},
+      {2, 20, 20, 64, 1, 3, 3, 1, 1, 1, 1, 1},  {4, 12, 12, 64, 64, 3, 3, 1, 1, 1, 1, 1, 4}};
   for (const Case& c : large) {
     const Operands<float> in(c);
     for (const Pass pass : passes)
@@ -264,7 +265,8 @@ TEST_P(Conv, WinogradCanBeTurnedOff) {
     EXPECT_EQ(table_->conv_workspace(without, true), 0);  // 32 channels: the direct kernels need none
     if (pass == Pass::weight_gradient) continue;
     EXPECT_GT(table_->conv_packed_bytes(with), table_->conv_packed_bytes(without));
-    EXPECT_EQ(compute(*table_, with, in, true, false), compute(*table_, with, in, false, false));  // packed or not
+    EXPECT_EQ(compute(*table_, with, in, true, false),
+              compute(*table_, with, in, false, false));  // packed or not
   }
 }
 
@@ -296,7 +298,8 @@ TEST_P(Conv, UpsamplingAndPooling) {
       for (std::int64_t y = 0; y < f * h; ++y)
         for (std::int64_t x = 0; x < f * w; ++x)
           for (std::int64_t k = 0; k < c; ++k) {
-            const std::int64_t from = ((b * h + y / f) * w + x / f) * c + k, to = ((b * f * h + y) * f * w + x) * c + k;
+            const std::int64_t from = ((b * h + y / f) * w + x / f) * c + k,
+                               to = ((b * f * h + y) * f * w + x) * c + k;
             EXPECT_EQ(up.data()[to], 0.5f * small.data()[from]);
             sum[from] += 0.5 * large.data()[to];
           }

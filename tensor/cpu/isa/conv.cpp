@@ -1,5 +1,5 @@
-// The convolutions of one instruction set, and which method computes what. ConvShape and ConvCall (tensor/kernels.h) are
-// the contract.
+// The convolutions of one instruction set, and which method computes what. ConvShape and ConvCall
+// (tensor/kernels.h) are the contract.
 //
 // A result depends on the shape and on whether packed weights are given, never on the number of threads.
 #include "table.h"
@@ -21,8 +21,9 @@ namespace {
 
 using Pass = ConvShape::Pass;
 
-// Winograd's method does a quarter of the multiplications for transforms that cost some 60 operations a pixel and channel:
-// the sums must run over enough channels and the results fill the tiles of 4 x 4 pixels well enough to repay them.
+// Winograd's method does a quarter of the multiplications for transforms that cost some 60 operations a pixel
+// and channel: the sums must run over enough channels and the results fill the tiles of 4 x 4 pixels well
+// enough to repay them.
 bool winograd_fits(const ConvShape& s) {
   if (!s.winograd || s.dtype != DType::f32 || s.kernel_height != 3 || s.kernel_width != 3 || s.stride != 1 ||
       s.groups != 1 || s.channels < 16 || s.out_channels < 16)
@@ -31,14 +32,16 @@ bool winograd_fits(const ConvShape& s) {
   const std::int64_t height = turned ? s.height : s.out_height, width = turned ? s.width : s.out_width;
   return 16 * ceil_div(height, 4) * ceil_div(width, 4) <= 2 * height * width;
 }
-// Transforming the filters costs about as much as 15 tiles of 16 pixels do: worth it at every call from a few times that on.
+// Transforming the filters costs about as much as 15 tiles of 16 pixels do: worth it at every call from a few
+// times that on.
 bool takes_winograd(const ConvShape& s, bool packed) {
   return winograd_fits(s) && (packed || s.n * s.height * s.width >= 400);
 }
 
 template <class T>
 std::int64_t direct_workspace(const ConvShape& s, bool packed) {
-  if (s.pass == Pass::weight_gradient) return NarrowWeight<T>::fits(s) ? NarrowWeight<T>(s).workspace_size() : 0;
+  if (s.pass == Pass::weight_gradient)
+    return NarrowWeight<T>::fits(s) ? NarrowWeight<T>(s).workspace_size() : 0;
   return packed ? 0 : DirectConv<T>(s).packed_size();
 }
 
@@ -58,8 +61,8 @@ void direct(const ConvCall& call) {
     d.pack(static_cast<const T*>(call.weight), static_cast<T*>(call.workspace));
     packed = static_cast<const T*>(call.workspace);
   }
-  d.run(static_cast<const T*>(s.pass == Pass::forward ? call.x : call.y), packed, static_cast<const T*>(call.bias),
-        static_cast<T*>(call.out));
+  d.run(static_cast<const T*>(s.pass == Pass::forward ? call.x : call.y), packed,
+        static_cast<const T*>(call.bias), static_cast<T*>(call.out));
 }
 
 }  // namespace
@@ -80,13 +83,14 @@ void conv(const ConvCall& call) {
     packed = workspace;
     workspace += w.packed_size();
   }
-  w.run(s.pass == Pass::forward ? x : y, packed, static_cast<const float*>(call.bias), static_cast<float*>(call.out),
-        workspace);
+  w.run(s.pass == Pass::forward ? x : y, packed, static_cast<const float*>(call.bias),
+        static_cast<float*>(call.out), workspace);
 }
 
 std::int64_t conv_workspace(const ConvShape& s, bool packed) {
   if (!takes_winograd(s, packed))
-    return s.dtype == DType::f32 ? 4 * direct_workspace<float>(s, packed) : 8 * direct_workspace<double>(s, packed);
+    return s.dtype == DType::f32 ? 4 * direct_workspace<float>(s, packed)
+                                 : 8 * direct_workspace<double>(s, packed);
   if (s.pass == Pass::weight_gradient) return 4 * WinogradWeight(s).workspace_size();
   const WinogradConv w(s);
   return 4 * (w.workspace_size() + (packed ? 0 : w.packed_size()));
@@ -95,7 +99,8 @@ std::int64_t conv_workspace(const ConvShape& s, bool packed) {
 std::int64_t conv_packed_bytes(const ConvShape& s) {
   if (s.pass == Pass::weight_gradient) return 0;
   if (winograd_fits(s)) return 4 * WinogradConv(s).packed_size();
-  return s.dtype == DType::f32 ? 4 * DirectConv<float>(s).packed_size() : 8 * DirectConv<double>(s).packed_size();
+  return s.dtype == DType::f32 ? 4 * DirectConv<float>(s).packed_size()
+                               : 8 * DirectConv<double>(s).packed_size();
 }
 
 void conv_pack(const ConvShape& s, const void* weight, void* packed) {

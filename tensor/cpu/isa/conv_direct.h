@@ -1,13 +1,18 @@
-// Convolution as a matrix product whose left operand is never built: forward and data gradient, any filter and stride.
+// Convolution as a matrix product whose left operand is never built: forward and data gradient, any filter
+// and stride.
 //
-// A row of the product is a pixel of the result, a column a filter, and the sum runs over the taps of the filter and,
-// within one, over channels. For every pixel and tap there is a pointer to the source pixel, or to zeros where that lies
-// in the padding (Dukhan, The indirect convolution algorithm, 2019, arXiv:1907.02129). The pixels of a data gradient fall
-// into stride^2 phases by their place modulo the stride, which differ in the taps that reach them.
-//     packed[group][panel][tap][channel][column in panel],    the layout of conv_pack: panels as in gemm_pack.h
-// With at most four filters a panel would stay nearly empty: lanes then run along channels (thin, as in gemm_thin.h),
+// A row of the product is a pixel of the result, a column a filter, and the sum runs over the taps of the
+// filter and, within one, over channels. For every pixel and tap there is a pointer to the source pixel, or
+// to zeros where that lies in the padding (Dukhan, The indirect convolution algorithm, 2019,
+// arXiv:1907.02129). The pixels of a data gradient fall into stride^2 phases by their place modulo the
+// stride, which differ in the taps that reach them.
+//     packed[group][panel][tap][channel][column in panel],    the layout of conv_pack: panels as in
+//     gemm_pack.h
+// With at most four filters a panel would stay nearly empty: lanes then run along channels (thin, as in
+// gemm_thin.h),
 //     packed[group][filter][tap][channel, filled up with zeros to whole vectors].
-// Every sum is one chain in the order (tap, channel), thin ones one a lane: no pixel depends on which others there are.
+// Every sum is one chain in the order (tap, channel), thin ones one a lane: no pixel depends on which others
+// there are.
 #pragma once
 #include <costate/tensor/kernels.h>
 #include <costate/tensor/parallel.h>
@@ -21,7 +26,7 @@ namespace {
 template <class T>
 struct PixelCall {
   std::int64_t taps, k;
-  const T* const* from;  // [tap][tile_rows]: source pixels
+  const T* const* from;          // [tap][tile_rows]: source pixels
   const std::int64_t* b_of_tap;  // offsets into b
   const T* b;
   T* const* to;   // pixels of the result
@@ -68,16 +73,21 @@ void pixel_tile(const PixelCall<T>& call) {
     T* const to = call.to[i];
     if constexpr (vectors == 2) {
       store(to, x[i]);
-      if (last == W) store(to + W, y[i]);
-      else store_first(to + W, last, y[i]);
+      if (last == W)
+        store(to + W, y[i]);
+      else
+        store_first(to + W, last, y[i]);
     } else {
-      if (last == W) store(to, x[i]);
-      else store_first(to, last, x[i]);
+      if (last == W)
+        store(to, x[i]);
+      else
+        store_first(to, last, x[i]);
     }
   }
 }
 
-// One pixel, n columns; lanes run along channels. b_of_tap is for one column, whose filter is `filter` elements long.
+// One pixel, n columns; lanes run along channels. b_of_tap is for one column, whose filter is `filter`
+// elements long.
 template <class T, int n>
 void thin_pixel(const PixelCall<T>& call, int pixel, std::int64_t filter) {
   constexpr int W = lanes<T>;
@@ -105,17 +115,19 @@ void thin_pixel(const PixelCall<T>& call, int pixel, std::int64_t filter) {
 template <class T>
 struct DirectConv {
   static constexpr int W = lanes<T>, N = tile_columns<T>;
-  static constexpr std::int64_t most_k = 1024;        // channels at a time: there are as many zeros
+  static constexpr std::int64_t most_k = 1024;         // channels at a time: there are as many zeros
   static constexpr std::int64_t most_pointers = 4096;  // of a task, on its stack
 
   const ConvShape& s;
-  bool transposed;               // the data gradient
-  std::int64_t k, m;             // channels summed over, filters; of a group
-  std::int64_t taps, panels, stretch;  // stretch: elements of one tap in the packed layout, of a panel or thin column
+  bool transposed;    // the data gradient
+  std::int64_t k, m;  // channels summed over, filters; of a group
+  std::int64_t taps, panels,
+      stretch;  // stretch: elements of one tap in the packed layout, of a panel or thin column
   bool thin;
   std::int64_t height, width, source_height, source_width;
 
-  explicit DirectConv(const ConvShape& shape) : s(shape), transposed(s.pass == ConvShape::Pass::data_gradient) {
+  explicit DirectConv(const ConvShape& shape)
+      : s(shape), transposed(s.pass == ConvShape::Pass::data_gradient) {
     const std::int64_t in = s.channels / s.groups, out = s.out_channels / s.groups;
     k = transposed ? out : in, m = transposed ? in : out;
     taps = s.kernel_height * s.kernel_width;
@@ -145,8 +157,8 @@ struct DirectConv {
   }
 
  private:
-  // Pixels of the result along one axis: origin + step i for i < count. Tap first + tap_step j reads the source at
-  // source_step i + source_origin + source_tap j, for j < taps.
+  // Pixels of the result along one axis: origin + step i for i < count. Tap first + tap_step j reads the
+  // source at source_step i + source_origin + source_tap j, for j < taps.
   struct Axis {
     std::int64_t origin, step, count, source_step, source_origin, source_tap, first, tap_step, taps;
   };
@@ -157,14 +169,21 @@ struct DirectConv {
     // Taps i = place, place + stride, ... reach the pixels with (pixel + padding) mod stride = place, from
     // (pixel + padding - i) / stride.
     const std::int64_t origin = ((place - padding) % s.stride + s.stride) % s.stride;
-    return {origin, s.stride, origin < extent ? ceil_div(extent - origin, s.stride) : 0,
-            1,      (origin + padding - place) / s.stride, -1,
-            place,  s.stride, place < kernel ? ceil_div(kernel - place, s.stride) : 0};
+    return {origin,
+            s.stride,
+            origin < extent ? ceil_div(extent - origin, s.stride) : 0,
+            1,
+            (origin + padding - place) / s.stride,
+            -1,
+            place,
+            s.stride,
+            place < kernel ? ceil_div(kernel - place, s.stride) : 0};
   }
 
   void pack_tap(const T* w, std::int64_t group, std::int64_t column, std::int64_t t, T* d) const {
     const std::int64_t in = s.channels / s.groups, out = s.out_channels / s.groups, filter = taps * in;
-    const T* tap = w + group * out * filter + t * in;  // of filter 0 of the group; its channels lie next to each other
+    const T* tap =
+        w + group * out * filter + t * in;  // of filter 0 of the group; its channels lie next to each other
     if (thin) {
       for (std::int64_t i = 0; i < stretch; ++i)
         d[i] = i >= k ? T(0) : transposed ? tap[i * filter + column] : tap[column * filter + i];
@@ -175,13 +194,16 @@ struct DirectConv {
     }
   }
 
-  void phase(const T* in, const T* packed, const T* bias, T* out, const Axis& down, const Axis& across) const {
+  void phase(const T* in, const T* packed, const T* bias, T* out, const Axis& down,
+             const Axis& across) const {
     const std::int64_t pixels = s.n * down.count * across.count;
     if (pixels == 0) return;
     const std::int64_t blocks = ceil_div(pixels, tile_rows), reach = down.taps * across.taps;
-    // A task is as many blocks as leave their source pixels in the second-level cache and their pointers on the stack.
+    // A task is as many blocks as leave their source pixels in the second-level cache and their pointers on
+    // the stack.
     const std::int64_t bytes = tile_rows * s.stride * k * static_cast<std::int64_t>(sizeof(T));
-    const std::int64_t most = larger(1, smaller(200000 / bytes, most_pointers / (tile_rows * larger(1, reach))));
+    const std::int64_t most =
+        larger(1, smaller(200000 / bytes, most_pointers / (tile_rows * larger(1, reach))));
     const std::int64_t down_tasks = ceil_div(blocks, most);
     const std::int64_t work = smaller(most, blocks) * tile_rows * larger(1, reach) * k * N;
     const std::int64_t columns = thin ? 1 : panels;
@@ -190,15 +212,15 @@ struct DirectConv {
     parallel(s.groups * down_tasks * across_tasks, [&](std::int64_t task) {
       const std::int64_t x = task % across_tasks, y = task / across_tasks % down_tasks,
                          group = task / across_tasks / down_tasks;
-      part(in, packed, bias, out, down, across, group, blocks * y / down_tasks, blocks * (y + 1) / down_tasks, blocks,
-           pixels, columns * x / across_tasks, columns * (x + 1) / across_tasks);
+      part(in, packed, bias, out, down, across, group, blocks * y / down_tasks, blocks * (y + 1) / down_tasks,
+           blocks, pixels, columns * x / across_tasks, columns * (x + 1) / across_tasks);
     });
   }
 
   // Blocks block0 .. block1 - 1 of the pixels of a phase, columns (panels) column0 .. column1 - 1.
   void part(const T* in, const T* packed, const T* bias, T* out, const Axis& down, const Axis& across,
-            std::int64_t group, std::int64_t block0, std::int64_t block1, std::int64_t blocks, std::int64_t pixels,
-            std::int64_t column0, std::int64_t column1) const {
+            std::int64_t group, std::int64_t block0, std::int64_t block1, std::int64_t blocks,
+            std::int64_t pixels, std::int64_t column0, std::int64_t column1) const {
     alignas(64) static constexpr T zeros[most_k] = {};
     const T* from[most_pointers];
     T* to[most_pointers];
@@ -227,13 +249,17 @@ struct DirectConv {
                              : source + (y * source_width + x) * k * s.groups;
             }
             to[(block - block0) * tile_rows + i] =
-                out + ((image * height + down.origin + down.step * u) * width + across.origin + across.step * v) * m *
-                          s.groups + group * m;
+                out +
+                ((image * height + down.origin + down.step * u) * width + across.origin + across.step * v) *
+                    m * s.groups +
+                group * m;
           }
         }
         for (std::int64_t t = t0; t < t1; ++t)
-          b_of_tap[t - t0] = ((down.first + down.tap_step * (t / across.taps)) * s.kernel_width + across.first +
-                              across.tap_step * (t % across.taps)) * stretch + k0 * (thin ? 1 : N);
+          b_of_tap[t - t0] = ((down.first + down.tap_step * (t / across.taps)) * s.kernel_width +
+                              across.first + across.tap_step * (t % across.taps)) *
+                                 stretch +
+                             k0 * (thin ? 1 : N);
         PixelCall<T> call;
         call.taps = count, call.k = smaller(most_k, k - k0), call.b_of_tap = b_of_tap;
         call.add = t0 > 0 || k0 > 0;
@@ -248,7 +274,8 @@ struct DirectConv {
             const std::int64_t rows = pixels * (block + 1) / blocks - pixels * block / blocks;
             call.from = from + (block - block0) * count * tile_rows;
             T* moved[tile_rows];
-            for (std::int64_t i = 0; i < rows; ++i) moved[i] = to[(block - block0) * tile_rows + i] + column * N;
+            for (std::int64_t i = 0; i < rows; ++i)
+              moved[i] = to[(block - block0) * tile_rows + i] + column * N;
             call.to = moved;
             apply(call, static_cast<int>(rows));
           }
@@ -265,10 +292,17 @@ struct DirectConv {
   void apply(const PixelCall<T>& call, int rows) const {
     if (!thin) return tiles(call, rows, std::make_integer_sequence<int, tile_rows>{});
     for (int i = 0; i < rows; ++i) switch (m) {
-        case 1: thin_pixel<T, 1>(call, i, taps * stretch); break;
-        case 2: thin_pixel<T, 2>(call, i, taps * stretch); break;
-        case 3: thin_pixel<T, 3>(call, i, taps * stretch); break;
-        default: thin_pixel<T, 4>(call, i, taps * stretch);
+        case 1:
+          thin_pixel<T, 1>(call, i, taps * stretch);
+          break;
+        case 2:
+          thin_pixel<T, 2>(call, i, taps * stretch);
+          break;
+        case 3:
+          thin_pixel<T, 3>(call, i, taps * stretch);
+          break;
+        default:
+          thin_pixel<T, 4>(call, i, taps * stretch);
       }
   }
 };

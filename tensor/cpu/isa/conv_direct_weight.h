@@ -1,8 +1,9 @@
-// The weight gradient of a convolution, any filter and stride: for every tap a matrix product over the pixels,
+// The weight gradient of a convolution, any filter and stride: for every tap a matrix product over the
+// pixels,
 //   dw[o, i, j, :] = sum over b, p, q of dy[b, p, q, o] x[b, stride p + i - top, stride q + j - left, :],
-// both operands read in place. Tiles of filters x channels stay in registers while a run of images passes that fits in the
-// second-level cache; every run is summed from zero and then
-// added to dw, which keeps the rounding of long sums small.
+// both operands read in place. Tiles of filters x channels stay in registers while a run of images passes
+// that fits in the second-level cache; every run is summed from zero and then added to dw, which keeps the
+// rounding of long sums small.
 #pragma once
 #include <costate/tensor/kernels.h>
 #include <costate/tensor/parallel.h>
@@ -16,12 +17,12 @@ namespace {
 
 template <class T>
 struct OuterCall {
-  std::int64_t images, rows, run;                    // run: pixels of a row
-  const T* a;                                        // R neighbours
-  std::int64_t a_image, a_row, a_pixel;              // strides
-  const T* b;                                        // `columns` neighbours
+  std::int64_t images, rows, run;        // run: pixels of a row
+  const T* a;                            // R neighbours
+  std::int64_t a_image, a_row, a_pixel;  // strides
+  const T* b;                            // `columns` neighbours
   std::int64_t b_image, b_row, b_pixel;
-  T* c;                                              // R rows, stride ldc, added to
+  T* c;  // R rows, stride ldc, added to
   std::int64_t ldc;
   int columns;
 };
@@ -57,8 +58,10 @@ void outer_tile(const OuterCall<T>& call) {
     T* const end = c + (vectors - 1) * W;
     if constexpr (vectors == 2) store(c, load(c) + x[i]);
     const Vector<T> v = load_last(end) + (vectors == 2 ? y[i] : x[i]);
-    if constexpr (whole) store(end, v);
-    else store_first(end, last, v);
+    if constexpr (whole)
+      store(end, v);
+    else
+      store_first(end, last, v);
   }
 }
 
@@ -72,8 +75,9 @@ struct DirectWeight {
   explicit DirectWeight(const ConvShape& shape)
       : s(shape), channels(s.channels / s.groups), filters(s.out_channels / s.groups) {
     panels = ceil_div(channels, N), row_blocks = ceil_div(filters, tile_rows);
-    const std::int64_t bytes = static_cast<std::int64_t>(sizeof(T)) * (s.height * s.width * s.channels +
-                                                                       s.out_height * s.out_width * s.out_channels);
+    const std::int64_t bytes =
+        static_cast<std::int64_t>(sizeof(T)) *
+        (s.height * s.width * s.channels + s.out_height * s.out_width * s.out_channels);
     images = larger(1, 600000 / bytes);
   }
 
@@ -111,8 +115,10 @@ struct DirectWeight {
     const std::int64_t column = panel * N, taps = s.kernel_height * s.kernel_width;
     OuterCall<T> call;
     call.images = count, call.rows = p.last - p.first, call.run = q.last - q.first;
-    call.a_pixel = s.out_channels, call.a_row = s.out_width * call.a_pixel, call.a_image = s.out_height * call.a_row;
-    call.a = dy + image * call.a_image + p.first * call.a_row + q.first * call.a_pixel + group * filters + row;
+    call.a_pixel = s.out_channels, call.a_row = s.out_width * call.a_pixel,
+    call.a_image = s.out_height * call.a_row;
+    call.a =
+        dy + image * call.a_image + p.first * call.a_row + q.first * call.a_pixel + group * filters + row;
     const std::int64_t line = s.width * s.channels;
     call.b_pixel = s.stride * s.channels, call.b_row = s.stride * line, call.b_image = s.height * line;
     call.b = x + image * call.b_image + (s.stride * p.first + i - s.top) * line +

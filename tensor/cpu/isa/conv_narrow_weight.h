@@ -1,7 +1,9 @@
-// The weight gradient of a convolution of images with a few channels, such as the first one of a network: lanes along
-// channels would stay empty, so here they run along filters. A row of a tile is one (tap, channel), a column a filter:
+// The weight gradient of a convolution of images with a few channels, such as the first one of a network:
+// lanes along channels would stay empty, so here they run along filters. A row of a tile is one (tap,
+// channel), a column a filter:
 //   dw[o, (tap, k)] = sum over pixels of x[pixel under the tap, k] dy[pixel, o].
-// A run of images is copied amid its padding first, so that every (tap, channel) is one offset from the pixel.
+// A run of images is copied amid its padding first, so that every (tap, channel) is one offset from the
+// pixel.
 #pragma once
 #include <costate/tensor/kernels.h>
 #include <costate/tensor/parallel.h>
@@ -75,8 +77,8 @@ struct NarrowWeight {
         rows(s.kernel_height * s.kernel_width * s.channels),
         row_blocks(ceil_div(rows, tile_rows)),
         panels(ceil_div(s.out_channels, N)) {
-    const std::int64_t bytes = static_cast<std::int64_t>(sizeof(T)) * (high * wide * s.channels +
-                                                                       s.out_height * s.out_width * s.out_channels);
+    const std::int64_t bytes = static_cast<std::int64_t>(sizeof(T)) *
+                               (high * wide * s.channels + s.out_height * s.out_width * s.out_channels);
     images = smaller(s.n, larger(1, 600000 / bytes));
   }
   std::int64_t workspace_size() const { return images * high * wide * s.channels; }
@@ -91,7 +93,8 @@ struct NarrowWeight {
       });
       const std::int64_t work = count * s.out_height * s.out_width * tile_rows * N;
       parallel_for(row_blocks * panels, 1 + 500000 / work, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) tile(workspace, dy, dw, b, count, i % row_blocks, i / row_blocks);
+        for (std::int64_t i = begin; i < end; ++i)
+          tile(workspace, dy, dw, b, count, i % row_blocks, i / row_blocks);
       });
     }
   }
@@ -121,7 +124,8 @@ struct NarrowWeight {
     call.a = padded, call.offset = offset;
     call.a_pixel = s.stride * s.channels, call.a_row = s.stride * wide * s.channels,
     call.a_image = high * wide * s.channels;
-    call.b = dy + image * s.out_height * s.out_width * s.out_channels + panel * N, call.b_pixel = s.out_channels;
+    call.b = dy + image * s.out_height * s.out_width * s.out_channels + panel * N,
+    call.b_pixel = s.out_channels;
     call.columns = static_cast<int>(smaller(N, s.out_channels - panel * N));
     call.c = sums;
     tiles(call, static_cast<int>(last - first), std::make_integer_sequence<int, tile_rows>{});

@@ -1,7 +1,9 @@
-// Convolution by its definition (ConvShape in tensor/kernels.h): the portable form, and what the others are compared with.
+// Convolution by its definition (ConvShape in tensor/kernels.h): the portable form, and what the others are
+// compared with.
 //
-// All three passes run along the channels of one filter tap, which lie next to each other in images and filters alike;
-// whatever the tap, the innermost loop is a dot product or a multiple of a row added to another.
+// All three passes run along the channels of one filter tap, which lie next to each other in images and
+// filters alike; whatever the tap, the innermost loop is a dot product or a multiple of a row added to
+// another.
 #pragma once
 #include <costate/tensor/kernels.h>
 #include <costate/tensor/parallel.h>
@@ -47,8 +49,10 @@ struct PlainConv {
             for (Index j = 0; j < s.kernel_width; ++j) {
               const Index column = s.stride * q + j - s.left;
               if (column < 0 || column >= s.width) continue;
-              sum += dot(in_group, x + ((b * s.height + row) * s.width + column) * s.channels + o / out_group * in_group,
-                         w + o * filter + (i * s.kernel_width + j) * in_group);
+              sum +=
+                  dot(in_group,
+                      x + ((b * s.height + row) * s.width + column) * s.channels + o / out_group * in_group,
+                      w + o * filter + (i * s.kernel_width + j) * in_group);
             }
           }
           y[(task * s.out_width + q) * s.out_channels + o] = sum;

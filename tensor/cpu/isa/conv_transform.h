@@ -1,15 +1,17 @@
-// The transforms of Winograd's F(4x4, 3x3): 4 x 4 results of a 3 x 3 filter from 6 x 6 values with 36 products instead of
-// 144 (Lavin and Gray, Fast algorithms for convolutional neural networks, 2015, arXiv:1509.09308),
+// The transforms of Winograd's F(4x4, 3x3): 4 x 4 results of a 3 x 3 filter from 6 x 6 values with 36
+// products instead of 144 (Lavin and Gray, Fast algorithms for convolutional neural networks, 2015,
+// arXiv:1509.09308),
 //   y = A^T [(G w G^T) * (B^T x B)] A,        * element by element,
 // by evaluation at six points and interpolation (Toom and Cook). The points are 0, +-a, +-b and infinity with
 //   M(x) = x (x^2 - a^2)(x^2 - b^2):
 //   rows of B^T: the coefficients of M(x) / (x - p), and those of M(x) for infinity,
-//   rows of G:   (1, p, p^2) / M'(p), and (0, 0, 1),    rows of A^T: p^i, and (0, 0, 0, 1) in the last column.
-// Lavin's points are a = 1, b = 2. Ours are a = 5/8, b = 3/2, whose constants in A and B are exact in f32 too: with 64
-// channels of Gaussian noise the largest error falls from 5.5e-6 to 1.5e-6 of the largest result (mean square: from 1.7e-6
-// to 0.8e-6 of the results' own); summing without transforms errs by 0.9e-6. Why other points help: Barabasz, Anderson,
-// Soodhalter and Gregg, Error analysis and improving the accuracy of Winograd convolution for deep neural networks, 2020,
-// arXiv:1803.10986.
+//   rows of G:   (1, p, p^2) / M'(p), and (0, 0, 1),    rows of A^T: p^i, and (0, 0, 0, 1) in the last
+//   column.
+// Lavin's points are a = 1, b = 2. Ours are a = 5/8, b = 3/2, whose constants in A and B are exact in f32
+// too: with 64 channels of Gaussian noise the largest error falls from 5.5e-6 to 1.5e-6 of the largest result
+// (mean square: from 1.7e-6 to 0.8e-6 of the results' own); summing without transforms errs by 0.9e-6. Why
+// other points help: Barabasz, Anderson, Soodhalter and Gregg, Error analysis and improving the accuracy of
+// Winograd convolution for deep neural networks, 2020, arXiv:1803.10986.
 #pragma once
 #include "gemm_vector.h"
 
@@ -22,7 +24,7 @@ using V = Vector<float>;
 constexpr int result = 4, filter = 3, tile_side = 6, products = tile_side * tile_side;
 constexpr float a = 5.0f / 8, b = 3.0f / 2;
 constexpr float a2 = a * a, b2 = b * b, a3 = a2 * a, b3 = b2 * b;
-constexpr float at_0 = static_cast<float>(1.0 / (225.0 / 256));                             // 1 / M'(0)
+constexpr float at_0 = static_cast<float>(1.0 / (225.0 / 256));                              // 1 / M'(0)
 constexpr float at_a = static_cast<float>(1.0 / (2 * (25.0 / 64) * (25.0 / 64 - 9.0 / 4)));  // 1 / M'(+-a)
 constexpr float at_b = static_cast<float>(1.0 / (2 * (9.0 / 4) * (9.0 / 4 - 25.0 / 64)));    // 1 / M'(+-b)
 
@@ -78,8 +80,9 @@ COSTATE_INLINE void filter_gradient_transform(const V* u, V* o) {
   o[2] = times(a2, sum_a) + times(b2, sum_b) + u[5];
 }
 
-// f on the columns of a (from x from) array of vectors, then on the rows: put(i, j, value) for every element of the
-// (to x to) result. The elements are fetched by get(i, j), each once, when they are needed: registers are few.
+// f on the columns of a (from x from) array of vectors, then on the rows: put(i, j, value) for every element
+// of the (to x to) result. The elements are fetched by get(i, j), each once, when they are needed: registers
+// are few.
 template <int from, int to, class F, class Get, class Put>
 COSTATE_INLINE void both_axes(const F& f, const Get& get, const Put& put) {
   V half[to * from];

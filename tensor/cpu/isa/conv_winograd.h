@@ -1,9 +1,10 @@
-// Convolution with 3 x 3 filters and stride 1 by Winograd's F(4x4, 3x3), forward and data gradient; see conv_transform.h.
+// Convolution with 3 x 3 filters and stride 1 by Winograd's F(4x4, 3x3), forward and data gradient; see
+// conv_transform.h.
 //
 // The result is cut into tiles of 4 x 4 pixels. A block of tiles is transformed channel by channel,
 //   v[product][tile][channel],
-// 36 matrix products with the transformed filters u give m[product][tile][filter], which is transformed back. The data
-// gradient is the same with the filters turned by 180 degrees and their two channel axes exchanged.
+// 36 matrix products with the transformed filters u give m[product][tile][filter], which is transformed back.
+// The data gradient is the same with the filters turned by 180 degrees and their two channel axes exchanged.
 //     u[product][panel][channel][filter in panel],    the layout of conv_pack: panels as in gemm_pack.h
 #pragma once
 #include <costate/tensor/kernels.h>
@@ -15,9 +16,12 @@
 namespace costate::cpu::COSTATE_ISA {
 namespace {
 
-constexpr std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return ceil_div(n, multiple) * multiple; }
+constexpr std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
+  return ceil_div(n, multiple) * multiple;
+}
 
-// The tiles of one image of a batch, counted through the batch, and where they lie in an array (n, height, width, channels).
+// The tiles of one image of a batch, counted through the batch, and where they lie in an array (n, height,
+// width, channels).
 struct Tiling {
   std::int64_t height, width, channels;  // of the array
   std::int64_t down, across;             // tiles of an image
@@ -36,24 +40,29 @@ struct Tiling {
   }
 };
 
-// The planes of one block of transformed tiles: rows and planes are a few elements longer than needed, so that neither
-// fall into the same few sets of the first-level cache.
+// The planes of one block of transformed tiles: rows and planes are a few elements longer than needed, so
+// that neither fall into the same few sets of the first-level cache.
 struct Planes {
   std::int64_t row, plane;
   Planes(std::int64_t tiles, std::int64_t channels)
-      : row(round_up(channels, tile_columns<float>) + 16), plane(tiles * row + (tiles * row / 16 % 2 == 0 ? 16 : 0)) {}
+      : row(round_up(channels, tile_columns<float>) + 16),
+        plane(tiles * row + (tiles * row / 16 % 2 == 0 ? 16 : 0)) {}
   std::int64_t size() const { return winograd::products * plane; }
 };
 
-// out[product][channel] of one tile from its pixels (from x from), for every channel; the row is filled up with zeros to
-// whole vectors.
+// out[product][channel] of one tile from its pixels (from x from), for every channel; the row is filled up
+// with zeros to whole vectors.
 template <int from, class F>
-void transform_tile(const float* const* at, std::int64_t channels, float* out, std::int64_t plane, const F& f) {
+void transform_tile(const float* const* at, std::int64_t channels, float* out, std::int64_t plane,
+                    const F& f) {
   constexpr int W = lanes<float>;
   std::int64_t c = 0;
-  const auto put = [&](int i, int j, winograd::V value) { store(out + (i * winograd::tile_side + j) * plane + c, value); };
+  const auto put = [&](int i, int j, winograd::V value) {
+    store(out + (i * winograd::tile_side + j) * plane + c, value);
+  };
   for (; c + W <= channels; c += W)
-    winograd::both_axes<from, winograd::tile_side>(f, [&](int i, int j) { return load(at[i * from + j] + c); }, put);
+    winograd::both_axes<from, winograd::tile_side>(
+        f, [&](int i, int j) { return load(at[i * from + j] + c); }, put);
   const int rest = static_cast<int>(channels - c);
   if (rest > 0)
     winograd::both_axes<from, winograd::tile_side>(
@@ -69,14 +78,20 @@ struct WinogradConv {
   explicit WinogradConv(const ConvShape& s) : n(s.n), turned(s.pass == ConvShape::Pass::data_gradient) {
     k = turned ? s.out_channels : s.channels, m = turned ? s.channels : s.out_channels;
     height = turned ? s.height : s.out_height, width = turned ? s.width : s.out_width;
-    source = {turned ? s.out_height : s.height,         turned ? s.out_width : s.width, k, ceil_div(height, 4),
-              ceil_div(width, 4), turned ? s.top - 2 : -s.top, turned ? s.left - 2 : -s.left};
+    source = {turned ? s.out_height : s.height,
+              turned ? s.out_width : s.width,
+              k,
+              ceil_div(height, 4),
+              ceil_div(width, 4),
+              turned ? s.top - 2 : -s.top,
+              turned ? s.left - 2 : -s.left};
     panels = ceil_div(m, N);
     tiles = n * source.down * source.across;
-    // Blocks of tiles whose v and m stay in the second-level cache, as long as the filters u, which are read once a block,
-    // do too; then larger ones.
+    // Blocks of tiles whose v and m stay in the second-level cache, as long as the filters u, which are read
+    // once a block, do too; then larger ones.
     const std::int64_t budget = larger(block_bytes, packed_size() * 4);
-    const std::int64_t most = larger(tile_rows, budget / (4 * winograd::products * (k + m)) / tile_rows * tile_rows);
+    const std::int64_t most =
+        larger(tile_rows, budget / (4 * winograd::products * (k + m)) / tile_rows * tile_rows);
     blocks = ceil_div(tiles, most);
     if (blocks > 1) blocks += blocks % 2;
   }
@@ -87,8 +102,8 @@ struct WinogradConv {
 
   std::int64_t packed_size() const { return winograd::products * panels * k * N; }
 
-  // Whole blocks to threads, or, when the filters are so many that each block's are read from memory, all threads to
-  // every block.
+  // Whole blocks to threads, or, when the filters are so many that each block's are read from memory, all
+  // threads to every block.
   bool staged() const { return packed_size() * 4 >= staged_from || blocks < 2; }
   std::int64_t slots() const { return staged() ? 1 : smaller(threads(), blocks); }
   std::int64_t block_tiles() const { return ceil_div(tiles, blocks); }
@@ -127,13 +142,14 @@ struct WinogradConv {
     const std::int64_t parts = slots();
     parallel(parts, [&](std::int64_t slot) {
       for (std::int64_t i = blocks * slot / parts; i < blocks * (slot + 1) / parts; ++i)
-        block(in, zeros, u, bias, out, tiles * i / blocks, tiles * (i + 1) / blocks, workspace + slot * slot_size());
+        block(in, zeros, u, bias, out, tiles * i / blocks, tiles * (i + 1) / blocks,
+              workspace + slot * slot_size());
     });
   }
 
  private:
-  void block(const float* in, const float* zeros, const float* u, const float* bias, float* out, std::int64_t first,
-             std::int64_t last, float* memory) const {
+  void block(const float* in, const float* zeros, const float* u, const float* bias, float* out,
+             std::int64_t first, std::int64_t last, float* memory) const {
     const Planes v_planes(block_tiles(), k), m_planes(block_tiles(), panels * N);
     float* const v = memory;
     float* const products = memory + v_planes.size();
@@ -142,7 +158,8 @@ struct WinogradConv {
       for (std::int64_t i = begin; i < end; ++i) {
         const float* at[winograd::products];
         source.pixels<winograd::tile_side>(in, zeros, first + i, at);
-        transform_tile<winograd::tile_side>(at, k, v + i * v_planes.row, v_planes.plane, winograd::image_transform);
+        transform_tile<winograd::tile_side>(at, k, v + i * v_planes.row, v_planes.plane,
+                                            winograd::image_transform);
       }
     });
     parallel_for(winograd::products * panels, panels, [&](std::int64_t begin, std::int64_t end) {
@@ -166,11 +183,13 @@ struct WinogradConv {
     });
   }
 
-  void finish_tile(const float* products, std::int64_t plane, const float* bias, std::int64_t tile, float* out) const {
+  void finish_tile(const float* products, std::int64_t plane, const float* bias, std::int64_t tile,
+                   float* out) const {
     using winograd::V;
-    const std::int64_t image = tile / (source.down * source.across), y = tile / source.across % source.down * 4,
-                       x = tile % source.across * 4;
-    const int rows = static_cast<int>(smaller(4, height - y)), columns = static_cast<int>(smaller(4, width - x));
+    const std::int64_t image = tile / (source.down * source.across),
+                       y = tile / source.across % source.down * 4, x = tile % source.across * 4;
+    const int rows = static_cast<int>(smaller(4, height - y)),
+              columns = static_cast<int>(smaller(4, width - x));
     float* const corner = out + ((image * height + y) * width + x) * m;
     for (std::int64_t o = 0; o < m; o += W) {
       const int count = static_cast<int>(smaller(W, m - o));
@@ -181,8 +200,10 @@ struct WinogradConv {
           [&](int i, int j, V value) {
             if (i >= rows || j >= columns) return;
             float* const to = corner + (i * width + j) * m + o;
-            if (count == W) store(to, value + shift);
-            else store_first(to, count, value + shift);
+            if (count == W)
+              store(to, value + shift);
+            else
+              store_first(to, count, value + shift);
           });
     }
   }

@@ -1,8 +1,9 @@
-// The weight gradient of a convolution with 3 x 3 filters and stride 1 by Winograd's F(4x4, 3x3); see conv_transform.h:
+// The weight gradient of a convolution with 3 x 3 filters and stride 1 by Winograd's F(4x4, 3x3); see
+// conv_transform.h:
 //   dw = G^T [sum over tiles (B^T x B) * (A dy A^T)] G.
-// A chunk of tiles is transformed, x into v[product][tile][channel] and dy into m[product][tile][filter]. Then, for a few
-// filters and channels at a time, 36 matrix products over the tiles of the chunk are transformed back together: what they
-// give is 9 numbers a filter and channel, and the 36 are never stored.
+// A chunk of tiles is transformed, x into v[product][tile][channel] and dy into m[product][tile][filter].
+// Then, for a few filters and channels at a time, 36 matrix products over the tiles of the chunk are
+// transformed back together: what they give is 9 numbers a filter and channel, and the 36 are never stored.
 #pragma once
 #include "conv_winograd.h"
 
@@ -53,16 +54,17 @@ struct WinogradWeight {
       });
       parallel(panels * row_blocks, [&](std::int64_t task) {
         const std::int64_t block = task % row_blocks, row = filters * block / row_blocks;
-        part(v, v_planes, m, m_planes, count, row, filters * (block + 1) / row_blocks - row, task / row_blocks,
-             chunk > 0, dw);
+        part(v, v_planes, m, m_planes, count, row, filters * (block + 1) / row_blocks - row,
+             task / row_blocks, chunk > 0, dw);
       });
     }
   }
 
  private:
   // Filters row .. row + rows - 1, channels of one panel.
-  void part(const float* v, const Planes& v_planes, const float* m, const Planes& m_planes, std::int64_t count,
-            std::int64_t row, std::int64_t rows, std::int64_t panel, bool add, float* dw) const {
+  void part(const float* v, const Planes& v_planes, const float* m, const Planes& m_planes,
+            std::int64_t count, std::int64_t row, std::int64_t rows, std::int64_t panel, bool add,
+            float* dw) const {
     using winograd::V;
     alignas(64) float sums[winograd::products][tile_rows][N];
     const std::int64_t column = panel * N;
@@ -85,8 +87,10 @@ struct WinogradWeight {
             [&](int i, int j) { return load(&sums[i * winograd::tile_side + j][r][part]); },
             [&](int i, int j, V value) {
               float* const tap = to + (i * 3 + j) * channels;
-              if (lanes_here == W) store(tap, add ? value + load(tap) : value);
-              else store_first(tap, lanes_here, add ? value + load_first(tap, lanes_here) : value);
+              if (lanes_here == W)
+                store(tap, add ? value + load(tap) : value);
+              else
+                store_first(tap, lanes_here, add ? value + load_first(tap, lanes_here) : value);
             });
       }
   }

@@ -6,11 +6,13 @@
 namespace costate::cpu::COSTATE_ISA {
 namespace {
 
-constexpr std::int64_t rows_per_task(std::int64_t elements) { return elements > (1 << 14) ? 1 : (1 << 14) / elements; }
+constexpr std::int64_t rows_per_task(std::int64_t elements) {
+  return elements > (1 << 14) ? 1 : (1 << 14) / elements;
+}
 
 template <class T>
-void upsample_typed(std::int64_t rows, std::int64_t width, std::int64_t channels, std::int64_t factor, T scale,
-                    const T* in, T* out) {
+void upsample_typed(std::int64_t rows, std::int64_t width, std::int64_t channels, std::int64_t factor,
+                    T scale, const T* in, T* out) {
   const std::int64_t wide = factor * width * channels;
   parallel_for(rows, rows_per_task(factor * wide), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
@@ -28,8 +30,8 @@ void upsample_typed(std::int64_t rows, std::int64_t width, std::int64_t channels
 }
 
 template <class T>
-void pool_typed(std::int64_t rows, std::int64_t width, std::int64_t channels, std::int64_t factor, T scale, const T* in,
-                T* out) {
+void pool_typed(std::int64_t rows, std::int64_t width, std::int64_t channels, std::int64_t factor, T scale,
+                const T* in, T* out) {
   const std::int64_t wide = factor * width * channels;
   parallel_for(rows, rows_per_task(factor * wide), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row)
@@ -51,8 +53,8 @@ void pool_typed(std::int64_t rows, std::int64_t width, std::int64_t channels, st
 void upsample(DType dtype, std::int64_t n, std::int64_t height, std::int64_t width, std::int64_t channels,
               std::int64_t factor, double scale, const void* in, void* out) {
   if (dtype == DType::f32)
-    upsample_typed(n * height, width, channels, factor, static_cast<float>(scale), static_cast<const float*>(in),
-                   static_cast<float*>(out));
+    upsample_typed(n * height, width, channels, factor, static_cast<float>(scale),
+                   static_cast<const float*>(in), static_cast<float*>(out));
   else
     upsample_typed(n * height, width, channels, factor, scale, static_cast<const double*>(in),
                    static_cast<double*>(out));
@@ -63,7 +65,8 @@ void pool(DType dtype, std::int64_t n, std::int64_t height, std::int64_t width, 
     pool_typed(n * height, width, channels, factor, static_cast<float>(scale), static_cast<const float*>(in),
                static_cast<float*>(out));
   else
-    pool_typed(n * height, width, channels, factor, scale, static_cast<const double*>(in), static_cast<double*>(out));
+    pool_typed(n * height, width, channels, factor, scale, static_cast<const double*>(in),
+               static_cast<double*>(out));
 }
 
 }  // namespace costate::cpu::COSTATE_ISA
