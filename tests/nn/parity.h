@@ -106,7 +106,8 @@ Computed compute(const Model& model, const Shape& x_shape, DType dtype, const Ra
   c.total = std::sqrt(c.total);
   visit_state(tracked, [&](const std::string& name, Var& p) {
     if (c.gradients.count(name)) return;
-    for (const std::int64_t extent : file_shape(p.shape()).extents())
+    const Shape shape = file_shape(p.shape());
+    for (const std::int64_t extent : shape.extents())
       c.frozen[name].push_back(static_cast<double>(extent));
   });
   return c;
