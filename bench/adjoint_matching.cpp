@@ -15,22 +15,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <string>
 #include <vector>
 
+#include "clock.h"
+
 using namespace costate;
-
-namespace {
-
-// One thread: processor time, which other programs do not take part in; several: wall clock.
-double now(int threads) {
-  timespec t;
-  clock_gettime(threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-}  // namespace
 
 int main(int argc, char** argv) {
   std::int64_t hidden = 256, depth = 3, dim = 2, batch = 256, steps = 40, loss_steps = 20, threads = 1, iterations = 30;

@@ -16,23 +16,17 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <fstream>
 #include <functional>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "clock.h"
+
 using namespace costate;
 
 namespace {
-
-// One thread: processor time, which other programs do not take part in; several: wall clock.
-double now(int threads) {
-  timespec t;
-  clock_gettime(threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
 
 // A line "key: kilobytes kB" of /proc/self/status, in bytes; 0 where there is none.
 long long status_bytes(const std::string& key) {

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "tensor/table_names.h"
+
 namespace costate {
 namespace {
 
@@ -308,14 +310,7 @@ TEST_P(Conv, UpsamplingAndPooling) {
   }
 }
 
-std::string isa_name(const testing::TestParamInfo<int>& info) {
-  if (info.param >= static_cast<int>(cpu_tables().size())) return "absent" + std::to_string(info.param);
-  std::string s;
-  for (char c : std::string(cpu_tables()[info.param]->name))
-    if (std::isalnum(static_cast<unsigned char>(c))) s += c;
-  return s;
-}
-INSTANTIATE_TEST_SUITE_P(EveryInstructionSet, Conv, testing::Range(0, 3), isa_name);
+INSTANTIATE_TEST_SUITE_P(EveryInstructionSet, Conv, testing::Range(0, 3), name_of_place);
 
 }  // namespace
 }  // namespace costate

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <limits>
 
+#include "tensor/table_names.h"
+
 namespace costate {
 namespace {
 
@@ -100,12 +102,7 @@ TEST_P(Epilogue, BitsDoNotDependOnThePlace) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, Epilogue, testing::ValuesIn(cpu_tables().begin(), cpu_tables().end()),
-                         [](const auto& p) {
-                           std::string s(p.param->name);
-                           std::erase_if(s, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); });
-                           return s;
-                         });
+INSTANTIATE_TEST_SUITE_P(Cpu, Epilogue, testing::ValuesIn(cpu_tables().begin(), cpu_tables().end()), name_of_table);
 
 }  // namespace
 }  // namespace costate

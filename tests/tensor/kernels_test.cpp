@@ -7,10 +7,9 @@
 
 #include <cmath>
 
-namespace costate {
+#include "tensor/table_names.h"
 
-// The name of a test: an address would change from run to run.
-void PrintTo(const Kernels* table, std::ostream* out) { *out << table->name; }
+namespace costate {
 
 namespace {
 
@@ -233,12 +232,7 @@ TEST_P(EveryTable, PointwiseLoops) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, EveryTable, testing::ValuesIn(cpu_tables().begin(), cpu_tables().end()),
-                         [](const auto& p) {
-                           std::string s(p.param->name);
-                           std::erase_if(s, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); });
-                           return s;
-                         });
+INSTANTIATE_TEST_SUITE_P(Cpu, EveryTable, testing::ValuesIn(cpu_tables().begin(), cpu_tables().end()), name_of_table);
 
 }  // namespace
 }  // namespace costate

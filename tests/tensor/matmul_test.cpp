@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "tensor/table_names.h"
+
 namespace costate {
 namespace {
 
@@ -360,14 +362,7 @@ TEST_P(Matmul, NotANumberStaysInItsRow) {
     for (std::int64_t j = 0; j < x.n; ++j) EXPECT_EQ(std::isnan(out.c[i * x.n + j]), i == 3);
 }
 
-std::string isa_name(const testing::TestParamInfo<int>& info) {
-  if (info.param >= static_cast<int>(cpu_tables().size())) return "absent" + std::to_string(info.param);
-  std::string s;
-  for (char c : std::string(cpu_tables()[info.param]->name))
-    if (std::isalnum(static_cast<unsigned char>(c))) s += c;
-  return s;
-}
-INSTANTIATE_TEST_SUITE_P(EveryInstructionSet, Matmul, testing::Range(0, 3), isa_name);
+INSTANTIATE_TEST_SUITE_P(EveryInstructionSet, Matmul, testing::Range(0, 3), name_of_place);
 
 }  // namespace
 }  // namespace costate
