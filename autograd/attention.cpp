@@ -1,8 +1,26 @@
 // Attention: the sweep needs q, k, v, the result and one number a row; the matrix of scores is never stored.
 #include <costate/autograd/ops.h>
+#include <costate/tensor/flops.h>
+
+#include <array>
 
 namespace costate {
 namespace {
+
+// Of one product of scores with values, or of values with values.
+std::int64_t product_flops(const AttentionCall& c) { return 2 * c.n * c.heads * c.queries * c.keys * c.width; }
+
+void run(const AttentionCall& call, const Tensor& out, const Tensor& log_sum_exp) {
+  kernels(out).attention(call, out.raw_mutable(), log_sum_exp.raw_mutable());
+  detail::count_flops(2 * product_flops(call));
+}
+// Gradients of those of q, k, v that are wanted. The scores are computed again; dq and dk need their gradient besides.
+void run_vjp(const Backward& b, const AttentionCall& call, std::array<bool, 3> wanted, std::array<void*, 3> d) {
+  const Tensor out = b.output().value();
+  kernels(out).attention_vjp(call, out.raw(), b.extra(0).raw(), b.cotangent().value().raw(), d[0], d[1], d[2]);
+  const auto [q, k, v] = wanted;
+  detail::count_flops((1 + v + (q || k) + q + k) * product_flops(call));
+}
 
 AttentionCall call_of(const Tensor& q, const Tensor& k, const Tensor& v, std::int64_t heads) {
   AttentionCall call;
@@ -18,13 +36,12 @@ void attention_vjp(Backward& b) {
   require(!b.recorded(),
           "attention: second derivatives are not offered; compose it from matmul and softmax to differentiate twice");
   const Tensor &q = b.input_value(0), &k = b.input_value(1), &v = b.input_value(2);
-  const Tensor out = b.output().value();
   Tensor d[3];
   for (int i = 0; i < 3; ++i)
     if (b.needs(i)) d[i] = Tensor::empty_like(b.input_value(i));
-  if (out.numel())
-    kernels(q).attention_vjp(call_of(q, k, v, b.attributes<std::int64_t>()), out.raw(), b.extra(0).raw(),
-                             b.cotangent().value().raw(), d[0].raw_mutable(), d[1].raw_mutable(), d[2].raw_mutable());
+  if (q.numel())
+    run_vjp(b, call_of(q, k, v, b.attributes<std::int64_t>()), {b.needs(0), b.needs(1), b.needs(2)},
+            {d[0].raw_mutable(), d[1].raw_mutable(), d[2].raw_mutable()});
   else
     for (const Tensor& t : d)
       if (t.defined()) t.fill(0);
@@ -54,8 +71,7 @@ void packed_attention_vjp(Backward& b) {
   const Tensor& qkv = b.input_value(0);
   Tensor d = Tensor::empty_like(qkv);
   const auto out = [&](int i) { return const_cast<void*>(third(d, i)); };
-  kernels(qkv).attention_vjp(packed_call(qkv, b.attributes<std::int64_t>()), b.output().value().raw(), b.extra(0).raw(),
-                             b.cotangent().value().raw(), out(0), out(1), out(2));
+  run_vjp(b, packed_call(qkv, b.attributes<std::int64_t>()), {true, true, true}, {out(0), out(1), out(2)});
   b.add(0, Var(std::move(d)));
 }
 constexpr Rule packed_attention_rule{"attention", packed_attention_vjp};
@@ -72,7 +88,7 @@ Var attention(const Var& qkv, int heads) {
   require(n >= 1 && tokens >= 1, "attention: there are no tokens in shape ", qkv.shape());
   Tensor out = Tensor::empty({n, tokens, d}, qkv.dtype(), qkv.device()), log_sum_exp;
   if (qkv.tracked()) log_sum_exp = Tensor::empty({n, heads, tokens}, qkv.dtype(), qkv.device());
-  kernels(out).attention(packed_call(qkv.value(), heads), out.raw_mutable(), log_sum_exp.raw_mutable());
+  run(packed_call(qkv.value(), heads), out, log_sum_exp);
   if (!qkv.tracked()) return Var(std::move(out));
   return record(packed_attention_rule, std::move(out), {&qkv}, save_input(0) | save_output, std::int64_t{heads},
                 {&log_sum_exp, 1});
@@ -94,7 +110,7 @@ Var attention(const Var& q, const Var& k, const Var& v, int heads) {
   Tensor out = Tensor::empty_like(q.value()), log_sum_exp;
   if (tracked) log_sum_exp = Tensor::empty({q.extent(0), heads, q.extent(1)}, q.dtype(), q.device());
   if (out.numel())
-    kernels(out).attention(call_of(q.value(), k.value(), v.value(), heads), out.raw_mutable(), log_sum_exp.raw_mutable());
+    run(call_of(q.value(), k.value(), v.value(), heads), out, log_sum_exp);
   if (!tracked) return Var(std::move(out));
   return record(attention_rule, std::move(out), {&q, &k, &v}, save_input(0) | save_input(1) | save_input(2) | save_output,
                 std::int64_t{heads}, {&log_sum_exp, 1});

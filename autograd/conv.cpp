@@ -1,6 +1,7 @@
 // Convolution and its two transposes. All three are linear in both operands, and the derivatives of each are
 // the others: a recorded sweep goes through the same rules, to any order.
 #include <costate/autograd/ops.h>
+#include <costate/tensor/flops.h>
 #include <costate/tensor/packed.h>
 
 #include <cstdlib>
@@ -54,6 +55,8 @@ Tensor run(ConvShape s, Pass pass, const Tensor& first, const Tensor& second, co
             : Tensor();
   if (bytes) call.workspace = workspace.raw_mutable();
   table.conv(call);
+  detail::count_flops(2 * s.n * s.out_height * s.out_width * s.out_channels * s.kernel_height *
+                      s.kernel_width * (s.channels / s.groups));
   return out;
 }
 

@@ -1,5 +1,6 @@
 // Matrix products and the linear layer.
 #include <costate/autograd/ops.h>
+#include <costate/tensor/flops.h>
 #include <costate/tensor/packed.h>
 #include <costate/tensor/precision.h>
 
@@ -14,6 +15,7 @@ void run(MatmulCall& call, const Tensor& c) {
   const StorageRef workspace = bytes ? StorageRef::allocate(bytes, c.device()) : StorageRef();
   if (bytes) call.workspace = workspace->data;
   table.matmul(call);
+  detail::count_flops(2 * call.batch * call.m * call.n * call.k);
 }
 void give_packed(MatmulCall& call, const Tensor& b) {
   const PackedMatrix p = packed(b, call.transpose_b, call.precision);

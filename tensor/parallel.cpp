@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <costate/tensor/flops.h>
 #include <costate/tensor/precision.h>
 #include <costate/tensor/storage.h>
 #include <exception>
@@ -28,6 +29,7 @@ struct Job {
   int workers;
   Region region;
   std::vector<Account> accounts;
+  std::atomic<std::int64_t> flops{0};
   memory::Tag tag;
   Precision precision;
   std::mutex mutex;
@@ -40,6 +42,7 @@ struct Job {
     const PrecisionScope arithmetic(precision);
     Account* outer = memory::detail::exchange_account(&accounts[worker]);
     const bool was_inside = std::exchange(inside, true);
+    const std::int64_t own_flops = detail::exchange_flops(0);
     std::int64_t task = begin;
     try {
       for (; task < end; ++task) body(closure, task);
@@ -47,6 +50,7 @@ struct Job {
       const std::lock_guard lock(mutex);
       if (!error || task < error_task) error = std::current_exception(), error_task = task;
     }
+    flops.fetch_add(detail::exchange_flops(own_flops), std::memory_order_relaxed);
     inside = was_inside;
     memory::detail::exchange_account(outer);
   }
@@ -154,6 +158,7 @@ void run_parallel(std::int64_t tasks, ParallelBody body, const void* closure) {
   if (!pool().try_run(job))
     for (int w = 0; w < job.workers; ++w) job.work(w);
   memory::detail::merge(job.region, job.accounts.data(), job.workers);
+  count_flops(job.flops.load());
   if (job.error) std::rethrow_exception(job.error);
 }
 

@@ -19,20 +19,9 @@ DitOptions small() {
   o.classes = 3;
   return o;
 }
-// As made, modulations and the last layer are zero: every parameter random instead.
 Dit random_dit(const DitOptions& o, DType dtype = DType::f64) {
   Init init(3, dtype);
-  Dit m = make_dit(o, init);
-  std::uint32_t n = 0;
-  visit(m,
-        [&](const std::string&, Var& p) { p = affine(Var(random_tensor(p.shape(), n++, dtype)), 0.3, 0.0); });
-  return m;
-}
-double largest_difference(const Tensor& a, const Tensor& b) {
-  const auto u = a.to_doubles(), v = b.to_doubles();
-  double d = 0;
-  for (std::size_t i = 0; i < u.size(); ++i) d = std::max(d, std::abs(u[i] - v[i]));
-  return d;
+  return randomised(make_dit(o, init), 0.3);
 }
 
 TEST(Dit, StartsAtZeroWithBlocksThatChangeNothing) {

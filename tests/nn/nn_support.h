@@ -1,9 +1,12 @@
 // What the tests of nn/ share.
 #pragma once
+#include <costate/autograd/ops.h>
 #include <costate/nn/model.h>
 #include <costate/tensor/random.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -39,6 +42,26 @@ std::vector<std::string> names(const Model& model) {
   visit(copy, [&](const std::string& name, Var&) { list.push_back(name); });
   return list;
 }
+
+// As made, the last layers of branches are zero: every parameter random instead.
+template <class Model>
+Model randomised(Model m, double deviation = 0.1) {
+  std::uint32_t n = 0;
+  visit(m, [&](const std::string& name, Var& p) {
+    const bool scale = name.find("norm") != std::string::npos && name.ends_with("weight");
+    p = affine(Var(random_tensor(p.shape(), n++, p.dtype())), deviation, scale ? 1.0 : 0.0);
+  });
+  return m;
+}
+
+inline double largest_difference(const Tensor& a, const Tensor& b) {
+  const auto u = a.to_doubles(), v = b.to_doubles();
+  double d = 0;
+  for (std::size_t i = 0; i < u.size(); ++i) d = std::max(d, std::abs(u[i] - v[i]));
+  return d;
+}
+
+inline Var halves(std::int64_t rows, DType dtype = DType::f64) { return Var(Tensor::full({rows}, 0.5, dtype)); }
 
 inline bool same_bits(const Tensor& a, const Tensor& b) {
   return a.shape() == b.shape() && a.dtype() == b.dtype() &&

@@ -1,9 +1,7 @@
-// The UNet as a network: time, classes, sizes, dropout, adapters, refusals; what a frozen network costs.
+// The UNet as a network: time, classes, sizes, dropout, adapters, refusals.
 #include "nn_support.h"
 
-#include <costate/nn/dit.h>
 #include <costate/nn/lora.h>
-#include <costate/nn/optim.h>
 #include <costate/nn/unet.h>
 
 #include <cmath>
@@ -20,29 +18,10 @@ UNetOptions small() {
   o.num_class_embeds = 4, o.null_class = 3;
   return o;
 }
-// As made, the last layers of branches are zero: every parameter random instead, small enough for a mild
-// network.
-template <class Model>
-Model randomised(Model m) {
-  std::uint32_t n = 0;
-  visit(m, [&](const std::string& name, Var& p) {
-    const bool scale = name.find("norm") != std::string::npos && name.ends_with("weight");
-    p = affine(Var(random_tensor(p.shape(), n++, p.dtype())), 0.1, scale ? 1.0 : 0.0);
-  });
-  return m;
-}
 UNet random_unet(const UNetOptions& o, DType dtype = DType::f64, Device device = Device::cpu) {
   Init init(3, dtype, device);
   return randomised(make_unet(o, init));
 }
-double largest_difference(const Tensor& a, const Tensor& b) {
-  const auto u = a.to_doubles(), v = b.to_doubles();
-  double d = 0;
-  for (std::size_t i = 0; i < u.size(); ++i) d = std::max(d, std::abs(u[i] - v[i]));
-  return d;
-}
-Var halves(std::int64_t rows, DType dtype = DType::f64) { return Var(Tensor::full({rows}, 0.5, dtype)); }
-
 TEST(UNet, StartsAtZeroWithTheSizeOfDdpmOnCifar) {
   UNetOptions o;
   o.block_out_channels = {128, 256, 256, 256}, o.attention_head_dim = std::nullopt, o.norm_eps = 1e-6;
@@ -125,114 +104,6 @@ TEST(UNet, TakesAdaptersInConvolutionsAndLinearLayers) {
   EXPECT_GT(largest_difference(with, m(x, t, Tensor()).value()), 1e-3);
   // 1e-12: the same products in another order.
   EXPECT_LE(largest_difference(with, merged(tuned)(x, t, Tensor()).value()), 1e-12);
-}
-
-// What a pullback keeps for the sweep, asks for at most, and leaves behind, by the ledger.
-struct Cost {
-  memory::Usage kept, peak, left;
-};
-memory::Usage difference(memory::Usage a, const memory::Usage& b) {
-  a.total -= b.total;
-  for (int i = 0; i < memory::tag_count; ++i) a.by_tag[i] -= b.by_tag[i];
-  return a;
-}
-template <class Model>
-Cost pullback_cost(const Model& m, bool watch_parameters) {
-  const Var x0(random_tensor({2, 8, 8, 1}, 1, DType::f32)), t = halves(2, DType::f32);
-  const Tensor cotangent = random_tensor({2, 8, 8, 1}, 2, DType::f32);
-  Cost cost;
-  // The second time: layouts that are kept beside parameters from their first use on are there.
-  for (int time = 0; time < 2; ++time) {
-    const memory::Usage before = memory::live();
-    const memory::PeakScope scope;
-    Tape tape;
-    std::vector<Var> watched;
-    Model tracked = watch_parameters ? watch(m, tape, watched) : m;
-    watched.push_back(tape.watch(x0.value()));
-    Var y = tracked(watched.back(), t, Tensor());
-    cost.kept = difference(memory::live(), before);
-    const auto gradients = std::move(tape).vjp(y, cotangent, watched);
-    y = Var();
-    cost.left = difference(memory::live(), before);
-    cost.peak = difference(scope.peak(), before);
-  }
-  return cost;
-}
-std::int64_t ledger_bytes(const Tensor& t) { return (t.bytes() + 63) / 64 * 64; }
-
-template <class Model>
-void expect_free_weights(const Model& m) {
-  const Cost frozen = pullback_cost(m, false), trained = pullback_cost(m, true);
-  const auto tag = [](const memory::Usage& u, memory::Tag t) { return u.by_tag[static_cast<int>(t)]; };
-  // A frozen network leaves the gradient of its input, two pictures, and nothing else; nothing was charged to
-  // parameters, to layouts of parameters, or to gradients of parameters.
-  const std::int64_t dx = ledger_bytes(Tensor::zeros({2, 8, 8, 1}));
-  EXPECT_EQ(frozen.left.total, dx) << to_string(frozen.left);
-  for (const memory::Tag t : {memory::Tag::gradients, memory::Tag::parameters, memory::Tag::packed})
-    EXPECT_EQ(tag(frozen.peak, t), 0) << memory::name(t);
-  std::int64_t gradients = dx;
-  for (const Tensor& p : parameters(m)) gradients += ledger_bytes(p);
-  EXPECT_EQ(trained.left.total, gradients) << to_string(trained.left);
-  // Operands that only the weights' gradients need are not kept either.
-  EXPECT_LT(frozen.kept.total, trained.kept.total);
-  EXPECT_LT(frozen.peak.total, trained.peak.total);
-}
-
-TEST(UNet, InputOnlyPullbackCostsNothingForWeights) { expect_free_weights(random_unet(small(), DType::f32)); }
-TEST(Dit, InputOnlyPullbackCostsNothingForWeights) {
-  DitOptions o;
-  o.channels = 1, o.height = o.width = 8, o.patch = 2, o.hidden = 32, o.depth = 2, o.heads = 2;
-  Init init(3);
-  expect_free_weights(randomised(make_dit(o, init)));
-}
-
-// Peak bytes of two updates of AdamW on the mean square of the output.
-template <class Make>
-memory::Usage training_peak(Device device, const Make& make) {
-  const memory::PeakScope scope;
-  const memory::Usage before = memory::live();
-  {
-    Init init(3, DType::f32, device);
-    auto m = make(init);
-    AdamW adamw;
-    for (int step = 0; step < 2; ++step) {
-      std::vector<Tensor> gradients;
-      {
-        Tape tape;
-        std::vector<Var> watched;
-        const auto tracked = watch(m, tape, watched);
-        const Var x(Tensor::full({3, 8, 8, 1}, 0.5, DType::f32, device)),
-            t(Tensor::full({3}, 0.5, DType::f32, device));
-        const Var loss = mean(square(tracked(x, t, Tensor())));
-        gradients = std::move(tape).vjp(loss, watched);
-      }
-      adamw.step(handles(m), gradients, 0.01);
-    }
-  }
-  memory::Usage peak = scope.peak();
-  peak.total -= before.total;
-  for (int i = 0; i < memory::tag_count; ++i) peak.by_tag[i] -= before.by_tag[i];
-  return peak;
-}
-template <class Make>
-void expect_exact_plan(const Make& make) {
-  const memory::Usage measured = training_peak(Device::cpu, make),
-                      planned = training_peak(Device::meta, make);
-  EXPECT_EQ(measured, planned) << to_string(measured) << " / " << to_string(planned);
-  EXPECT_GT(measured.total, 0);
-}
-
-TEST(UNet, MetaPredictsThePeakOfTrainingToTheByte) {
-  UNetOptions o = small();
-  expect_exact_plan([&](Init& init) { return make_unet(o, init); });
-  o.resnet_time_scale_shift = "scale_shift", o.downsample_type = o.upsample_type = "resnet", o.dropout = 0.1;
-  o.downsample_padding = 0, o.time_embedding_type = "learned", o.num_train_timesteps = 1000;
-  expect_exact_plan([&](Init& init) { return make_unet(o, init).with_dropout({1, 2, 3}); });
-}
-TEST(Dit, MetaPredictsThePeakOfTrainingToTheByte) {
-  DitOptions o;
-  o.channels = 1, o.height = o.width = 8, o.patch = 2, o.hidden = 32, o.depth = 2, o.heads = 2, o.classes = 3;
-  expect_exact_plan([&](Init& init) { return make_dit(o, init); });
 }
 
 TEST(UNet, RefusesInWords) {
