@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <costate/tensor/heap.h>
 #include <costate/tensor/packed.h>
 #include <costate/tensor/storage.h>
 #include <cstdlib>
@@ -13,10 +14,22 @@ namespace {
 
 using memory::Tag;
 using memory::detail::Account;
+using memory::detail::Heap;
 
-// Free blocks are kept in lists by size class: sixteen classes up to 1 KiB, then eight a doubling, so that a block wastes
-// an eighth at most.
 constexpr std::int64_t granule = 64;
+
+// Large blocks come from two heaps: what stays from step to step does not lie between what comes and goes. Never destroyed:
+// tensors may outlive everything.
+constexpr std::int64_t large_from = std::int64_t{256} << 10, addresses = std::int64_t{1} << 40;
+Heap& heap_of(Tag tag) {
+  static Heap& lasting = *new Heap(addresses);
+  static Heap& passing = *new Heap(addresses);
+  const bool stays = tag == Tag::parameters || tag == Tag::packed || tag == Tag::optimiser || tag == Tag::data;
+  return stays ? lasting : passing;
+}
+
+// Small free blocks are kept in lists by size class: sixteen classes up to 1 KiB, then eight a doubling, so that a block
+// wastes an eighth at most.
 constexpr int class_count = 16 + 8 * 40;
 
 int size_class(std::int64_t bytes) {
@@ -102,9 +115,25 @@ void charge(Account& a, Tag tag, std::int64_t bytes) {
                        memory::to_string(a.live)});
 }
 
-Storage* take(std::int64_t bytes, Device device) {
+Storage* take(std::int64_t bytes, Device device, Tag tag) {
   // On the meta device there is a header and nothing else.
   const std::int64_t want = static_cast<std::int64_t>(sizeof(Storage)) + (device == Device::meta ? 0 : bytes);
+  const auto made = [&](void* block) {
+    auto* s = new (block) Storage;
+    s->bytes = (bytes + granule - 1) / granule * granule;
+    s->tag = tag;
+    s->device = device;
+    if (device.kind == DeviceKind::cpu) s->data = static_cast<std::byte*>(block) + sizeof(Storage);
+    return s;
+  };
+  if (want >= large_from) {
+    Heap& heap = heap_of(tag);
+    if (void* block = heap.take(want)) {
+      Storage* s = made(block);
+      s->heap = &heap;
+      return s;
+    }
+  }
   const int c = size_class(want);
   require(c < class_count, "allocation: ", bytes, " bytes are more than any machine has");
   void* block = local.free[c];
@@ -124,12 +153,9 @@ Storage* take(std::int64_t bytes, Device device) {
       fail(Fault::memory, {"allocation: the system refused ", bytes, " bytes; live now: ",
                            memory::to_string(account().live)});
   }
-  auto* s = new (block) Storage;
-  s->bytes = (bytes + granule - 1) / granule * granule;
+  Storage* s = made(block);
   s->size_class = c;
-  s->device = device;
   s->owner = &local;
-  if (device.kind == DeviceKind::cpu) s->data = static_cast<std::byte*>(block) + sizeof(Storage);
   return s;
 }
 
@@ -143,8 +169,7 @@ StorageRef StorageRef::allocate(std::int64_t bytes, Device device) {
   if (a.limit && a.live.total + rounded > a.limit) [[unlikely]]
     over_limit(a, rounded);
   StorageRef ref;
-  ref.storage_ = take(bytes, device);
-  ref.storage_->tag = local.tag;
+  ref.storage_ = take(bytes, device, local.tag);
   charge(a, local.tag, rounded);
   return ref;
 }
@@ -156,8 +181,7 @@ StorageRef StorageRef::allocate_shared(std::int64_t bytes, Device device, memory
     return allocate(bytes, device);
   }
   StorageRef ref;
-  ref.storage_ = take(bytes, device);
-  ref.storage_->tag = tag;
+  ref.storage_ = take(bytes, device, tag);
   region->shared[static_cast<int>(tag)].fetch_add(ref.storage_->bytes, std::memory_order_relaxed);
   return ref;
 }
@@ -165,10 +189,11 @@ StorageRef StorageRef::allocate_shared(std::int64_t bytes, Device device, memory
 void StorageRef::release(Storage* s) noexcept {
   if (PackedLayouts* layouts = s->packed.load(std::memory_order_acquire)) [[unlikely]]
     delete layouts;
-  const int c = s->size_class;
   Account& a = account();
   a.live.total -= s->bytes;
   a.live.by_tag[static_cast<int>(s->tag)] -= s->bytes;
+  if (s->heap) return s->heap->give(s);
+  const int c = s->size_class;
   if (s->owner == &local && local.cached) [[likely]] {
     local.free[c] = new (static_cast<void*>(s)) FreeBlock{local.free[c]};
     return;
@@ -209,6 +234,8 @@ void set_limit(std::int64_t bytes) {
 }
 void trim() {
   trim_local();
+  heap_of(Tag::activations).trim();
+  heap_of(Tag::parameters).trim();
   const std::lock_guard lock(shared_lists.mutex);
   for (FreeBlock*& list : shared_lists.free) give_back(list);
   shared_lists.blocks.store(0, std::memory_order_relaxed);

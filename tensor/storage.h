@@ -6,6 +6,9 @@
 #include <utility>
 
 namespace costate {
+namespace memory::detail {
+class Heap;
+}
 
 enum class DeviceKind : std::uint8_t { cpu, meta };
 
@@ -26,10 +29,11 @@ struct alignas(64) Storage {
   void written() { version.fetch_add(1, std::memory_order_relaxed); }
   std::int64_t bytes = 0;
   void* data = nullptr;  // null on the meta device
-  std::int32_t size_class = 0;
+  memory::detail::Heap* heap = nullptr;  // that a large block returns to
+  std::int32_t size_class = 0;           // of the free list that a small one returns to
   memory::Tag tag = memory::Tag::activations;
   Device device;
-  const void* owner = nullptr;  // the thread whose cache the block returns to
+  const void* owner = nullptr;  // the thread whose list
   // Packed layouts of this parameter (see tensor.h, packed), made on first use.
   std::atomic<struct PackedLayouts*> packed{nullptr};
 };

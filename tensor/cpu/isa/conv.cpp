@@ -32,11 +32,13 @@ bool winograd_fits(const ConvShape& s) {
   const std::int64_t height = turned ? s.height : s.out_height, width = turned ? s.width : s.out_width;
   return 16 * ceil_div(height, 4) * ceil_div(width, 4) <= 2 * height * width;
 }
-// Transforming the filters costs about as much as 15 tiles of 16 pixels do: worth it at every call from a few
-// times that on.
+// Transforming the filters costs about as much as ten tiles of 16 pixels do: worth it at every call from a few times that
+// on. Transformed filters take four times the memory of the filters: where they cost less than a twentieth of the call they
+// are made for every call and not kept.
 bool takes_winograd(const ConvShape& s, bool packed) {
   return winograd_fits(s) && (packed || s.n * s.height * s.width >= 400);
 }
+bool keeps_transformed(const ConvShape& s) { return WinogradConv(s).tiles < 200; }
 
 template <class T>
 std::int64_t direct_workspace(const ConvShape& s, bool packed) {
@@ -98,7 +100,7 @@ std::int64_t conv_workspace(const ConvShape& s, bool packed) {
 
 std::int64_t conv_packed_bytes(const ConvShape& s) {
   if (s.pass == Pass::weight_gradient) return 0;
-  if (winograd_fits(s)) return 4 * WinogradConv(s).packed_size();
+  if (winograd_fits(s)) return keeps_transformed(s) ? 4 * WinogradConv(s).packed_size() : 0;
   return s.dtype == DType::f32 ? 4 * DirectConv<float>(s).packed_size()
                                : 8 * DirectConv<double>(s).packed_size();
 }

@@ -11,6 +11,7 @@
 #include <costate/tensor/parallel.h>
 
 #include "conv_transform.h"
+#include "gemm_pack.h"
 #include "gemm_tile.h"
 
 namespace costate::cpu::COSTATE_ISA {
@@ -113,26 +114,10 @@ struct WinogradConv {
   std::int64_t workspace_size() const { return slots() * slot_size() + round_up(k, 16); }
 
   void pack(const float* w, float* u) const {
-    using winograd::V;
-    parallel_for(panels * k, 1 + 2048 / N, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t at = begin; at < end; ++at) {
-        const std::int64_t panel = at / k, channel = at % k;
-        for (int v = 0; v < N; v += W) {
-          const std::int64_t column = panel * N + v;
-          const int count = static_cast<int>(larger(0, smaller(W, m - column)));
-          const auto get = [&](int i, int j) -> V {
-            const int t = i * 3 + j;
-            if (turned) return count ? load_first(w + (channel * 9 + 8 - t) * m + column, count) : V{};
-            alignas(64) float lane[W] = {};
-            for (int l = 0; l < count; ++l) lane[l] = w[((column + l) * 9 + t) * k + channel];
-            return load(lane);
-          };
-          winograd::both_axes<winograd::filter, winograd::tile_side>(
-              winograd::filter_transform, get, [&](int i, int j, V value) {
-                store(u + (((i * winograd::tile_side + j) * panels + panel) * k + channel) * N + v, value);
-              });
-        }
-      }
+    const std::int64_t groups = ceil_div(k, W);
+    parallel_for(panels * groups, 8, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t at = begin; at < end; ++at)
+        for (int v = 0; v < N; v += W) pack_square(w, at / groups, v, at % groups * W, u);
     });
   }
 
@@ -148,6 +133,39 @@ struct WinogradConv {
   }
 
  private:
+  // The filters of W columns of a panel, from v on, for the W channels from `channel` on.
+  void pack_square(const float* w, std::int64_t panel, int v, std::int64_t channel, float* u) const {
+    using winograd::V;
+    const std::int64_t column = panel * N + v;
+    const int columns = static_cast<int>(larger(0, smaller(W, m - column)));
+    const std::int64_t channels = smaller(W, k - channel);
+    // Forward, the filters lie one behind the other: their elements [tap][channel][filter].
+    alignas(64) float taps[9 * W * W];
+    if (!turned) {
+      if (columns < W)
+        for (float& e : taps) e = 0;
+      for (int t = 0; t < 9; ++t) {
+        const float* const from = w + (column * 9 + t) * k + channel;
+        float* const to = taps + t * W * W;
+        int j = 0;
+        for (; j + 4 <= columns; j += 4) transpose_four(from + j * 9 * k, 9 * k, channels, to + j, W);
+        for (; j < columns; ++j)
+          for (std::int64_t c = 0; c < channels; ++c) to[c * W + j] = from[j * 9 * k + c];
+      }
+    }
+    for (std::int64_t c = 0; c < channels; ++c)
+      winograd::both_axes<winograd::filter, winograd::tile_side>(
+          winograd::filter_transform,
+          [&](int i, int j) -> V {
+            const int t = i * 3 + j;
+            if (!turned) return load(taps + (t * W + c) * W);
+            return columns ? load_first(w + ((channel + c) * 9 + 8 - t) * m + column, columns) : V{};
+          },
+          [&](int i, int j, V value) {
+            store(u + (((i * winograd::tile_side + j) * panels + panel) * k + channel + c) * N + v, value);
+          });
+  }
+
   void block(const float* in, const float* zeros, const float* u, const float* bias, float* out,
              std::int64_t first, std::int64_t last, float* memory) const {
     const Planes v_planes(block_tiles(), k), m_planes(block_tiles(), panels * N);
