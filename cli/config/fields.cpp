@@ -247,6 +247,9 @@ std::vector<Field> fields(Config& c) {
   l.add("threads", c.threads, "Threads; 0: one a processor. Results do not depend on it.", {0, 1024});
   l.add("memory_limit", c.memory_limit,
         "Largest memory of tensors in MiB: a run that will need more is refused; 0: none.", at_least(0));
+  l.choice("precision", c.precision, {"f32", "bf16_products"},
+           "Arithmetic of matrix products. bf16_products: operands rounded to bf16, sums in f32; faster on processors that "
+           "multiply bf16. Convolutions stay in f32.");
   l.add("out", c.out, "The run directory; empty: runs/NAME.");
   data_fields(l, c.data);
   l.section("path");

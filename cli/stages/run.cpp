@@ -1,5 +1,6 @@
 // The stages one after the other, and what is written about them.
 #include <costate/tensor/parallel.h>
+#include <costate/tensor/precision.h>
 
 #include <algorithm>
 #include <chrono>
@@ -47,6 +48,7 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
 
 // Every part starts from nothing live, so that its peak is its own.
 void run_part(Session& session, const Part& part) {
+  const PrecisionScope precision(session.config.precision == "bf16_products" ? Precision::bf16_products : Precision::f32);
   session.counter = std::make_shared<Counter>();
   memory::reset_peak();
   const auto start = std::chrono::steady_clock::now();

@@ -168,6 +168,23 @@ TEST(Run, AdaptersAloneAreTrainedAndKept) {
   EXPECT_NE(wrong.err.find("'layers.7' fits none"), std::string::npos) << wrong.err;
 }
 
+TEST(Run, PrecisionIsThatOfProducts) {
+  const Folder folder;
+  folder.file("config.json", testing::tiny_dit);
+  const std::string bf16 = "precision=bf16_products";
+  const Result planned = costate(folder, {"plan", "config.json", "--json", "--threads", "2", "--set", bf16});
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  for (const std::string threads : {"1", "2"}) {
+    const Result r = costate(folder, {"run", "config.json", "--out", "run" + threads, "--quiet", "--threads", threads,
+                                      "--set", bf16});
+    ASSERT_EQ(r.code, 0) << r.err;
+  }
+  expect_exact_plan(Json::parse(planned.out), folder / "run2");
+  expect_equal_runs(folder / "run1", folder / "run2");
+  ASSERT_EQ(costate(folder, {"run", "config.json", "--out", "f32", "--quiet"}).code, 0);
+  EXPECT_NE(contents(folder / "f32/checkpoints/tuned.safetensors"), contents(folder / "run1/checkpoints/tuned.safetensors"));
+}
+
 TEST(Run, BaseAloneNeedsNoReward) {
   const Folder folder;
   folder.file("config.json",
@@ -222,7 +239,8 @@ TEST(Plan, ConfigurationsShip) { EXPECT_GE(shipped_configurations().size(), 2u);
 
 class Shipped : public ::testing::TestWithParam<std::string> {};
 
-// Two updates: the second one finds all that an update leaves behind. The sizes of networks and batches are the file's.
+// Two updates: the second one finds all that an update leaves behind. The sizes of networks are the file's, and the batches
+// but those of UNets and DiTs.
 TEST_P(Shipped, HasAnExactPlan) {
   const Folder folder;
   const std::string file = COSTATE_SOURCE_DIR "/examples/" + GetParam() + ".json";
@@ -241,7 +259,12 @@ TEST_P(Shipped, HasAnExactPlan) {
     const std::string data = COSTATE_SOURCE_DIR "/" + config["data"]["path"].get<std::string>();
     if (!fs::exists(data)) GTEST_SKIP() << "the data set " << data << " is not here";
     shrunk.insert(shrunk.end(), {"--set", "data.path=" + data});
+    if (config["data"]["kind"] == "idx")
+      shrunk.insert(shrunk.end(), {"--set", "data.labels=" COSTATE_SOURCE_DIR "/" + config["data"]["labels"].get<std::string>()});
   }
+  if (config["network"].contains("kind"))  // large networks, in short
+    for (const char* s : {"pretrain.batch=8", "finetune.batch=8", "sampler.steps=3", "sample.count=4", "evaluate.count=16"})
+      shrunk.insert(shrunk.end(), {"--set", s});
   for (const std::string threads : {"1", "2"}) {
     const Result plan = with("plan", {"--json", "--threads", threads});
     ASSERT_EQ(plan.code, 0) << plan.err;
