@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "config/config.h"
+#include "config/json.h"
 #include "data.h"
 
 namespace costate::cli {
@@ -31,6 +32,8 @@ std::int64_t ode_steps(const Config& config);
 
 // Fresh parameters from the seed.
 nn::Network make_network(const Config& config, const data::Dataset& data, Device device);
+// What a UNet or a DiT is, as the config.json of the library that reads it (see pretrained/checkpoint.h); null for an mlp.
+Json network_json(const Config& config, const data::Dataset& data);
 nn::Classifier make_classifier(const ClassifierConfig& config, const data::Dataset& data, Device device);
 
 finetune::FlowMatchingOptions flow_matching_options(const Config& config);

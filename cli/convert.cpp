@@ -11,6 +11,7 @@
 
 #include "commands.h"
 #include "pretrained/checkpoint.h"
+#include "run/directory.h"
 #include "stages/evaluation.h"
 
 namespace costate::cli {
@@ -93,6 +94,32 @@ std::uint64_t count_of(const std::vector<std::uint64_t>& shape) {
   return n;
 }
 
+// Whose function the network is: what a run tuned keeps the original names and the function of where it came from.
+Dialect function_of(const NetworkSpec& spec) {
+  const auto* dit = std::get_if<nn::DitOptions>(&spec.options);
+  return !dit                                                                       ? Dialect::unet
+         : dit->dialect.frequency_shift == nn::facebook_dialect.frequency_shift ? Dialect::dit_facebook
+                                                                                    : Dialect::dit_diffusers;
+}
+
+// A checkpoint of a run, in its metadata: what the network is, and where it came from if it was pretrained.
+struct OfARun {
+  bool yes = false;
+  std::string pretrained;
+};
+OfARun of_a_run(const CheckpointFiles& files, const SafetensorsMetadata& metadata, const std::string& where) {
+  OfARun out;
+  const auto network = metadata.find(std::string(network_key)), config = metadata.find(std::string(config_key));
+  if (!files.config.empty() || network == metadata.end()) return out;
+  out.yes = true;
+  if (config == metadata.end()) return out;
+  const Json json = parse_json_object(config->second, where + ", metadata " + config->first);
+  const Json& n = json.contains("network") ? json["network"] : Json::object();
+  if (n.is_object() && n.value("kind", Json()) == "pretrained" && n.contains("path") && n["path"].is_string())
+    out.pretrained = n["path"].get<std::string>();
+  return out;
+}
+
 void copy_file_of(const std::string& from, const std::string& to, bool overwrite) {
   require(overwrite || !fs::exists(to), "'", to, "' exists already; give --overwrite to replace it");
   write_file_atomically(to, read_file(from));
@@ -106,17 +133,34 @@ std::vector<std::string> convert_command(const ConvertOptions& o, std::ostream& 
   const SafetensorsSet set = open_weights(files.weights, notes, o.lenient_trailing);
   SafetensorsMetadata metadata = set.files()[0].metadata();
   metadata.emplace("format", "pt");
+  // Pipeline and scheduler: those of the checkpoint, or of the one that a run began with.
+  CheckpointFiles origin = files;
+  std::string origin_path = o.from;
+  const OfARun run = of_a_run(files, metadata, set.where());
+  if (!run.pretrained.empty()) {
+    origin_path = run.pretrained;
+    try {
+      origin = find_checkpoint(origin_path);
+    } catch (const Error& e) {
+      notes.push_back(sentence({"the run began with '", origin_path, "', which is not there now: its scheduler is not copied (",
+                                e.what(), ")"}));
+    }
+  } else if (run.yes) {
+    notes.push_back(
+        "no scheduler is written: the network counts time from noise, 0, to data, 1, sees it as the timestep 1000 t, and "
+        "its velocity points to the data; schedulers of diffusers count from data to noise");
+  }
 
   State state;
   std::optional<NetworkSpec> spec;
   bool renamed = false;
-  if (!o.dialect.empty()) {
-    const Dialect to = dialect_named(o.dialect);
+  if (!o.dialect.empty() || run.yes) {
     spec = network_spec(files, set);
+    const Dialect to = o.dialect.empty() ? function_of(*spec) : dialect_named(o.dialect);
     notes.insert(notes.end(), spec->notes.begin(), spec->notes.end());
     state = in_dialect(*spec, set, to);
     renamed = to != spec->dialect;
-    if (renamed)
+    if (to != function_of(*spec))
       notes.push_back(
           "the two DiT dialects are not the same function: timestep sinusoids are spread over 128 steps in "
           "the original "
@@ -166,12 +210,12 @@ std::vector<std::string> convert_command(const ConvertOptions& o, std::ostream& 
     write_state(p.parent_path().string(), p.stem().string(), state, metadata, 0, o.overwrite);
   } else {
     // A pipeline stays one; a model stays a folder with its configuration.
-    const bool pipeline = !files.pipeline.empty();
+    const bool pipeline = !origin.pipeline.empty();
     std::string model = o.to;
     if (pipeline)
-      model += fs::path(files.weights).filename() == "transformer" ? "/transformer"
-               : fs::path(files.weights).filename() == "unet"      ? "/unet"
-                                                                   : "";
+      model += fs::path(origin.weights).filename() == "transformer" ? "/transformer"
+               : fs::path(origin.weights).filename() == "unet"      ? "/unet"
+                                                                    : "";
     const bool library_names = !spec || spec->dialect != Dialect::dit_facebook;
     write_state(model, library_names ? "diffusion_pytorch_model" : "model", state, metadata, shard,
                 o.overwrite);
@@ -184,15 +228,15 @@ std::vector<std::string> convert_command(const ConvertOptions& o, std::ostream& 
       copy_file_of(files.config, model + "/config.json", o.overwrite);
     }
     if (pipeline) {
-      copy_file_of((fs::path(o.from) / "model_index.json").string(), o.to + "/model_index.json", o.overwrite);
-      if (renamed)
+      copy_file_of((fs::path(origin_path) / "model_index.json").string(), o.to + "/model_index.json", o.overwrite);
+      if (renamed && !run.yes)
         notes.push_back(
             "model_index.json is kept as it was: its classes are those of the library it was written by");
     }
-    if (!files.scheduler.empty()) {
+    if (!origin.scheduler.empty()) {
       const std::string folder = pipeline ? o.to + "/scheduler" : o.to;
       fs::create_directories(folder);
-      copy_file_of(files.scheduler, folder + "/scheduler_config.json", o.overwrite);
+      copy_file_of(origin.scheduler, folder + "/scheduler_config.json", o.overwrite);
     }
   }
   std::uint64_t bytes = 0;

@@ -111,7 +111,37 @@ nn::Network pretrained(const Config& c, const data::Dataset& data, Device device
   return std::move(checkpoint.network);
 }
 
+// The options of the network have names of their own: says where they come from.
+template <class Options>
+Options checked(const NetworkConfig& n, const Options& options) {
+  try {
+    nn::check(options);
+  } catch (const Error& e) {
+    fail(e.fault(), {"network.", n.kind, ": ", e.what()});
+  }
+  return options;
+}
+
 }  // namespace
+
+Json network_json(const Config& c, const data::Dataset& data) {
+  const NetworkConfig& n = c.network;
+  if (n.kind == "mlp") return nullptr;
+  if (n.kind == "pretrained") {
+    const CheckpointFiles files = find_checkpoint(n.path);
+    std::vector<std::string> notes;
+    const NetworkSpec spec = network_spec(files, open_weights(files.weights, notes));
+    return config_json(spec, spec.dialect);
+  }
+  const Picture p = picture_of(c, data);
+  NetworkSpec spec;
+  spec.channels = p.channels, spec.height = p.height, spec.width = p.width;
+  spec.classes = n.conditional ? data.classes : 0;
+  spec.dialect = n.kind == "unet" ? Dialect::unet : Dialect::dit_facebook;
+  if (n.kind == "unet") spec.options = unet_options(n, p, spec.classes);
+  else spec.options = dit_options(n, p, spec.classes);
+  return config_json(spec, spec.dialect);
+}
 
 nn::Network make_network(const Config& c, const data::Dataset& data, Device device) {
   const memory::TagScope scope(memory::Tag::parameters);
@@ -121,17 +151,8 @@ nn::Network make_network(const Config& c, const data::Dataset& data, Device devi
   if (n.kind == "mlp") return nn::make_velocity_mlp(mlp_options(n, data), init);
   const Picture picture = picture_of(c, data);
   const std::int64_t classes = n.conditional ? data.classes : 0;
-  // The options of the network have names of their own: say where they come from.
-  const auto named = [&](const auto& options) {
-    try {
-      nn::check(options);
-    } catch (const Error& e) {
-      fail(e.fault(), {"network.", n.kind, ": ", e.what()});
-    }
-    return options;
-  };
-  if (n.kind == "unet") return nn::make_unet(named(unet_options(n, picture, classes)), init);
-  return nn::make_dit(named(dit_options(n, picture, classes)), init);
+  if (n.kind == "unet") return nn::make_unet(checked(n, unet_options(n, picture, classes)), init);
+  return nn::make_dit(checked(n, dit_options(n, picture, classes)), init);
 }
 
 }  // namespace costate::cli

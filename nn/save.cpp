@@ -1,3 +1,4 @@
+#include <costate/nn/filters.h>
 #include <costate/nn/save.h>
 #include <costate/tensor/utf8.h>
 
@@ -55,7 +56,9 @@ std::string in_words(const SafetensorsEntry& e) {
 
 void save(const std::string& path, const Walk& walk, const SafetensorsMetadata& metadata) {
   std::vector<NamedTensor> tensors;
-  walk([&](const std::string& name, Var& p) { tensors.emplace_back(name, p.value()); });
+  walk([&](const std::string& name, Var& p) {
+    tensors.emplace_back(name, p.rank() == 4 ? filters_to_file(p.value()) : p.value());
+  });
   save_safetensors(path, tensors, metadata);
 }
 
@@ -79,10 +82,10 @@ LoadReport load(const std::string& path, const Walk& walk, const LoadOptions& op
       return;
     }
     used[static_cast<std::size_t>(e - file.entries().data())] = true;
-    if (!same_shape(*e, p.shape()) || !same_type(*e, p.dtype(), options.widen_half))
+    const Shape shape = shape_in_file(p.shape());
+    if (!same_shape(*e, shape) || !same_type(*e, p.dtype(), options.widen_half))
       misfits.push_back(utf8::quoted(name) + " is " + in_words(*e) + " in the file and " +
-                        std::string(costate::name(p.dtype())) + " " + costate::to_string(p.shape()) +
-                        " in the model");
+                        std::string(costate::name(p.dtype())) + " " + costate::to_string(shape) + " in the model");
   });
   for (std::size_t i = 0; i < used.size(); ++i)
     if (!used[i]) report.unexpected.push_back(file.entries()[i].name);
@@ -103,8 +106,11 @@ LoadReport load(const std::string& path, const Walk& walk, const LoadOptions& op
   std::vector<Tensor> values;
   {
     const memory::TagScope scope(memory::Tag::parameters);
-    for (std::size_t i = 0; i < chosen.size(); ++i)
-      values.push_back(chosen[i] ? file.tensor(*chosen[i]).to(parameters[i]->device()) : Tensor());
+    for (std::size_t i = 0; i < chosen.size(); ++i) {
+      Tensor t = chosen[i] ? file.tensor(*chosen[i]).to(parameters[i]->device()) : Tensor();
+      if (t.defined() && t.rank() == 4) t = filters_from_file(t);
+      values.push_back(std::move(t));
+    }
   }
   report.metadata = file.metadata();
   report.ignored_bytes = file.ignored_bytes();

@@ -1,5 +1,6 @@
 // Models in safetensors files: one tensor a parameter or buffer, under the name that
-// `visit_state` gives it.
+// `visit_state` gives it. Convolution filters, the parameters with four axes, are (out, in, height, width) in files, the
+// order of other libraries.
 //
 //   nn::save("model.safetensors", model, {{"step", "1000"}});
 //   nn::load("model.safetensors", model);

@@ -18,8 +18,6 @@ namespace fs = std::filesystem;
 
 std::string if_there(const fs::path& p) { return fs::is_regular_file(p) ? p.string() : std::string(); }
 
-Shape in_file(const Shape& s) { return s.rank() == 4 ? Shape{s[0], s[3], s[1], s[2]} : s; }
-
 bool same_shape(const std::vector<std::uint64_t>& a, const Shape& b) {
   const auto e = b.extents();
   return std::equal(a.begin(), a.end(), e.begin(), e.end(),
@@ -29,7 +27,7 @@ bool same_shape(const std::vector<std::uint64_t>& a, const Shape& b) {
 // One tensor of the model from the file: f32, in the order of memory.
 Tensor read_tensor(RawTensor raw, const Shape& shape) {
   raw = to_type(std::move(raw), SafetensorsType::F32);
-  const Tensor t = Tensor::empty(in_file(shape), DType::f32);
+  const Tensor t = Tensor::empty(nn::shape_in_file(shape), DType::f32);
   std::memcpy(t.raw_mutable(), raw.bytes.data(), raw.bytes.size());
   raw.bytes = {};
   return shape.rank() == 4 ? nn::filters_from_file(t) : t;
@@ -83,10 +81,10 @@ void fill(Model& model, const NetworkSpec& spec, const SafetensorsSet& set, Devi
       }
     const SafetensorsType type = set.find(source.tensors[0])->entry->type;
     rounded = rounded || type == SafetensorsType::F64;
-    if (!is_floating(type) || !same_shape(shape, in_file(p.shape())))
+    if (!is_floating(type) || !same_shape(shape, nn::shape_in_file(p.shape())))
       report.misfits.push_back(
           utf8::quoted(source.tensors[0]) + (source.tensors.size() > 1 ? " and its like are " : " is ") +
-          in_words(type, shape) + " where " + costate::to_string(in_file(p.shape())) + " is expected");
+          in_words(type, shape) + " where " + costate::to_string(nn::shape_in_file(p.shape())) + " is expected");
   };
   nn::visit_state(model, check);
   for (const auto& e : set.entries())
@@ -98,7 +96,7 @@ void fill(Model& model, const NetworkSpec& spec, const SafetensorsSet& set, Devi
   const Named named = named_in(set);
   nn::visit_state(model, [&](const std::string& name, Var& p) {
     if (device.kind == DeviceKind::meta) {  // what reading asks for
-      const Tensor t = Tensor::empty(computed(name) ? p.shape() : in_file(p.shape()), DType::f32, device);
+      const Tensor t = Tensor::empty(computed(name) ? p.shape() : nn::shape_in_file(p.shape()), DType::f32, device);
       p = Var(p.rank() == 4 ? nn::filters_from_file(t) : t);
     } else if (!computed(name))
       p = Var(read_tensor(combine(source_of(name, spec.dialect, depth, set), set.where(), named), p.shape()));

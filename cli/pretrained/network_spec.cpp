@@ -7,6 +7,7 @@
 
 #include "pretrained/checkpoint.h"
 #include "pretrained/keys.h"
+#include "run/directory.h"
 
 namespace costate::cli {
 namespace {
@@ -191,26 +192,34 @@ NetworkSpec facebook_dit_spec(Keys* k, const SafetensorsSet& set) {
 
 NetworkSpec network_spec(const CheckpointFiles& files, const SafetensorsSet& set) {
   const Dialect dialect = dialect_of(set);
-  if (files.config.empty()) {
+  const SafetensorsMetadata metadata = set.files()[0].metadata();
+  const auto own = metadata.find(std::string(network_key));
+  const bool of_a_run = files.config.empty() && own != metadata.end();
+  if (files.config.empty() && !of_a_run) {
     if (dialect == Dialect::dit_facebook) return facebook_dit_spec(nullptr, set);
     fail(Fault::data,
          {"'", files.weights, "' has no config.json beside it, without which the weights of a ",
           dialect == Dialect::unet ? "UNet2DModel" : "DiTTransformer2DModel", " do not tell the network"});
   }
-  Keys keys(read_json_object(files.config), "'" + files.config + "'");
+  Keys keys = of_a_run ? Keys(parse_json_object(own->second, set.where() + ", metadata " + own->first),
+                              set.where() + ", metadata " + own->first)
+                       : Keys(read_json_object(files.config), "'" + files.config + "'");
   const Json* named = keys.raw("_class_name");
   const std::string cls = named && named->is_string() ? named->get<std::string>() : "";
   const char* const expected = dialect == Dialect::unet            ? "UNet2DModel"
                                : dialect == Dialect::dit_diffusers ? "DiTTransformer2DModel"
                                                                    : "DiT";
-  if (cls != expected && !(dialect == Dialect::dit_diffusers && cls == "Transformer2DModel"))
+  // A run keeps the original names of what it tuned; the class tells which function it is.
+  const bool tuned_diffusers_dit = of_a_run && dialect == Dialect::dit_facebook && cls == "DiTTransformer2DModel";
+  if (cls != expected && !tuned_diffusers_dit && !(dialect == Dialect::dit_diffusers && cls == "Transformer2DModel"))
     keys.refuse("_class_name",
                 sentence({"\"", expected, "\", as the tensors of ", set.where(), " are named"}));
   NetworkSpec s;
   try {
-    s = dialect == Dialect::unet           ? unet_spec(keys, set)
-        : dialect == Dialect::dit_facebook ? facebook_dit_spec(&keys, set)
-                                           : diffusers_dit_spec(keys);
+    s = dialect == Dialect::unet                                     ? unet_spec(keys, set)
+        : dialect == Dialect::dit_diffusers || tuned_diffusers_dit ? diffusers_dit_spec(keys)
+                                                                     : facebook_dit_spec(&keys, set);
+    s.dialect = dialect;
     std::visit([](const auto& o) { check(o); }, s.options);
   } catch (const Error& e) {
     if (e.fault() != Fault::argument) throw;

@@ -154,17 +154,19 @@ double element(SafetensorsType type, const std::byte* p, const std::string& what
 
 }  // namespace
 
-Json read_json_object(const std::string& path) {
-  const std::vector<std::byte> bytes = read_file(path, std::uint64_t{64} << 20);
+Json parse_json_object(std::string_view text, const std::string& where) {
   Json json;
   try {
-    json = parse_json(as_text(bytes), "'" + path + "'");
+    json = parse_json(text, where);
   } catch (const Error& e) {
     fail(Fault::data, {e.what()});
   }
-  if (!json.is_object())
-    fail(Fault::data, {"'", path, "' holds ", description(json), ", expected an object"});
+  if (!json.is_object()) fail(Fault::data, {where, " holds ", description(json), ", expected an object"});
   return json;
+}
+Json read_json_object(const std::string& path) {
+  const std::vector<std::byte> bytes = read_file(path, std::uint64_t{64} << 20);
+  return parse_json_object(as_text(bytes), "'" + path + "'");
 }
 
 SafetensorsSet open_weights(const std::string& path, std::vector<std::string>& notes, bool lenient) {

@@ -11,6 +11,8 @@
 
 namespace costate::cli {
 
+// `where` begins the sentence of Fault::data when the text is malformed or no object.
+Json parse_json_object(std::string_view text, const std::string& where);
 // JSON from a file that is not ours: Fault::data with the path in the sentence when it is malformed, longer
 // than 64 MiB or not an object.
 Json read_json_object(const std::string& path);

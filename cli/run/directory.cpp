@@ -12,7 +12,6 @@ namespace costate::cli {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr std::string_view config_key = "costate.config";
 // What `create` may remove.
 constexpr std::string_view own_entries[] = {"config.resolved.json", "run.json",   "metrics.jsonl",
                                             "metrics.csv",          "timing.csv", "evaluation.json",
@@ -82,10 +81,9 @@ SafetensorsMetadata made_with(const Config& config, std::string_view stage, std:
 }
 
 template <class Model>
-void save(const RunDirectory& directory, const std::string& name, const Model& model, const Config& config,
-          std::string_view stage, std::int64_t step) {
+void save(const RunDirectory& directory, const std::string& name, const Model& model, const SafetensorsMetadata& metadata) {
   make_folder(directory.file("checkpoints"));
-  nn::save(directory.file(name), model, made_with(config, stage, step));
+  nn::save(directory.file(name), model, metadata);
 }
 
 // The path of a checkpoint that is there and was made with the same configuration.
@@ -189,8 +187,10 @@ Json checkpoint_config(const Config& config) {
 }
 
 void save_checkpoint(const RunDirectory& d, const std::string& name, const nn::Network& network,
-                     const Config& config, std::string_view stage, std::int64_t step) {
-  save(d, name, network, config, stage, step);
+                     const Config& config, const Json& described, std::string_view stage, std::int64_t step) {
+  SafetensorsMetadata metadata = made_with(config, stage, step);
+  if (!described.is_null()) metadata[std::string(network_key)] = described.dump();
+  save(d, name, network, metadata);
 }
 void load_checkpoint(const RunDirectory& d, const std::string& name, nn::Network& network,
                      const Config& config, const std::vector<std::string>& sections) {
@@ -209,7 +209,7 @@ void load_adapters(const RunDirectory& d, const std::string& name, nn::Network& 
 }
 void save_checkpoint(const RunDirectory& d, const std::string& name, const nn::Classifier& classifier,
                      const Config& config, std::string_view stage, std::int64_t step) {
-  save(d, name, classifier, config, stage, step);
+  save(d, name, classifier, made_with(config, stage, step));
 }
 void load_checkpoint(const RunDirectory& d, const std::string& name, nn::Classifier& classifier,
                      const Config& config, const std::vector<std::string>& sections) {

@@ -37,15 +37,18 @@ class RunDirectory {
 // The adapter_config.json that PEFT reads beside adapters of these layers.
 Json adapter_config(const std::vector<nn::LoraLayer>& layers);
 
+// What the metadata of a checkpoint says under these keys: checkpoint_config, and network_json.
+inline constexpr std::string_view config_key = "costate.config", network_key = "costate.network";
+
 // The part of the configuration that is kept with a checkpoint: everything but name, threads, out and
 // memory_limit.
 Json checkpoint_config(const Config& config);
 
 // Checkpoints carry what they were made with, so that the network can be built again from the file alone;
 // loading throws Fault::argument naming the first key of `sections` where `config` says otherwise,
-// Fault::data for damaged files, Fault::io when there is no file.
+// Fault::data for damaged files, Fault::io when there is no file. `described` is network_json, which `convert` reads.
 void save_checkpoint(const RunDirectory& directory, const std::string& name, const nn::Network& network,
-                     const Config& config, std::string_view stage, std::int64_t step);
+                     const Config& config, const Json& described, std::string_view stage, std::int64_t step);
 void load_checkpoint(const RunDirectory& directory, const std::string& name, nn::Network& network,
                      const Config& config, const std::vector<std::string>& sections);
 // The adapters of a network alone, and into a network without any.

@@ -27,11 +27,12 @@ void finetune_stage(Session& s) {
     }
     trainer.set_labels(std::move(labels));
   }
+  const Json described = network_json(c, data.model);
   const auto keep = [&](const std::string& name, const nn::Network& network, std::int64_t step) {
     if (lora)
       save_adapters(*s.directory, name, network, c, "finetune", step);
     else
-      save_checkpoint(*s.directory, name, network, c, "finetune", step);
+      save_checkpoint(*s.directory, name, network, c, described, "finetune", step);
   };
   const std::int64_t total = s.iterations(c.finetune.iterations);
   s.begin("finetune", total);

@@ -51,6 +51,7 @@ void pretrain_stage(Session& s) {
   const nn::Network network = counted(make_network(c, data.model, s.device), s.counter);
   finetune::FlowMatching trainer(network, data.model, c.network.conditional, flow_matching_options(c),
                                  s.device);
+  const Json described = network_json(c, data.model);
   const std::int64_t total = s.iterations(c.pretrain.iterations);
   s.begin("pretrain", total);
   const auto start = Clock::now();
@@ -69,13 +70,13 @@ void pretrain_stage(Session& s) {
       if (s.checkpoint_due(n, c.pretrain.checkpoint_every, c.pretrain.iterations)) {
         const nn::Network average = trainer.average();
         if (!s.planning())
-          save_checkpoint(*s.directory, numbered(base_checkpoint, n), average, c, "pretrain", n);
+          save_checkpoint(*s.directory, numbered(base_checkpoint, n), average, c, described, "pretrain", n);
       }
     }
   });
   const nn::Network average = trainer.average();
   if (s.planning()) return;
-  save_checkpoint(*s.directory, base_checkpoint, average, c, "pretrain", total);
+  save_checkpoint(*s.directory, base_checkpoint, average, c, described, "pretrain", total);
   s.end("loss " + short_number(loss / static_cast<double>(averaged)));
 }
 

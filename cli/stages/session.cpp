@@ -8,13 +8,19 @@
 namespace costate::cli {
 
 namespace {
+// A tensor as it is in a file, and in the order of memory.
+Tensor read(const Shape& shape, DType dtype, Device device) {
+  const Tensor t = Tensor::empty(nn::shape_in_file(shape), dtype, device);
+  return shape.rank() == 4 ? nn::filters_from_file(t) : t;
+}
 // What loading a file asks for: room for all values, which then replace those that were there.
 template <class Model>
 void plan_load(Model& model) {
   const memory::TagScope scope(memory::Tag::parameters);
   std::vector<Tensor> values;
-  nn::visit_state(model,
-                  [&](const std::string&, Var& p) { values.push_back(Tensor::empty_like(p.value())); });
+  nn::visit_state(model, [&](const std::string&, Var& p) {
+    values.push_back(read(p.shape(), p.dtype(), p.device()));
+  });
   std::size_t i = 0;
   nn::visit_state(model, [&](const std::string&, Var& p) { p = Var(std::move(values[i++])); });
 }
@@ -25,13 +31,8 @@ void plan_adapters(nn::Network& network, const LoraConfig& config) {
     const auto fits = [&](const std::string& target) { return nn::matches_target(target, name); };
     if (std::none_of(config.targets.begin(), config.targets.end(), fits)) return;
     const nn::LoraShapes shapes = nn::lora_shapes(weight.shape(), config.rank);
-    const auto read = [&](const Shape& shape) {
-      const bool filters = shape.rank() == 4;
-      const Tensor t = Tensor::empty(filters ? Shape{shape[0], shape[3], shape[1], shape[2]} : shape,
-                                     weight.dtype(), weight.device());
-      return Var(filters ? nn::filters_from_file(t) : t);
-    };
-    lora.down = read(shapes.down), lora.up = read(shapes.up), lora.scale = 1;
+    const auto half = [&](const Shape& shape) { return Var(read(shape, weight.dtype(), weight.device())); };
+    lora.down = half(shapes.down), lora.up = half(shapes.up), lora.scale = 1;
   });
 }
 }  // namespace

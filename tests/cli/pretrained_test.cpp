@@ -1,45 +1,12 @@
-// Checkpoints that diffusers and peft wrote (tests/reference/make_checkpoint_fixtures.py): what their
-// networks put out, conversions, comparisons, and refusals.
+// Checkpoints that diffusers and peft wrote: what their networks put out, runs that begin with them, refusals.
 #include <costate/nn/lora.h>
-#include <costate/tensor/file.h>
-#include <gtest/gtest.h>
 
-#include <cmath>
 #include <functional>
 
-#include "pretrained/checkpoint.h"
-#include "program.h"
+#include "checkpoints.h"
 
 namespace costate::cli::testing {
 namespace {
-
-using std::string;
-const string fixtures = COSTATE_SOURCE_DIR "/tests/cli/fixtures/";
-
-Tensor expected(const string& file, const string& name) {
-  return SafetensorsFile(fixtures + file).tensor(name);
-}
-Tensor pictures(const Tensor& t) { return permute(Var(t), {0, 2, 3, 1}).value(); }
-
-void expect_close(const Tensor& a, const Tensor& b, double tolerance) {
-  ASSERT_EQ(a.shape(), b.shape());
-  const auto u = a.to_doubles(), v = b.to_doubles();
-  double largest = 0, worst = 0;
-  for (std::size_t i = 0; i < u.size(); ++i)
-    largest = std::max(largest, std::abs(v[i])), worst = std::max(worst, std::abs(u[i] - v[i]));
-  EXPECT_LE(worst, tolerance * largest);
-}
-
-// The network at the timesteps of a fixture: t is what its map takes there.
-Tensor at_timesteps(const LoadedCheckpoint& c, const Tensor& x, const Tensor& steps,
-                    const Tensor& labels = {}) {
-  const nn::TimestepMap map = c.scheduler ? c.scheduler->timestep : nn::TimestepMap{};
-  const Var t = affine(Var(steps), 1 / map.scale, -map.offset / map.scale);
-  return c.network(Var(pictures(x)), t, labels).value();
-}
-
-// In single precision another order of sums shows at 1e-5 of the largest output.
-constexpr double f32_tolerance = 2e-5;
 
 TEST(Pretrained, UnetPipelineComputesWhatDiffusersDoes) {
   const LoadedCheckpoint c = load_pretrained(fixtures + "unet_pipeline");
@@ -155,177 +122,6 @@ TEST(Pretrained, IsTheBaseModelOfARun) {
   refused("network.conditional=true", "has no classes");
   refused("network.path=", "expected the checkpoint");
   refused("network.kind=mlp", "network.path: applies to pretrained only");
-}
-
-Result run(const Folder& f, std::vector<string> arguments) { return costate(f, arguments); }
-
-TEST(Convert, WhatDoesNotChangeKeepsItsBytes) {
-  const Folder f;
-  ASSERT_EQ(run(f, {"convert", fixtures + "unet_pipeline", "copy"}).code, 0);
-  for (const char* name : {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json",
-                           "unet/diffusion_pytorch_model.safetensors"})
-    EXPECT_EQ(contents(f / (string("copy/") + name)), contents(fixtures + "unet_pipeline/" + name)) << name;
-  // A sharded set put together is the file of the pipeline; a file cut up again is found equal.
-  const Result joined = run(f, {"convert", fixtures + "unet_sharded", "joined/model.safetensors"});
-  ASSERT_EQ(joined.code, 0) << joined.err;
-  EXPECT_EQ(contents(f / "joined/model.safetensors"),
-            contents(fixtures + "unet_pipeline/unet/diffusion_pytorch_model.safetensors"));
-  ASSERT_EQ(run(f, {"convert", "copy", "cut", "--max-shard", "20KB"}).code, 0);
-  EXPECT_TRUE(fs::exists(f / "cut/unet/diffusion_pytorch_model.safetensors.index.json"));
-  EXPECT_EQ(run(f, {"diff", "cut", fixtures + "unet_sharded"}).code, 0);
-  const Result shown = run(f, {"inspect", "cut", "--json"});
-  ASSERT_EQ(shown.code, 0) << shown.err;
-  const Json seen = Json::parse(shown.out);
-  EXPECT_EQ(seen["network"]["dialect"], "unet");
-  EXPECT_EQ(seen["network"]["parameters"], seen["total"]["numbers"]);
-  EXPECT_EQ(seen["scheduler"]["class"], "DDPMScheduler");
-  EXPECT_TRUE(seen["tensors"][0].contains("shard"));
-}
-
-TEST(Convert, DitFromOneDialectToTheOtherAndBack) {
-  const Folder f;
-  const Result away = run(f, {"convert", fixtures + "dit", "original", "--dialect", "dit"});
-  ASSERT_EQ(away.code, 0) << away.err;
-  EXPECT_NE(away.err.find("not the same function"), string::npos) << away.err;
-  const SafetensorsFile original(f / "original/model.safetensors");
-  for (const char* name :
-       {"pos_embed", "x_embedder.proj.weight", "t_embedder.mlp.0.weight", "y_embedder.embedding_table.weight",
-        "blocks.1.attn.qkv.bias", "blocks.0.adaLN_modulation.1.weight", "final_layer.linear.weight"})
-    EXPECT_NE(original.find(name), nullptr) << name;
-  EXPECT_EQ(original.entries().size(),
-            31u + 1);  // two blocks of 10, 3 embedders of 5 tensors, 2 + 4, and the positions
-  const LoadedCheckpoint there = load_pretrained(f / "original"), here = load_pretrained(fixtures + "dit");
-  EXPECT_EQ(there.spec.dialect, Dialect::dit_facebook);
-  const string file = "dit_expected.safetensors";
-  const Tensor x = expected(file, "x"), t = expected(file, "t"), labels = expected(file, "labels");
-  const auto a = at_timesteps(there, x, t, labels).to_doubles(),
-             b = at_timesteps(here, x, t, labels).to_doubles();
-  double worst = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(a[i] - b[i]));
-  EXPECT_GT(worst, 1e-6);  // the dialects are kept apart
-  ASSERT_EQ(run(f, {"convert", "original", "back", "--dialect", "dit-diffusers"}).code, 0);
-  EXPECT_EQ(contents(f / "back/diffusion_pytorch_model.safetensors"),
-            contents(fixtures + "dit/diffusion_pytorch_model.safetensors"));
-  const LoadedCheckpoint back = load_pretrained(f / "back");
-  EXPECT_EQ(at_timesteps(back, x, t, labels).to_doubles(), b);
-}
-
-TEST(Convert, OldAttentionNames) {
-  const Folder f;
-  // A checkpoint of old: attention under query, key, value and proj_attn, as 1 x 1 convolutions, no
-  // attention_head_dim.
-  std::vector<string> notes;
-  const SafetensorsSet set = open_weights(fixtures + "unet_pipeline/unet", notes);
-  State old;
-  for (const auto& e : set.entries()) {
-    RawTensor t{e.entry->type, e.entry->shape, set.raw(e)};
-    string name = e.name();
-    constexpr std::pair<const char*, const char*> pairs[] = {
-        {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
-    for (const auto& [now, then] : pairs)
-      if (const auto at = name.find(now); at != string::npos) {
-        name.replace(at, string(now).size(), then);
-        if (t.shape.size() == 2) t.shape.insert(t.shape.end(), {1, 1});
-      }
-    old[name] = std::move(t);
-  }
-  Json config = Json::parse(contents(fixtures + "unet_pipeline/unet/config.json"));
-  config["attention_head_dim"] = 4;
-  fs::create_directories(f / "old");
-  f.file("old/config.json", config.dump());
-  write_state(f / "old", "diffusion_pytorch_model", old, {{"format", "pt"}}, 0, false);
-  const Result r = run(f, {"convert", "old", "new", "--dialect", "unet"});
-  ASSERT_EQ(r.code, 0) << r.err;
-  EXPECT_EQ(contents(f / "new/diffusion_pytorch_model.safetensors"),
-            contents(fixtures + "unet_pipeline/unet/diffusion_pytorch_model.safetensors"));
-  config.erase("attention_head_dim");
-  f.file("old/config.json", config.dump());
-  const LoadedCheckpoint c = load_pretrained(f / "old");
-  EXPECT_FALSE(std::get<nn::UNetOptions>(c.spec.options).attention_head_dim);  // one head, and a note
-  ASSERT_FALSE(c.spec.notes.empty());
-  EXPECT_NE(c.spec.notes[0].find("one head is taken"), string::npos);
-}
-
-TEST(Convert, ElementTypes) {
-  const Folder f;
-  const string file = fixtures + "unet_pipeline/unet/diffusion_pytorch_model.safetensors";
-  for (const string type : {"f64", "bf16", "f16"}) {
-    const Result r = run(f, {"convert", file, type + ".safetensors", "--dtype", type});
-    ASSERT_EQ(r.code, 0) << r.err;
-    EXPECT_EQ(r.err.find("are rounded") != string::npos, type != "f64") << r.err;
-    ASSERT_EQ(run(f, {"convert", type + ".safetensors", type + "_back.safetensors", "--dtype", "f32"}).code,
-              0);
-  }
-  EXPECT_EQ(contents(f / "f64_back.safetensors"), contents(file));
-  EXPECT_EQ(run(f, {"diff", file, "bf16_back.safetensors"}).code, 1);
-  EXPECT_EQ(run(f, {"diff", file, "bf16_back.safetensors", "--rtol", "0.00390625"}).code,
-            0);  // 2^-8: half a unit of 8 bits
-  EXPECT_EQ(run(f, {"diff", file, "f16_back.safetensors", "--rtol", "0.00048828125", "--atol", "3e-8"}).code,
-            0);
-  const Result d = run(f, {"diff", file, "bf16.safetensors", "--json"});
-  EXPECT_EQ(Json::parse(d.out)["agree"], false);
-}
-
-TEST(Convert, HalvesRoundToTheNearestEven) {
-  const auto f16 = [](double v) {
-    RawTensor t{SafetensorsType::F64, {1}, std::vector<std::byte>(8)};
-    std::memcpy(t.bytes.data(), &v, 8);
-    const RawTensor h = to_type(t, SafetensorsType::F16);
-    std::uint16_t bits;
-    std::memcpy(&bits, h.bytes.data(), 2);
-    return bits;
-  };
-  EXPECT_EQ(f16(1), 0x3C00);
-  EXPECT_EQ(f16(-2), 0xC000);
-  EXPECT_EQ(f16(65504), 0x7BFF);
-  EXPECT_EQ(f16(65519.9), 0x7BFF);
-  EXPECT_EQ(f16(65520), 0x7C00);
-  EXPECT_EQ(f16(0x1p-24), 0x0001);
-  EXPECT_EQ(f16(0x1p-25), 0x0000);                // a tie, to even
-  EXPECT_EQ(f16(0x1.8p-24), 0x0002);              // a tie, to even
-  EXPECT_EQ(f16(0x1.ffcp-15 + 0x1p-26), 0x0400);  // up into the normal numbers
-  EXPECT_EQ(f16(1 + 0x1p-11), 0x3C00);
-  EXPECT_EQ(f16(1 + 0x1.8p-10), 0x3C02);
-  EXPECT_EQ(f16(-0.0), 0x8000);
-  EXPECT_TRUE((f16(std::nan("")) & 0x7C00) == 0x7C00 && (f16(std::nan("")) & 0x3FF));
-  for (int h = 0; h < 0x10000; ++h) {  // every half comes back, to itself
-    RawTensor t{SafetensorsType::F16, {1}, {std::byte(h & 255), std::byte(h >> 8)}};
-    if ((h & 0x7C00) == 0x7C00 && (h & 0x3FF)) continue;
-    EXPECT_EQ(to_type(to_type(t, SafetensorsType::F64), SafetensorsType::F16).bytes, t.bytes) << h;
-    t.type = SafetensorsType::BF16;
-    if ((h & 0x7F80) == 0x7F80 && (h & 0x7F)) continue;
-    EXPECT_EQ(to_type(to_type(t, SafetensorsType::F32), SafetensorsType::BF16).bytes, t.bytes) << h;
-  }
-  // From double to bf16 at once: a tie of floats that is none of doubles.
-  const double v = 1 + 0x1p-8 + 0x1p-40;
-  RawTensor t{SafetensorsType::F64, {1}, std::vector<std::byte>(8)};
-  std::memcpy(t.bytes.data(), &v, 8);
-  EXPECT_EQ(to_doubles(to_type(t, SafetensorsType::BF16))[0], 1 + 0x1p-7);
-}
-
-TEST(Diff, TellsWhatDiffers) {
-  const Folder f;
-  const Tensor a = Tensor::from(std::vector<float>{1, 2, -0.0f}, {3}),
-               b = Tensor::from(std::vector<float>{1, 2.5f, 0.0f}, {3});
-  save_safetensors(f / "a.safetensors",
-                   std::vector<NamedTensor>{{"same", a}, {"x", a}, {"gone", a}, {"shape", a}});
-  save_safetensors(f / "b.safetensors",
-                   std::vector<NamedTensor>{{"same", a}, {"x", b}, {"new", a}, {"shape", a.reshape({3, 1})}});
-  const Result r = run(f, {"diff", "a.safetensors", "b.safetensors", "--json"});
-  EXPECT_EQ(r.code, 1);
-  const Json d = Json::parse(r.out);
-  EXPECT_EQ(d["only_in_a"], Json::parse(R"(["gone"])"));
-  EXPECT_EQ(d["only_in_b"], Json::parse(R"(["new"])"));
-  EXPECT_EQ(d["identical"], 1);
-  EXPECT_EQ(d["different"], 2);
-  for (const Json& row : d["tensors"])
-    if (row["name"] == "x") {
-      EXPECT_EQ(row["max_abs"], 0.5);
-      EXPECT_EQ(row["max_rel"], 0.2);
-      EXPECT_EQ(row["equal_numbers"], 1);  // the zeros differ in sign
-    }
-  EXPECT_EQ(run(f, {"diff", "a.safetensors", "a.safetensors"}).code, 0);
-  EXPECT_EQ(run(f, {"diff", "a.safetensors", "nowhere.safetensors"}).code, 6);
 }
 
 // ------------------------------------------------------------------------------------------------ what is
@@ -476,28 +272,6 @@ TEST_P(Refused, InOneSentence) {
 }
 INSTANTIATE_TEST_SUITE_P(Pretrained, Refused, ::testing::ValuesIn(cases),
                          [](const auto& one) { return one.param.name; });
-
-TEST(Convert, RefusesInWords) {
-  const Folder f;
-  const auto refused = [&](std::vector<string> arguments, int code, const string& words) {
-    const Result r = run(f, std::move(arguments));
-    EXPECT_EQ(r.code, code) << r.err;
-    EXPECT_NE(r.err.find(words), string::npos) << r.err;
-  };
-  const string dit = fixtures + "dit", unet = fixtures + "unet_pipeline";
-  refused({"convert", "nowhere", "x"}, 6, "does not exist");
-  refused({"convert", dit, "x", "--dialect", "unet"}, 2, "holds a DiT; expected dit or dit-diffusers");
-  refused({"convert", unet, "x", "--dialect", "dit"}, 2, "holds a UNet; expected unet");
-  refused({"convert", unet, "x", "--dialect", "kohya"}, 2, "expected unet, dit or dit-diffusers");
-  refused({"convert", unet, "x", "--dtype", "int8"}, 2, "expected f32, f64, f16 or bf16");
-  refused({"convert", unet, "x", "--max-shard", "0"}, 2, "expected a size");
-  refused({"convert", unet, "x", "--max-shard", "2 GB"}, 2, "expected a size");
-  refused({"convert", unet, "x.safetensors", "--max-shard", "2GB"}, 2, "a single file");
-  EXPECT_FALSE(fs::exists(f / "x"));
-  ASSERT_EQ(run(f, {"convert", unet, "x"}).code, 0);
-  refused({"convert", unet, "x"}, 2, "exists already; give --overwrite");
-  EXPECT_EQ(run(f, {"convert", unet, "x", "--overwrite"}).code, 0);
-}
 
 }  // namespace
 }  // namespace costate::cli::testing
