@@ -117,7 +117,7 @@ Source source_of(const std::string& parameter, Dialect dialect, int depth, const
     }
   std::string number, rest;
   if (split_block(layer, "blocks.", number, rest)) {
-    const auto in_block = [&](std::string_view away) {
+    const auto in_block = [&, what = what](std::string_view away) {
       return joined({"transformer_blocks.", number, ".", away, what});
     };
     for (const Row& r : of_a_block)
@@ -143,7 +143,7 @@ std::vector<std::pair<std::string, Source>> diffusers_dit(const std::string& par
     }
   std::string number, rest;
   if (split_block(layer, "blocks.", number, rest)) {
-    const auto in_block = [&](std::string_view away) {
+    const auto in_block = [&, what = what](std::string_view away) {
       return joined({"transformer_blocks.", number, ".", away, what});
     };
     for (const Row& r : of_a_block)

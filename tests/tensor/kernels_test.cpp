@@ -81,7 +81,7 @@ TEST_P(EveryTable, FillAndCast) {
 TEST_P(EveryTable, CopyTransposes) {
   for (const auto& [rows, columns] : {std::pair{1, 1}, {3, 5}, {257, 31}, {300, 400}}) {
     const auto x = noise<float>(rows * columns, 1);
-    const auto y = same_for_all_threads([&] {
+    const auto y = same_for_all_threads([&, rows = rows, columns = columns] {
       std::vector<float> out(x.size());
       k.copy(copy_loop({columns, rows}, std::array<std::int64_t, 6>{1, columns}, std::array<std::int64_t, 6>{rows, 1}), 4,
              x.data(), out.data());
@@ -98,7 +98,7 @@ TEST_P(EveryTable, Sums) {
     for (const auto& [outer, inner] : {std::pair{1, 1}, {3, 1}, {1, 3}, {2, 5}}) {
       if (n == 70'000 && outer * inner > 3) continue;
       const auto x = noise<float>(outer * n * inner, 2);
-      const auto s = same_for_all_threads([&] {
+      const auto s = same_for_all_threads([&, outer = outer, inner = inner] {
         std::vector<float> out(static_cast<std::size_t>(outer * inner), -1.f);
         k.sum(DType::f32, outer, n, inner, x.data(), out.data());
         return out;
