@@ -102,9 +102,6 @@ void add_lora(const LayerWalk& walk, const LoraOptions& o) {
             " has an adapter already; merge it or drop it first");
     require(groups == 1, "lora: layer ", quoted(name), " is a convolution in ", groups,
             " groups, which take no adapter");
-    const std::int64_t in = weight.numel() / std::max<std::int64_t>(1, weight.extent(0));
-    require(o.rank <= weight.extent(0) && o.rank <= in, "lora: rank ", o.rank, " is more than layer ",
-            quoted(name), " has, whose weight is ", weight.shape());
   });
   for (std::size_t i = 0; i < o.targets.size(); ++i)
     if (!used[i])

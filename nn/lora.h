@@ -44,9 +44,9 @@ void visit_layers(Model& model, const Visitor::Layers& f) {
 
 // A copy that shares all weights, with fresh adapters in the layers that fit a pattern: A uniform in
 // +-1/sqrt(fan_in) (PEFT's initialisation), B zero, so that the copy computes what the model does. Throws
-// Fault::argument for a rank below 1 or above either side of a weight, an alpha that is not positive, a
-// pattern that fits no layer (naming the nearest ones), a layer that has an adapter already, and a grouped
-// convolution.
+// Fault::argument for a rank below 1, an alpha that is not positive, a pattern that fits no layer (naming the
+// nearest ones), a layer that has an adapter already, and a grouped convolution. A rank beyond a side of a
+// weight, as "*" meets in first and last layers, is allowed: it costs and does no harm.
 template <class Model>
 Model with_lora(const Model& model, const LoraOptions& options) {
   Model copy = model;
