@@ -3,6 +3,7 @@
 #include <costate/tensor/utf8.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace costate::nn::detail {
 namespace {
@@ -52,14 +53,31 @@ std::string in_words(const SafetensorsEntry& e) {
   return s + (e.shape.size() == 1 ? ",)" : ")");
 }
 
+// The elements of filters in the order of files, one bank of them at a time and beside the ledger.
+std::vector<std::byte> filter_bytes(const Tensor& t) {
+  const std::int64_t out = t.extent(0), area = t.extent(1) * t.extent(2), in = t.extent(3);
+  const std::size_t item = static_cast<std::size_t>(size_of(t.dtype()));
+  const auto* from = static_cast<const std::byte*>(t.raw());
+  std::vector<std::byte> bytes(static_cast<std::size_t>(t.bytes()));
+  std::byte* to = bytes.data();
+  for (std::int64_t o = 0; o < out; ++o)
+    for (std::int64_t i = 0; i < in; ++i)
+      for (std::int64_t p = 0; p < area; ++p, to += item)
+        std::memcpy(to, from + static_cast<std::size_t>((o * area + p) * in + i) * item, item);
+  return bytes;
+}
+
 }  // namespace
 
 void save(const std::string& path, const Walk& walk, const SafetensorsMetadata& metadata) {
-  std::vector<NamedTensor> tensors;
+  std::vector<SafetensorsPart> parts;
   walk([&](const std::string& name, Var& p) {
-    tensors.emplace_back(name, p.rank() == 4 ? filters_to_file(p.value()) : p.value());
+    if (p.defined() && p.rank() == 4)
+      parts.push_back({name, p.value(), shape_in_file(p.shape()), filter_bytes});
+    else
+      parts.push_back({name, p.value(), p.defined() ? p.shape() : Shape(), {}});
   });
-  save_safetensors(path, tensors, metadata);
+  save_safetensors(path, parts, metadata);
 }
 
 LoadReport load(const std::string& path, const Walk& walk, const LoadOptions& options) {

@@ -150,7 +150,7 @@ void InputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
   }
 }
 
-void write_file_atomically(const std::string& path, std::span<const std::span<const std::byte>> parts) {
+void write_file_atomically(const std::string& path, const std::function<void(const WriteBytes&)>& write) {
   check_path("write_file_atomically", path);
   struct stat info;
   if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
@@ -159,7 +159,7 @@ void write_file_atomically(const std::string& path, std::span<const std::span<co
   Descriptor file(open_sibling(path, sibling));
   if (file.get() < 0) fail_io("cannot write", path, errno);
   Temporary temporary(sibling);
-  for (std::span<const std::byte> bytes : parts)
+  write([&](std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
       const ssize_t n =
           ::write(file.get(), bytes.data(), std::min<std::size_t>(bytes.size(), std::size_t{1} << 30));
@@ -167,6 +167,7 @@ void write_file_atomically(const std::string& path, std::span<const std::span<co
       if (n < 0) fail_io("cannot write", path, errno);
       bytes = bytes.subspan(static_cast<std::size_t>(n));
     }
+  });
   if (::fsync(file.get()) != 0) fail_io("cannot flush", path, errno);
   if (const int reason = file.close()) fail_io("cannot write", path, reason);
   if (::rename(sibling.c_str(), path.c_str()) != 0) fail_io("cannot write", path, errno);
@@ -178,6 +179,12 @@ void write_file_atomically(const std::string& path, std::span<const std::span<co
   const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (directory.get() >= 0 && ::fsync(directory.get()) != 0 && errno != EINVAL)
     fail_io("cannot flush the folder of", path, errno);
+}
+
+void write_file_atomically(const std::string& path, std::span<const std::span<const std::byte>> parts) {
+  write_file_atomically(path, [&](const WriteBytes& write) {
+    for (const std::span<const std::byte> bytes : parts) write(bytes);
+  });
 }
 
 void write_file_atomically(const std::string& path, std::span<const std::byte> bytes) {

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -43,6 +44,9 @@ class InputFile {
 // and the system's reason; refuses a path that is not a regular file.
 void write_file_atomically(const std::string& path, std::span<const std::span<const std::byte>> parts);
 void write_file_atomically(const std::string& path, std::span<const std::byte> bytes);
+// `write` calls its argument with one part after the other, which may be made as they are asked for.
+using WriteBytes = std::function<void(std::span<const std::byte>)>;
+void write_file_atomically(const std::string& path, const std::function<void(const WriteBytes&)>& write);
 void write_file_atomically(const std::string& path, std::string_view text);
 
 std::span<const std::byte> as_bytes(std::string_view text);

@@ -42,33 +42,39 @@ SafetensorsType type_of(DType dtype) {
 
 struct Layout {
   std::vector<SafetensorsEntry> entries;
-  std::vector<const Tensor*> tensors;  // of the same order
+  std::vector<const SafetensorsPart*> parts;  // of the same order
 };
 
-Layout lay_out(std::span<const NamedTensor> tensors) {
-  std::vector<const NamedTensor*> order;
-  for (const NamedTensor& t : tensors) {
-    require(t.second.defined(), "safetensors: tensor ", quoted(t.first), " is undefined");
-    require(!t.second.is_meta(), "safetensors: tensor ", quoted(t.first),
+std::vector<SafetensorsPart> as_they_are(std::span<const NamedTensor> tensors) {
+  std::vector<SafetensorsPart> parts;
+  for (const auto& [name, tensor] : tensors)
+    parts.push_back({name, tensor, tensor.defined() ? tensor.shape() : Shape(), {}});
+  return parts;
+}
+
+Layout lay_out(std::span<const SafetensorsPart> parts) {
+  std::vector<const SafetensorsPart*> order;
+  for (const SafetensorsPart& p : parts) {
+    require(p.tensor.defined(), "safetensors: tensor ", quoted(p.name), " is undefined");
+    require(!p.tensor.is_meta(), "safetensors: tensor ", quoted(p.name),
             " is on the meta device and has no values to write");
-    order.push_back(&t);
+    order.push_back(&p);
   }
-  std::stable_sort(order.begin(), order.end(), [](const NamedTensor* a, const NamedTensor* b) {
-    const auto x = type_of(a->second.dtype()), y = type_of(b->second.dtype());
-    return x != y ? x > y : a->first < b->first;
+  std::stable_sort(order.begin(), order.end(), [](const SafetensorsPart* a, const SafetensorsPart* b) {
+    const auto x = type_of(a->tensor.dtype()), y = type_of(b->tensor.dtype());
+    return x != y ? x > y : a->name < b->name;
   });
   Layout layout;
   std::uint64_t at = 0;
-  for (const NamedTensor* t : order) {
+  for (const SafetensorsPart* p : order) {
     SafetensorsEntry e;
-    e.name = t->first;
-    e.type = type_of(t->second.dtype());
-    for (const std::int64_t extent : t->second.shape().extents())
-      e.shape.push_back(static_cast<std::uint64_t>(extent));
+    e.name = p->name;
+    e.type = type_of(p->tensor.dtype());
+    for (const std::int64_t extent : p->shape.extents()) e.shape.push_back(static_cast<std::uint64_t>(extent));
     e.begin = at;
-    e.end = at += static_cast<std::uint64_t>(t->second.bytes());
+    e.end = at += static_cast<std::uint64_t>(p->tensor.bytes());
     layout.entries.push_back(std::move(e));
-    layout.tensors.push_back(&t->second);
+    layout.parts.push_back(p);
   }
   return layout;
 }
@@ -239,7 +245,8 @@ std::vector<NamedTensor> load_safetensors(std::span<const std::byte> bytes,
 
 std::vector<std::byte> safetensors_bytes(std::span<const NamedTensor> tensors,
                                          const SafetensorsMetadata& metadata) {
-  const Layout layout = lay_out(tensors);
+  const std::vector<SafetensorsPart> parts = as_they_are(tensors);
+  const Layout layout = lay_out(parts);
   const std::string header = format_safetensors_header(layout.entries, metadata);
   std::vector<std::byte> out;
   out.reserve(header.size() +
@@ -248,18 +255,26 @@ std::vector<std::byte> safetensors_bytes(std::span<const NamedTensor> tensors,
     out.insert(out.end(), part.begin(), part.end());
   };
   append(as_bytes(header));
-  for (const Tensor* t : layout.tensors) append(raw_bytes(*t));
+  for (const SafetensorsPart* p : layout.parts) append(raw_bytes(p->tensor));
   return out;
 }
 
 void save_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
                       SafetensorsMetadata metadata) {
-  const Layout layout = lay_out(tensors);
+  save_safetensors(path, as_they_are(tensors), std::move(metadata));
+}
+
+void save_safetensors(const std::string& path, std::span<const SafetensorsPart> parts,
+                      SafetensorsMetadata metadata) {
+  const Layout layout = lay_out(parts);
   metadata.emplace("format", "pt");
   const std::string header = format_safetensors_header(layout.entries, metadata);
-  std::vector<std::span<const std::byte>> parts{as_bytes(header)};
-  for (const Tensor* t : layout.tensors) parts.push_back(raw_bytes(*t));
-  write_file_atomically(path, parts);
+  write_file_atomically(path, [&](const WriteBytes& write) {
+    write(as_bytes(header));
+    for (const SafetensorsPart* p : layout.parts)
+      if (p->bytes) write(p->bytes(p->tensor));
+      else write(raw_bytes(p->tensor));
+  });
 }
 
 }  // namespace costate

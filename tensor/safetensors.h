@@ -9,6 +9,8 @@
 #pragma once
 #include <costate/tensor/safetensors_header.h>
 #include <costate/tensor/tensor.h>
+
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -68,6 +70,16 @@ std::vector<std::byte> safetensors_bytes(std::span<const NamedTensor> tensors,
 // The same into a file, all or nothing (see write_file_atomically). Readers of the field want to be told
 // which library's conventions the tensors follow: "format" is "pt" unless the metadata says otherwise.
 void save_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
+                      SafetensorsMetadata metadata = {});
+// Tensors whose elements have another order in the file: its shape there, and the bytes, made when they are written; null:
+// those in memory.
+struct SafetensorsPart {
+  std::string name;
+  Tensor tensor;
+  Shape shape;
+  std::function<std::vector<std::byte>(const Tensor&)> bytes;
+};
+void save_safetensors(const std::string& path, std::span<const SafetensorsPart> parts,
                       SafetensorsMetadata metadata = {});
 
 }  // namespace costate

@@ -26,8 +26,11 @@ json evaluation(const std::string& name, const std::vector<std::string>& setting
 double number(const json& e, const char* pointer) { return e.at(json::json_pointer(pointer)).get<double>(); }
 
 const char* const optdigits = COSTATE_SOURCE_DIR "/../shared/data/optdigits/optdigits.tra";
-// The configuration names the file relative to the checkout; the test runs elsewhere.
+// The configurations name files relative to the checkout; the test runs elsewhere.
 const std::string optdigits_path = std::string("data.path=\"") + optdigits + "\"";
+const std::string mnist = COSTATE_SOURCE_DIR "/../shared/data/mnist";
+const std::vector<std::string> mnist_paths{"data.path=\"" + mnist + "/t10k-images-idx3-ubyte.gz\"",
+                                           "data.labels=\"" + mnist + "/t10k-labels-idx1-ubyte.gz\""};
 
 // The samples of the tuned model, judged by a classifier that was trained on other data: at least nine of ten are of the
 // wanted class, and they are no further from real digits of it than 1.5 times what the base model makes of that class.
@@ -59,6 +62,28 @@ TEST(Shipped, PointsInShort) {
   EXPECT_LT(number(e, "/closed_form/relative_control_error"), 0.3);
 }
 
+// A UNet, whole, and a DiT with adapters, both small and hardly trained: asked for threes, fives and eights with guidance,
+// they draw more threes than before.
+void expect_more_threes(const std::string& name, std::vector<std::string> settings) {
+  for (const char* s : {"data.count=2000", "data.resolution=8", "pretrain.batch=32", "classifiers.reward.iterations=200",
+                        "classifiers.judge.iterations=200", "sampler.steps=8", "finetune.batch=16", "sample.count=12",
+                        "evaluate.count=192"})
+    settings.emplace_back(s);
+  const json e = evaluation(name, settings);
+  const double before = number(e, "/samples/base_sde/target_frequency");
+  EXPECT_LT(before, 0.5);
+  for (const char* sampler : {"sde", "ode"})
+    EXPECT_GT(e["samples"]["tuned_" + std::string(sampler)]["target_frequency"].get<double>(), before + 0.2) << sampler;
+}
+TEST(Shipped, UnetInShort) {
+  expect_more_threes("glyphs_unet.json", {"network.unet.channels=[8, 16]", "network.unet.attention_levels=[1]",
+                                          "pretrain.iterations=250", "finetune.iterations=25"});
+}
+TEST(Shipped, DitInShort) {
+  expect_more_threes("glyphs_dit.json", {"network.dit.hidden=32", "network.dit.depth=2", "pretrain.iterations=300",
+                                         "finetune.iterations=40"});
+}
+
 TEST(Whole, Points) {
   const json e = evaluation("points.json");
   for (const char* sampler : {"tuned_sde", "tuned_ode"}) {
@@ -74,6 +99,23 @@ TEST(Whole, Points) {
 }
 
 TEST(Whole, Digits) { expect_digits_of_the_wanted_class(evaluation("digits.json")); }
+
+// Guided conditional networks, asked for threes, fives and eights in turn: a third of each before.
+void expect_threes(const json& e) {
+  EXPECT_LT(number(e, "/samples/base_sde/target_frequency"), 0.4);
+  for (const char* sampler : {"sde", "ode"})
+    EXPECT_GE(e["samples"]["tuned_" + std::string(sampler)]["target_frequency"].get<double>(), 0.9) << sampler;
+}
+TEST(Whole, GlyphsUnet) { expect_threes(evaluation("glyphs_unet.json")); }
+TEST(Whole, GlyphsDit) { expect_threes(evaluation("glyphs_dit.json")); }
+TEST(Whole, MnistUnet) {
+  if (!std::filesystem::exists(mnist)) GTEST_SKIP() << "the data is not here";
+  expect_threes(evaluation("mnist_unet.json", mnist_paths));
+}
+TEST(Whole, MnistDit) {
+  if (!std::filesystem::exists(mnist)) GTEST_SKIP() << "the data is not here";
+  expect_threes(evaluation("mnist_dit.json", mnist_paths));
+}
 
 TEST(Whole, Optdigits) {
   if (!std::filesystem::exists(optdigits)) GTEST_SKIP() << "the data is not here";
