@@ -262,6 +262,9 @@ TEST_P(Shipped, HasAnExactPlan) {
     if (config["data"]["kind"] == "idx")
       shrunk.insert(shrunk.end(), {"--set", "data.labels=" COSTATE_SOURCE_DIR "/" + config["data"]["labels"].get<std::string>()});
   }
+  if (config["network"].contains("path"))
+    shrunk.insert(shrunk.end(),
+                  {"--set", "network.path=" COSTATE_SOURCE_DIR "/" + config["network"]["path"].get<std::string>()});
   if (config["network"].contains("kind"))  // large networks, in short
     for (const char* s : {"pretrain.batch=8", "finetune.batch=8", "sampler.steps=3", "sample.count=4", "evaluate.count=16"})
       shrunk.insert(shrunk.end(), {"--set", s});
