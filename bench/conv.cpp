@@ -1,5 +1,5 @@
 // How long do the three passes of a convolution take, and how far are they from the exact result? Filters of
-// 3 x 3, their layouts cached beside the parameters.
+// 3 x 3, which are parameters: their layouts are cached where the kernels keep any.
 //
 //   bench_conv [--threads T]            a table
 //   bench_conv --threads T --serve      answers lines "case pass calls" on stdin with seconds a call, for

@@ -5,7 +5,8 @@
 //   v[product][tile][channel],
 // 36 matrix products with the transformed filters u give m[product][tile][filter], which is transformed back.
 // The data gradient is the same with the filters turned by 180 degrees and their two channel axes exchanged.
-//     u[product][panel][channel][filter in panel],    the layout of conv_pack: panels as in gemm_pack.h
+//     u[product][panel][channel][filter in panel],    the layout of conv_pack: panels as in gemm_pack.h, a line
+//                                                     between products
 #pragma once
 #include <costate/tensor/kernels.h>
 #include <costate/tensor/parallel.h>
@@ -101,7 +102,10 @@ struct WinogradConv {
   static constexpr std::int64_t block_bytes = 1000000, staged_from = 4000000;
   std::int64_t panels, tiles, blocks;
 
-  std::int64_t packed_size() const { return winograd::products * panels * k * N; }
+  // The transformed filters of one product, and a line: the 36 that are written at a time then fall into different sets of
+  // the first-level cache.
+  std::int64_t filter_plane() const { return panels * k * N + 16; }
+  std::int64_t packed_size() const { return winograd::products * filter_plane(); }
 
   // Whole blocks to threads, or, when the filters are so many that each block's are read from memory, all
   // threads to every block.
@@ -162,7 +166,7 @@ struct WinogradConv {
             return columns ? load_first(w + ((channel + c) * 9 + 8 - t) * m + column, columns) : V{};
           },
           [&](int i, int j, V value) {
-            store(u + (((i * winograd::tile_side + j) * panels + panel) * k + channel + c) * N + v, value);
+            store(u + (i * winograd::tile_side + j) * filter_plane() + (panel * k + channel + c) * N + v, value);
           });
   }
 
@@ -186,7 +190,7 @@ struct WinogradConv {
         const int vectors = m - panel * N > W ? 2 : 1;
         TileCall<float> call;
         call.k = k, call.lda = v_planes.row, call.ldc = m_planes.row, call.accumulate = false;
-        call.b = u + i * k * N, call.ldb = N;
+        call.b = u + product * filter_plane() + panel * k * N, call.ldb = N;
         for (std::int64_t r = 0; r < row_blocks; ++r) {
           const std::int64_t row = count * r / row_blocks, rows = count * (r + 1) / row_blocks - row;
           call.a = v + product * v_planes.plane + row * v_planes.row;
