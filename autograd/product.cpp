@@ -17,13 +17,7 @@ void run(MatmulCall& call, const Tensor& c) {
   table.matmul(call);
   detail::count_flops(2 * call.batch * call.m * call.n * call.k);
 }
-// Packing b costs about as much as 40 rows of the product, in bf16 as 80: from so many rows on it costs less than a twentieth
-// of the call, and b is packed for every call instead of being kept a second time.
-bool repays_keeping(const MatmulCall& call) {
-  return call.m < (call.precision == Precision::f32 ? 1000 : 2000);
-}
 void give_packed(MatmulCall& call, const Tensor& b) {
-  if (!repays_keeping(call)) return;
   const PackedMatrix p = packed(b, call.transpose_b, call.precision);
   call.packed = p.offered, call.packed_b = p.data;
 }
