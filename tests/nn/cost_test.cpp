@@ -1,27 +1,13 @@
 // What networks cost: nothing for frozen weights, and the memory that the meta device predicts.
-#include "nn_support.h"
+#include "small_unet.h"
 
 #include <costate/nn/dit.h>
 #include <costate/nn/optim.h>
-#include <costate/nn/unet.h>
 #include <costate/tensor/flops.h>
 
 namespace costate::nn {
 namespace {
 
-UNetOptions small() {
-  UNetOptions o;
-  o.in_channels = o.out_channels = 1, o.block_out_channels = {8, 16}, o.layers_per_block = 1,
-  o.norm_num_groups = 4;
-  o.down_block_types = {"DownBlock2D", "AttnDownBlock2D"};
-  o.up_block_types = {"AttnUpBlock2D", "UpBlock2D"};
-  o.num_class_embeds = 4, o.null_class = 3;
-  return o;
-}
-UNet random_unet(const UNetOptions& o, DType dtype = DType::f64, Device device = Device::cpu) {
-  Init init(3, dtype, device);
-  return randomised(make_unet(o, init));
-}
 // What a pullback keeps for the sweep, asks for at most, and leaves behind, by the ledger; what it computes.
 struct Cost {
   memory::Usage kept, peak, left;
@@ -107,7 +93,7 @@ void expect_free_weights(const Model& m, std::int64_t attention_flops, const std
 
 TEST(UNetCost, InputOnlyPullbackCostsNothingForWeights) {
   // Four attentions over 4 x 4 pixels of 16 channels, two products each, two pictures.
-  expect_free_weights(random_unet(small(), DType::f32), 4 * 2 * (2 * 2 * 16 * 16 * 16),
+  expect_free_weights(random_unet(small_unet(), DType::f32), 4 * 2 * (2 * 2 * 16 * 16 * 16),
                       {"time_emb_proj.weight", "time_embedding.linear_2.weight"});
 }
 TEST(DitCost, InputOnlyPullbackCostsNothingForWeights) {
@@ -156,7 +142,7 @@ void expect_exact_plan(const Make& make) {
 }
 
 TEST(UNetCost, MetaPredictsThePeakOfTrainingToTheByte) {
-  UNetOptions o = small();
+  UNetOptions o = small_unet();
   expect_exact_plan([&](Init& init) { return make_unet(o, init); });
   o.resnet_time_scale_shift = "scale_shift", o.downsample_type = o.upsample_type = "resnet", o.dropout = 0.1;
   o.downsample_padding = 0, o.time_embedding_type = "learned", o.num_train_timesteps = 1000;

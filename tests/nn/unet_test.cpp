@@ -1,27 +1,13 @@
 // The UNet as a network: time, classes, sizes, dropout, adapters, refusals.
-#include "nn_support.h"
+#include "small_unet.h"
 
 #include <costate/nn/lora.h>
-#include <costate/nn/unet.h>
 
 #include <cmath>
 
 namespace costate::nn {
 namespace {
 
-UNetOptions small() {
-  UNetOptions o;
-  o.in_channels = o.out_channels = 1, o.block_out_channels = {8, 16}, o.layers_per_block = 1,
-  o.norm_num_groups = 4;
-  o.down_block_types = {"DownBlock2D", "AttnDownBlock2D"};
-  o.up_block_types = {"AttnUpBlock2D", "UpBlock2D"};
-  o.num_class_embeds = 4, o.null_class = 3;
-  return o;
-}
-UNet random_unet(const UNetOptions& o, DType dtype = DType::f64, Device device = Device::cpu) {
-  Init init(3, dtype, device);
-  return randomised(make_unet(o, init));
-}
 TEST(UNet, StartsAtZeroWithTheSizeOfDdpmOnCifar) {
   UNetOptions o;
   o.block_out_channels = {128, 256, 256, 256}, o.attention_head_dim = std::nullopt, o.norm_eps = 1e-6;
@@ -33,13 +19,13 @@ TEST(UNet, StartsAtZeroWithTheSizeOfDdpmOnCifar) {
   EXPECT_EQ(parameter_count(cifar), 35746307);  // as published
   EXPECT_EQ(names(cifar).size(), 328u);
   Init init(1);
-  const UNet m = make_unet(small(), init);
+  const UNet m = make_unet(small_unet(), init);
   const Var x(random_tensor({2, 8, 8, 1}, 1, DType::f32));
   for (const double v : m(x, halves(2, DType::f32), Tensor()).value().to_doubles()) EXPECT_EQ(v, 0);
 }
 
 TEST(UNet, IsANetworkOfTimeFromZeroToOne) {
-  const UNet m = random_unet(small());
+  const UNet m = random_unet(small_unet());
   const Network n = m;
   const Var x(random_tensor({2, 8, 12, 1}, 1)), t(Tensor::from(std::vector<double>{0.25, 0.75}, {2}));
   const Tensor labels = Tensor::from(std::vector<std::int32_t>{2, 0}, {2});
@@ -59,14 +45,14 @@ TEST(UNet, IsANetworkOfTimeFromZeroToOne) {
   const Var second = n(Var(x.value().slice(1, 1)), Var(t.value().slice(1, 1)), labels.slice(1, 1));
   EXPECT_LE(largest_difference(second.value(), n(x, t, labels).value().slice(1, 1)), 1e-13);
   // A variance that is put out too is no part of the prediction.
-  UNetOptions o = small();
+  UNetOptions o = small_unet();
   o.out_channels = 2;
   const UNet both = random_unet(o);
   EXPECT_TRUE(same_bits(both(x, t, labels).value(), narrow(both.raw(x, thousands, labels), 3, 0, 1).value()));
 }
 
 TEST(UNet, DropoutInTrainingOnly) {
-  UNetOptions o = small();
+  UNetOptions o = small_unet();
   o.dropout = 0.3;
   const Network n = random_unet(o);
   const Var x(random_tensor({4, 8, 8, 1}, 1)), t = halves(4);
@@ -82,12 +68,12 @@ TEST(UNet, DropoutInTrainingOnly) {
   const Tensor b = n.with_dropout({7, 102, 5})(tail, halves(2), Tensor()).value();
   EXPECT_LE(largest_difference(b, a.slice(2, 2)), 1e-13);
   // Without probability, and in models without dropout, a key changes nothing.
-  const Network plain = random_unet(small());
+  const Network plain = random_unet(small_unet());
   EXPECT_TRUE(same_bits(plain.with_dropout(key)(x, t, Tensor()).value(), plain(x, t, Tensor()).value()));
 }
 
 TEST(UNet, TakesAdaptersInConvolutionsAndLinearLayers) {
-  const UNet m = random_unet(small());
+  const UNet m = random_unet(small_unet());
   LoraOptions lora;
   lora.rank = 2, lora.targets = {"to_q", "to_k", "to_v", "to_out.0"};
   EXPECT_EQ(names(Adapters{with_lora(m, lora)}).size(), 2u * 4 * 4);  // down 1, middle 1, up 2
@@ -109,7 +95,7 @@ TEST(UNet, TakesAdaptersInConvolutionsAndLinearLayers) {
 TEST(UNet, RefusesInWords) {
   Init init(1, DType::f32, Device::meta);
   const auto with = [&](const auto& change, const std::string& words) {
-    UNetOptions o = small();
+    UNetOptions o = small_unet();
     change(o);
     expect_error(Fault::argument, words, [&] { make_unet(o, init); });
   };
@@ -141,7 +127,7 @@ TEST(UNet, RefusesInWords) {
   with([](UNetOptions& o) { o.mid_block_scale_factor = 0; }, "mid_block_scale_factor is 0");
   with([](UNetOptions& o) { o.freq_shift = 4; }, "freq_shift is 4");
 
-  const UNet m = random_unet(small(), DType::f32);
+  const UNet m = random_unet(small_unet(), DType::f32);
   const Var x(Tensor::zeros({2, 8, 8, 1})), t(Tensor::zeros({2}));
   expect_error(Fault::argument, "multiples of 2", [&] { m(Var(Tensor::zeros({2, 8, 7, 1})), t, Tensor()); });
   expect_error(Fault::argument, "(rows, height, width, 1)", [&] {
@@ -150,7 +136,7 @@ TEST(UNet, RefusesInWords) {
   expect_error(Fault::argument, "t has shape (3,)", [&] { m(x, Var(Tensor::zeros({3})), Tensor()); });
   expect_error(Fault::argument, "i32 of shape (2,)", [&] { m(x, t, Tensor::zeros({2})); });
   expect_error(Fault::argument, "make_unet", [&] { UNet()(Var(Tensor::zeros({2, 8, 8, 3})), t, Tensor()); });
-  UNetOptions o = small();
+  UNetOptions o = small_unet();
   o.null_class = std::nullopt;
   const UNet pretrained = random_unet(o, DType::f32);
   expect_error(Fault::argument, "without a null_class", [&] { pretrained(x, t, Tensor()); });
