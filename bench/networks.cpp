@@ -117,7 +117,8 @@ std::string information(const std::function<void()>& pass, long long before) {
   std::ostringstream out;
   out << "{\"peak_resident_bytes\": " << status_bytes("VmHWM") << ", \"resident_between_passes\": " << between
       << ", \"resident_before_first_pass\": " << before << ", \"ledger_peak_bytes\": " << scope.peak().total
-      << ", \"ledger_peak\": \"" << to_string(scope.peak()) << "\", \"kernels\": \"" << kernels(Device::cpu).name << "\", \"multiplies_bf16\": "
+      << ", \"ledger_peak\": \"" << to_string(scope.peak()) << "\", \"kernels\": \""
+      << kernels(Device::cpu).name << "\", \"multiplies_bf16\": "
       << (kernels(Device::cpu).multiplies_bf16() ? "true" : "false") << "}";
   return out.str();
 }

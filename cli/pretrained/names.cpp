@@ -52,6 +52,11 @@ std::string joined(std::initializer_list<std::string_view> parts) {
   return out;
 }
 
+// A tensor of a block in the diffusers dialect.
+std::string in_block(std::string_view number, std::string_view layer, std::string_view what) {
+  return joined({"transformer_blocks.", number, ".", layer, what});
+}
+
 }  // namespace
 
 std::string_view name(Dialect d) { return kDialects[static_cast<std::size_t>(d)]; }
@@ -112,18 +117,16 @@ Source source_of(const std::string& parameter, Dialect dialect, int depth, const
     if (layer == r.home) {
       Source s{How::copies, {}};
       for (int i = 0; i < depth; ++i)
-        s.tensors.push_back(joined({"transformer_blocks.", std::to_string(i), ".", r.away, what}));
+        s.tensors.push_back(in_block(std::to_string(i), r.away, what));
       return s;
     }
   std::string number, rest;
   if (split_block(layer, "blocks.", number, rest)) {
-    const auto in_block = [&, what = what](std::string_view away) {
-      return joined({"transformer_blocks.", number, ".", away, what});
-    };
     for (const Row& r : of_a_block)
-      if (rest == r.home) return {How::same, {in_block(r.away)}};
+      if (rest == r.home) return {How::same, {in_block(number, r.away, what)}};
     if (rest == "attn.qkv")
-      return {How::stacked, {in_block(thirds[0]), in_block(thirds[1]), in_block(thirds[2])}};
+      return {How::stacked,
+              {in_block(number, thirds[0], what), in_block(number, thirds[1], what), in_block(number, thirds[2], what)}};
   }
   return {How::same, {parameter}};
 }
@@ -138,19 +141,16 @@ std::vector<std::pair<std::string, Source>> diffusers_dit(const std::string& par
   for (const Row& r : in_every_block)
     if (layer == r.home) {
       for (int i = 0; i < depth; ++i)
-        out.emplace_back(joined({"transformer_blocks.", std::to_string(i), ".", r.away, what}), same);
+        out.emplace_back(in_block(std::to_string(i), r.away, what), same);
       return out;
     }
   std::string number, rest;
   if (split_block(layer, "blocks.", number, rest)) {
-    const auto in_block = [&, what = what](std::string_view away) {
-      return joined({"transformer_blocks.", number, ".", away, what});
-    };
     for (const Row& r : of_a_block)
-      if (rest == r.home) return {{in_block(r.away), same}};
+      if (rest == r.home) return {{in_block(number, r.away, what), same}};
     if (rest == "attn.qkv") {
       for (std::size_t i = 0; i < 3; ++i)
-        out.emplace_back(in_block(thirds[i]), Source{third_how[i], {parameter}});
+        out.emplace_back(in_block(number, thirds[i], what), Source{third_how[i], {parameter}});
       return out;
     }
   }
