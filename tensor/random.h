@@ -33,6 +33,8 @@ enum class Stream : std::uint32_t {
   label = 8,       // choice and dropping of labels
   evaluation = 9,  // projections, bootstrap
   dropout = 10,    // masks of dropout
+  bridge = 11,     // Brownian bridges inside a cell; step = node of the cell's tree (sde/brownian.h)
+  area = 12,       // space-time Levy areas of a Brownian path; step = cell, resp. node of a cell's tree
   user = 16,       // and above: callers' own
 };
 

@@ -1,0 +1,22 @@
+#include <costate/sde/solve.h>
+
+namespace costate::sde {
+
+Tensor solve(const Sde& sde, const Solver& solver, const std::vector<double>& grid, const Tensor& x0, const Tensor& labels,
+             const BrownianPath& path, const StateVisitor& visit) {
+  const std::string why = refusal(solver, sde);
+  require(why.empty(), "solve: ", why);
+  require(grid.size() >= 2, "solve: the grid has ", grid.size(), " times, but one step needs 2");
+  for (std::size_t k = 1; k < grid.size(); ++k)
+    require(grid[k] > grid[k - 1], "solve: the grid must increase, but time ", k, " is ", grid[k], " after ", grid[k - 1]);
+  SolverState state = start(solver, sde, Var(x0), grid[0], labels);
+  if (visit) visit(0, grid[0], state);
+  for (std::size_t k = 0; k + 1 < grid.size(); ++k) {
+    const StepInterval interval{grid[k], grid[k + 1]};
+    state = solver.step(sde, state, interval, step_increment(solver, sde, path, interval, x0), labels);
+    if (visit) visit(static_cast<int>(k) + 1, interval.t1, state);
+  }
+  return state[0].value();
+}
+
+}  // namespace costate::sde

@@ -1,0 +1,67 @@
+#include <costate/sde/solver/parts.h>
+
+#include <array>
+
+namespace costate::sde {
+
+namespace {
+
+using Kind = Diffusion::Kind;
+constexpr Calculus ito = Calculus::ito, stratonovich = Calculus::stratonovich;
+
+// Heun's and the reversible method's rows are Stratonovich's; those without noise have no calculus, and say Ito.
+constexpr Solver kSolvers[] = {
+    //  name            calculus      strong (additive, diagonal)  weak  ode  matrix  evaluations  area  reversible
+    {"euler_maruyama", ito, 1, 0.5, 1, 1, 1, true, 1, 1, false, false, nullptr, euler_maruyama_step, nullptr},
+};
+
+std::string_view noise_of(const Sde& sde) { return name(sde.diffusion.kind); }
+
+}  // namespace
+
+std::span<const Solver> solvers() { return kSolvers; }
+
+const Solver& solver(std::string_view word) {
+  std::vector<std::string_view> names;
+  std::string list;
+  for (const Solver& s : kSolvers) {
+    if (s.name == word) return s;
+    names.push_back(s.name);
+    list += (list.empty() ? "" : &s == std::end(kSolvers) - 1 ? " and " : ", ") + std::string(s.name);
+  }
+  const std::string near = nearest_of(word, names);
+  fail(Fault::argument, {"\"", word, "\" is not a solver; they are ", list,
+                         near.empty() ? std::string() : "; did you mean \"" + near + "\"?"});
+}
+
+std::string refusal(const Solver& s, const Sde& sde) {
+  const Kind kind = sde.diffusion.kind;
+  if (kind == Kind::none) return {};
+  const std::string_view diagonal = sde.calculus == ito ? "milstein or euler_maruyama" : "heun or reversible_heun";
+  const std::string_view instead = kind == Kind::diagonal ? diagonal : "sra1 or heun";
+  if (s.strong_order_additive == 0)
+    return sentence({s.name, " solves equations without noise, but this one has ", noise_of(sde), " noise: take ", instead});
+  if (kind == Kind::matrix && !s.matrix_noise)
+    return sentence({s.name, " does not accept matrix noise: take ", instead});
+  if (kind != Kind::diagonal) return {};
+  if (s.strong_order_diagonal == 0)
+    return sentence({s.name, " needs noise that does not depend on the state, but this equation has diagonal noise: take ",
+                     instead});
+  if (s.calculus != sde.calculus)
+    return sentence({s.name, " converges to the ", name(s.calculus), " solution, but this equation with diagonal noise is ",
+                     name(sde.calculus), "'s: take ", instead, ", or convert the drift (b_Ito = b_Stratonovich + ",
+                     "sigma sigma'/2)"});
+  return {};
+}
+
+SolverState start(const Solver& solver, const Sde& sde, const Var& x0, double t0, const Tensor& labels) {
+  return solver.start ? solver.start(sde, x0, t0, labels) : SolverState{x0};
+}
+
+Increment step_increment(const Solver& solver, const Sde& sde, const BrownianPath& path, StepInterval interval,
+                         const Tensor& x) {
+  if (sde.diffusion.kind == Kind::none) return {};
+  return path.increment(interval.t0, interval.t1, noise_shape(sde, x.shape()), x.dtype(), x.device(), solver.area);
+}
+
+}  // namespace costate::sde
