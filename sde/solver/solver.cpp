@@ -9,10 +9,36 @@ namespace {
 using Kind = Diffusion::Kind;
 constexpr Calculus ito = Calculus::ito, stratonovich = Calculus::stratonovich;
 
-// Heun's and the reversible method's rows are Stratonovich's; those without noise have no calculus, and say Ito.
+// A method without noise has no calculus, and says Ito's.
 constexpr Solver kSolvers[] = {
-    //  name            calculus      strong (additive, diagonal)  weak  ode  matrix  evaluations  area  reversible
-    {"euler_maruyama", ito, 1, 0.5, 1, 1, 1, true, 1, 1, false, false, nullptr, euler_maruyama_step, nullptr},
+    {.name = "euler_maruyama", .calculus = ito,
+     .strong_order_additive = 1, .strong_order_diagonal = 0.5, .weak_order_additive = 1, .weak_order = 1, .ode_order = 1,
+     .matrix_noise = true, .drift_evaluations = 1, .diffusion_evaluations = 1, .area = false, .reversible = false,
+     .start = nullptr, .step = euler_maruyama_step, .unstep = nullptr},
+    {.name = "milstein", .calculus = ito,
+     .strong_order_additive = 1, .strong_order_diagonal = 1, .weak_order_additive = 1, .weak_order = 1, .ode_order = 1,
+     .matrix_noise = true, .drift_evaluations = 1, .diffusion_evaluations = 2, .area = false, .reversible = false,
+     .start = nullptr, .step = milstein_step, .unstep = nullptr},
+    {.name = "heun", .calculus = stratonovich,
+     .strong_order_additive = 1, .strong_order_diagonal = 1, .weak_order_additive = 2, .weak_order = 1, .ode_order = 2,
+     .matrix_noise = true, .drift_evaluations = 2, .diffusion_evaluations = 2, .area = false, .reversible = false,
+     .start = nullptr, .step = heun_step, .unstep = nullptr},
+    {.name = "sra1", .calculus = ito,
+     .strong_order_additive = 1.5, .strong_order_diagonal = 0, .weak_order_additive = 2, .weak_order = 0, .ode_order = 2,
+     .matrix_noise = true, .drift_evaluations = 2, .diffusion_evaluations = 2, .area = true, .reversible = false,
+     .start = nullptr, .step = sra1_step, .unstep = nullptr},
+    {.name = "reversible_heun", .calculus = stratonovich,
+     .strong_order_additive = 1, .strong_order_diagonal = 0.5, .weak_order_additive = 1, .weak_order = 1, .ode_order = 2,
+     .matrix_noise = true, .drift_evaluations = 1, .diffusion_evaluations = 1, .area = false, .reversible = true,
+     .start = reversible_heun_start, .step = reversible_heun_step, .unstep = reversible_heun_unstep},
+    {.name = "midpoint", .calculus = ito,
+     .strong_order_additive = 0, .strong_order_diagonal = 0, .weak_order_additive = 0, .weak_order = 0, .ode_order = 2,
+     .matrix_noise = false, .drift_evaluations = 2, .diffusion_evaluations = 0, .area = false, .reversible = false,
+     .start = nullptr, .step = midpoint_step, .unstep = nullptr},
+    {.name = "rk4", .calculus = ito,
+     .strong_order_additive = 0, .strong_order_diagonal = 0, .weak_order_additive = 0, .weak_order = 0, .ode_order = 4,
+     .matrix_noise = false, .drift_evaluations = 4, .diffusion_evaluations = 0, .area = false, .reversible = false,
+     .start = nullptr, .step = rk4_step, .unstep = nullptr},
 };
 
 std::string_view noise_of(const Sde& sde) { return name(sde.diffusion.kind); }

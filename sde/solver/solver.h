@@ -4,7 +4,7 @@
 //   euler_maruyama   x + h b + sigma w                                     (Kloeden and Platen 1992, 10.2)
 //   milstein         its derivative-free correction for diagonal noise     (Kloeden and Platen 1992, 11.1)
 //   heun             Stratonovich: average of b and sigma at both ends     (Kloeden and Platen 1992, 14.1 and 15.1)
-//   sra1             strong order 1.5 for additive noise, with I_(1,0)     (Roessler, SIAM J. Numer. Anal. 48, 2010, Table 6.3)
+//   sra1             strong order 1.5 for additive noise, with I_(1,0)     (Roessler, SIAM J. Numer. Anal. 48, 2010)
 //   reversible_heun  one evaluation a step, algebraically reversible       (Kidger et al., arXiv 2105.13493, Algorithms 1-2)
 //   midpoint, rk4    for equations without noise                           (Runge 1895, Kutta 1901)
 #pragma once
