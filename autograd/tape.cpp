@@ -170,29 +170,33 @@ void Backward::add_through(Tape&& inner, const Var& y, std::span<const Var> leaf
     // An operand named twice: its first leaf goes on with the sum, the others are added to it.
     if (id >= base_ && needed_[id - base_]) sums[k] = std::exchange(cotangents_[id - base_], Var());
   }
-  auto through = inner.sweep(y, std::move(cotangent_), leaf, true, false, sums);
+  auto through = inner.sweep({&y, 1}, {&cotangent_, 1}, leaf, true, false, sums);
   inner.clear();
   for (std::size_t k = 0; k < leaf.size(); ++k) if (through[k].defined()) add(operand[k], std::move(through[k]));
 }
 
 // ---------------------------------------------------------------------------------------------- sweep
 
-std::vector<Var> Tape::sweep(const Var& y, Var cotangent, std::span<const Var> wrt, bool free_nodes, bool recorded,
-                             std::span<Var> sums) {
-  require(cotangent.shape() == y.shape() && cotangent.dtype() == y.dtype(), "vjp: the cotangent is ", cotangent.dtype(),
-          " of shape ", cotangent.shape(), "; that of the result is ", y.dtype(), " of shape ", y.shape());
-  require(y.defined() && cotangent.defined() && cotangent.device() == y.device(),
-          "vjp: the result and the cotangent must be defined and on one device");
-  require(!y.tape() || y.tape() == this, "vjp: the result was recorded on another tape");
+std::vector<Var> Tape::sweep(std::span<const Var> ys, std::span<Var> seeds, std::span<const Var> wrt, bool free_nodes,
+                             bool recorded, std::span<Var> sums) {
   const auto count = static_cast<std::int32_t>(nodes_.size());
-  require(!y.tape() || (y.node() >= 0 && y.node() < count), "vjp: the tape was cleared after the result was recorded");
+  std::int32_t top = -1;
+  for (std::size_t j = 0; j < ys.size(); ++j) {
+    const Var &y = ys[j], &cotangent = seeds[j];
+    require(cotangent.shape() == y.shape() && cotangent.dtype() == y.dtype(), "vjp: the cotangent is ", cotangent.dtype(),
+            " of shape ", cotangent.shape(), "; that of the result is ", y.dtype(), " of shape ", y.shape());
+    require(y.defined() && cotangent.defined() && cotangent.device() == y.device(),
+            "vjp: the result and the cotangent must be defined and on one device");
+    require(!y.tape() || y.tape() == this, "vjp: the result was recorded on another tape");
+    require(!y.tape() || (y.node() >= 0 && y.node() < count), "vjp: the tape was cleared after the result was recorded");
+    if (y.tape()) top = std::max(top, y.node());
+  }
   std::int32_t base = count;
   for (const Var& v : wrt) {
     require(v.tape() == this && v.node() >= 0 && v.node() < count,
             "vjp: a value that gradients are asked for was not watched on (or computed on) this tape");
     base = std::min(base, v.node());
   }
-  const std::int32_t top = y.tape() ? y.node() : -1;
   std::vector<Var> result(wrt.size());
 
   SweepBuffers buffers;
@@ -218,7 +222,11 @@ std::vector<Var> Tape::sweep(const Var& y, Var cotangent, std::span<const Var> w
     }
 
     Var* cotangents = buffers.cotangents.data();
-    cotangents[top - base] = std::move(cotangent);
+    for (std::size_t j = 0; j < ys.size(); ++j) {
+      if (!ys[j].tape() || ys[j].node() < base) continue;
+      Var& slot = cotangents[ys[j].node() - base];
+      slot = slot.defined() ? costate::add(slot, seeds[j]) : std::move(seeds[j]);
+    }
     for (std::size_t k = 0; k < sums.size(); ++k)
       if (wrt[k].node() < top) cotangents[wrt[k].node() - base] = std::move(sums[k]);
     Backward b;
@@ -274,10 +282,28 @@ Tensor one_for(const Var& y) {
 }  // namespace
 
 std::vector<Tensor> Tape::vjp(const Var& y, const Tensor& cotangent, std::span<const Var> wrt) & {
-  return values(sweep(y, cotangent, wrt, false, false));
+  Var seed(cotangent);
+  return values(sweep({&y, 1}, {&seed, 1}, wrt, false, false));
 }
 std::vector<Tensor> Tape::vjp(const Var& y, const Tensor& cotangent, std::span<const Var> wrt) && {
-  auto r = values(sweep(y, cotangent, wrt, true, false));
+  Var seed(cotangent);
+  auto r = values(sweep({&y, 1}, {&seed, 1}, wrt, true, false));
+  clear();
+  return r;
+}
+std::vector<Var> Tape::sweep_defined(std::span<const Var> ys, std::span<const Tensor> cotangents, std::span<const Var> wrt,
+                                     bool free_nodes) {
+  require(ys.size() == cotangents.size(), "vjp: ", ys.size(), " results with ", cotangents.size(), " cotangents");
+  std::vector<Var> results, seeds;
+  for (std::size_t j = 0; j < ys.size(); ++j)
+    if (cotangents[j].defined()) results.push_back(ys[j]), seeds.emplace_back(cotangents[j]);
+  return sweep(results, seeds, wrt, free_nodes, false);
+}
+std::vector<Tensor> Tape::vjp(std::span<const Var> ys, std::span<const Tensor> cotangents, std::span<const Var> wrt) & {
+  return values(sweep_defined(ys, cotangents, wrt, false));
+}
+std::vector<Tensor> Tape::vjp(std::span<const Var> ys, std::span<const Tensor> cotangents, std::span<const Var> wrt) && {
+  auto r = values(sweep_defined(ys, cotangents, wrt, true));
   clear();
   return r;
 }
@@ -288,7 +314,8 @@ std::vector<Tensor> Tape::vjp(const Var& y, std::span<const Var> wrt) && {
   return std::move(*this).vjp(y, one_for(y), wrt);
 }
 std::vector<Var> Tape::recorded_vjp(const Var& y, const Var& cotangent, std::span<const Var> wrt) {
-  return sweep(y, cotangent, wrt, false, true);
+  Var seed(cotangent);
+  return sweep({&y, 1}, {&seed, 1}, wrt, false, true);
 }
 
 }  // namespace costate

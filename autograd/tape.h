@@ -128,6 +128,9 @@ class Tape {
   std::vector<Tensor> vjp(const Var& y, const Tensor& cotangent, std::span<const Var> wrt) &;
   // The same; every record is freed as the sweep passes it. The tape is empty afterwards.
   std::vector<Tensor> vjp(const Var& y, const Tensor& cotangent, std::span<const Var> wrt) &&;
+  // The sum over several results of <cotangents[j], dys[j]/dwrt>, in one sweep; an undefined cotangent is zeros.
+  std::vector<Tensor> vjp(std::span<const Var> ys, std::span<const Tensor> cotangents, std::span<const Var> wrt) &;
+  std::vector<Tensor> vjp(std::span<const Var> ys, std::span<const Tensor> cotangents, std::span<const Var> wrt) &&;
   // The gradient of a scalar y.
   Tensor vjp(const Var& y, const Var& wrt) &;
   Tensor vjp(const Var& y, const Var& wrt) &&;
@@ -148,8 +151,10 @@ class Tape {
  private:
   friend class Backward;
   // With `sums`, one for each of wrt: what is defined there is added to, and what nothing reaches stays undefined.
-  std::vector<Var> sweep(const Var& y, Var cotangent, std::span<const Var> wrt, bool free_nodes, bool recorded,
-                         std::span<Var> sums = {});
+  std::vector<Var> sweep_defined(std::span<const Var> ys, std::span<const Tensor> cotangents, std::span<const Var> wrt,
+                                 bool free_nodes);
+  std::vector<Var> sweep(std::span<const Var> ys, std::span<Var> seeds, std::span<const Var> wrt, bool free_nodes,
+                         bool recorded, std::span<Var> sums = {});
   void* arena(std::size_t bytes);
   void destroy_node(Node* node);
 

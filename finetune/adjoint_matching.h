@@ -9,7 +9,8 @@
 #include <costate/finetune/gradients.h>
 #include <costate/finetune/reward.h>
 #include <costate/nn/optim.h>
-#include <costate/sde/adjoint.h>
+#include <costate/sde/adjoint/lean.h>
+#include <costate/sde/sampler.h>
 
 namespace costate::finetune {
 

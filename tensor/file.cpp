@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <system_error>
 #include <utility>
 
@@ -145,6 +146,41 @@ void InputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
     if (n == 0)
       fail(Fault::io, {"'", path_, "' was shortened while it was read: it had ", size_,
                        " bytes, now it ends at ", offset});
+    offset += static_cast<std::uint64_t>(n);
+    out = out.subspan(static_cast<std::size_t>(n));
+  }
+}
+
+ScratchFile::ScratchFile(const std::string& folder) : folder_(folder) {
+  if (folder_.empty()) {
+    const char* const named = std::getenv("TMPDIR");
+    folder_ = named && *named ? named : "/tmp";
+  }
+  check_path("ScratchFile", folder_);
+  std::string name = folder_ + "/costate-scratch-XXXXXX";
+  descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
+  if (descriptor_ < 0) fail_io("cannot make a scratch file in", folder_, errno);
+  ::unlink(name.c_str());
+}
+ScratchFile::~ScratchFile() { ::close(descriptor_); }
+
+void ScratchFile::write(std::uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pwrite(descriptor_, bytes.data(), std::min<std::size_t>(bytes.size(), std::size_t{1} << 30),
+                               static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_io("cannot write a scratch file in", folder_, errno);
+    offset += static_cast<std::uint64_t>(n);
+    bytes = bytes.subspan(static_cast<std::size_t>(n));
+  }
+}
+
+void ScratchFile::read(std::uint64_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const ssize_t n = ::pread(descriptor_, out.data(), std::min<std::size_t>(out.size(), std::size_t{1} << 30),
+                              static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) fail_io("cannot read a scratch file in", folder_, n < 0 ? errno : EIO);
     offset += static_cast<std::uint64_t>(n);
     out = out.subspan(static_cast<std::size_t>(n));
   }

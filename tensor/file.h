@@ -38,6 +38,25 @@ class InputFile {
   int descriptor_ = -1;
 };
 
+// A file without a name, for what memory has no room for: it is gone when this object is, or the process,
+// however it ends.
+class ScratchFile {
+ public:
+  // In this folder; "": in that of the environment's TMPDIR, or /tmp. Throws Fault::io, naming the folder and
+  // the system's reason.
+  explicit ScratchFile(const std::string& folder);
+  ~ScratchFile();
+  ScratchFile(const ScratchFile&) = delete;
+  ScratchFile& operator=(const ScratchFile&) = delete;
+  // Throw Fault::io with the system's reason (a full disk, say).
+  void write(std::uint64_t offset, std::span<const std::byte> bytes);
+  void read(std::uint64_t offset, std::span<std::byte> out) const;
+
+ private:
+  std::string folder_;
+  int descriptor_ = -1;
+};
+
 // Afterwards the path holds these bytes (these parts one after the other) or, after an exception, what it
 // held before, whatever happens in between: the bytes go to a temporary sibling that is flushed to the disk
 // and renamed, and the folder is flushed. The sibling never stays behind. Throws Fault::io naming the path

@@ -186,6 +186,14 @@ StorageRef StorageRef::allocate_shared(std::int64_t bytes, Device device, memory
   return ref;
 }
 
+void StorageRef::charge_to(memory::Tag tag) const noexcept {
+  if (!storage_ || storage_->tag == tag) return;
+  Account& a = account();
+  a.live.by_tag[static_cast<int>(storage_->tag)] -= storage_->bytes;
+  a.live.by_tag[static_cast<int>(tag)] += storage_->bytes;
+  storage_->tag = tag;
+}
+
 void StorageRef::release(Storage* s) noexcept {
   if (PackedLayouts* layouts = s->packed.load(std::memory_order_acquire)) [[unlikely]]
     delete layouts;

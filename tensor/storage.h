@@ -63,6 +63,8 @@ class StorageRef {
   Storage* operator->() const { return storage_; }
   explicit operator bool() const { return storage_ != nullptr; }
   bool unique() const { return storage_ && storage_->references.load(std::memory_order_acquire) == 1; }
+  // Charged to another tag from now on: what was a result becomes, say, a state that is kept.
+  void charge_to(memory::Tag tag) const noexcept;
 
  private:
   static void drop(Storage* storage) noexcept {

@@ -147,6 +147,25 @@ TEST(Tape, HessianVectorProduct) {
   expect_near(hv, product, 1e-13);
 }
 
+TEST(Tape, SeveralResultsInOneSweep) {
+  // <c, d sin x> + <d, d x^2> with the constant left out by an undefined cotangent; one result is the other's operand.
+  const Tensor x0 = Tensor::from(std::vector<double>{0.3, -1.2}, {2});
+  const Tensor c = Tensor::from(std::vector<double>{2, 3}, {2}), d = Tensor::from(std::vector<double>{5, 7}, {2});
+  Tape tape;
+  const Var x = tape.watch(x0), s = sin(x), q = square(s), left_out = exp(q);
+  const std::vector<Var> results{q, s, left_out, x, Var(x0)};
+  const std::vector<Tensor> cotangents{d, c, Tensor(), c, c};
+  const auto expected = [&](int i) {
+    const double v = x0.values<double>()[i], ci = c.values<double>()[i], di = d.values<double>()[i];
+    return di * 2 * std::sin(v) * std::cos(v) + ci * std::cos(v) + ci;
+  };
+  for (const bool keep : {true, false}) {
+    const std::vector<Tensor> g =
+        keep ? tape.vjp(results, cotangents, {&x, 1}) : std::move(tape).vjp(results, cotangents, {&x, 1});
+    for (int i = 0; i < 2; ++i) EXPECT_NEAR(g[0].values<double>()[i], expected(i), 1e-14);
+  }
+}
+
 TEST(Tape, WithRespectToIntermediateRepeatedAndIndependentValues) {
   Tape tape;
   const Var x = tape.watch(Tensor::scalar(2, DType::f64)), other = tape.watch(Tensor::full({3}, 1, DType::f64));

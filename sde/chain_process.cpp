@@ -1,0 +1,98 @@
+#include <costate/sde/chain_process.h>
+
+#include <costate/autograd/ops.h>
+#include <costate/sde/watched.h>
+
+#include <algorithm>
+
+namespace costate::sde {
+namespace {
+
+using detail::watch;
+
+struct ChainSteps {
+  ParametricField field;
+  Chain chain;
+  Tensor labels;
+  NoiseKey key;
+  RunningCost cost;
+
+  State step(int k, const State& state) const {
+    const Tensor& x = state[0];
+    const Tensor prediction = field.frozen(Var(x), Var(step_time(chain, k, x)), labels).value();
+    require(prediction.shape() == x.shape(), "chain_process: the field maps shape ", x.shape(), " to ", prediction.shape());
+    return {advance(chain, k, x, prediction, key)};
+  }
+
+  StepPullback pullback(int k, const State& state, const State& costate) const {
+    Tape tape;
+    std::vector<Var> wrt;
+    const Field f = watch(field, tape, wrt);
+    const Var x = tape.watch(state[0]), t(step_time(chain, k, state[0]));
+    const Var prediction = f(x, t, labels);
+    // The mean's own x and C_k are linear: they need no record.
+    std::vector<Var> results{prediction};
+    std::vector<Tensor> seeds{affine(Var(costate[0]), chain.C[k], 0.0).value()};
+    StepPullback result;
+    const auto add_cost = [&](const Var& c) {
+      if (!c.value().is_meta()) result.cost += c.value().item();
+      seeds.push_back(Tensor::full(c.shape(), 1.0, c.value().dtype(), c.value().device()));
+      results.push_back(c);
+    };
+    if (cost.state) add_cost(cost.state(k, x));
+    if (cost.base && chain.std[k] > 0) {
+      const double u = chain.C[k] / chain.std[k];
+      add_cost(affine(sum(square(prediction - cost.base(x, t, labels))), u * u / 2, 0.0));
+    }
+    wrt.push_back(x);
+    std::vector<Tensor> g = std::move(tape).vjp(results, seeds, wrt);
+    result.costate = {axpby(chain.A[k], Var(costate[0]), 1.0, Var(g.back())).value()};
+    g.pop_back();
+    result.parameters = std::move(g);
+    return result;
+  }
+
+  // J v by sweeping twice: u -> J^T u is linear, and its transpose is J.
+  std::vector<Tensor> push(int k, const Tensor& state, const std::vector<Tensor>& tangents,
+                           const std::vector<std::int64_t>& numbers) const {
+    Tape tape;
+    std::vector<Var> wrt;
+    const Field f = watch(field, tape, wrt);
+    wrt.push_back(tape.watch(state));
+    const Var prediction = f(wrt.back(), Var(step_time(chain, k, state)), labels);
+    const Var u = tape.watch(Tensor::zeros(prediction.shape(), state.dtype(), state.device()));
+    const std::vector<Var> pulled = tape.recorded_vjp(prediction, u, wrt);
+    std::vector<Tensor> result;
+    for (std::size_t i = 0; i < tangents.size(); ++i) {
+      std::vector<Tensor> directions = detail::one_number(wrt, numbers[i]);
+      directions.back() = tangents[i];
+      const Tensor moved = tape.vjp(pulled, directions, {&u, 1})[0];
+      result.push_back(axpby(chain.A[k], Var(tangents[i]), chain.C[k], Var(moved)).value());
+    }
+    return result;
+  }
+};
+
+}  // namespace
+
+Process chain_process(const ParametricField& field, const Chain& chain, const Tensor& labels, const NoiseKey& key,
+                      const RunningCost& cost) {
+  const auto s = std::make_shared<const ChainSteps>(ChainSteps{field, chain, labels, key, cost});
+  Process p;
+  p.description = chain.description;
+  p.steps = chain.steps();
+  p.start = [](const Tensor& x0) { return State{x0}; };
+  p.step = [s](int k, const State& state) { return s->step(k, state); };
+  p.pullback = [s](int k, const State& state, const State& costate) { return s->pullback(k, state, costate); };
+  p.push = [s](int k, const Tensor& x, const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& numbers) {
+    return s->push(k, x, tangents, numbers);
+  };
+  p.parameter_shapes = detail::shapes_of(field);
+  p.noisy = std::any_of(chain.std.begin(), chain.std.end(), [](double std) { return std > 0; });
+  p.has_running_cost = cost.state || cost.base;
+  p.step_work = {1, 0};
+  p.pullback_work = {cost.base ? 2 : 1, cost.base ? 2 : 1};
+  return p;
+}
+
+}  // namespace costate::sde

@@ -1,0 +1,19 @@
+// Gaussian chains as processes.
+#pragma once
+#include <costate/sde/process.h>
+#include <costate/sde/step.h>
+
+namespace costate::sde {
+
+// The running cost of a chain: sum_k [ f_k(x_k) + sum_rows |C_k (prediction - base)(x_k)/std_k|^2/2 ], the second part of
+// the steps with noise alone (without noise there is no control).
+struct RunningCost {
+  std::function<Var(int k, const Var& x)> state;  // f_k, summed over rows: a scalar; null: none
+  Field base;                                     // null: no control cost
+};
+
+// A Gaussian chain driven by a field.
+Process chain_process(const ParametricField& field, const Chain& chain, const Tensor& labels, const NoiseKey& key,
+                      const RunningCost& cost = {});
+
+}  // namespace costate::sde
