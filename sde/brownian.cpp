@@ -118,7 +118,11 @@ BrownianPath::BrownianPath(std::vector<double> cells, NoiseKey key) : key_(key) 
   cells_ = std::make_shared<const std::vector<double>>(std::move(cells));
 }
 
-BrownianPath BrownianPath::from(std::int64_t row) const { return BrownianPath(cells_, key_.from(row)); }
+BrownianPath BrownianPath::from(std::int64_t row) const {
+  BrownianPath rows = *this;
+  rows.key_ = key_.from(row);
+  return rows;
+}
 
 Increment BrownianPath::increment(double t0, double t1, const Shape& shape, DType dtype, Device device, bool area) const {
   const std::vector<double>& t = *cells_;

@@ -40,7 +40,6 @@ class BrownianPath {
   const NoiseKey& key() const { return key_; }
 
  private:
-  BrownianPath(std::shared_ptr<const std::vector<double>> cells, NoiseKey key) : cells_(std::move(cells)), key_(key) {}
   std::shared_ptr<const std::vector<double>> cells_;
   NoiseKey key_;
 };
