@@ -15,15 +15,15 @@ constexpr int kDepth = 24;
 constexpr std::int64_t kTicks = std::int64_t{1} << kDepth;  // of a cell
 
 // A stretch of the path of length h: its w and, where it is needed, H.
-struct Piece {
+struct Stretch {
   double h = 0;
   Tensor w, area;
 };
 
 // Neighbours become one. I_(1,0)(s, u) = I_(1,0)(s, t) + (u - t) W(s, t) + I_(1,0)(t, u), in terms of H:
 //   h H = h_l H_l + h_r H_r + (h_r w_l - h_l w_r)/2.
-Piece join(const Piece& left, const Piece& right) {
-  Piece all;
+Stretch join(const Stretch& left, const Stretch& right) {
+  Stretch all;
   all.h = left.h + right.h;
   all.w = add(Var(left.w), Var(right.w)).value();
   if (left.area.defined()) {
@@ -47,7 +47,7 @@ struct Normals {
 };
 
 // A whole cell of length h.
-Piece whole(std::uint64_t seed, std::uint32_t cell, double h, bool area, const Normals& normal) {
+Stretch whole(std::uint64_t seed, std::uint32_t cell, double h, bool area, const Normals& normal) {
   const auto scaled = [&](Stream stream, double deviation) {
     return affine(Var(normal(seed, stream, cell)), deviation, 0).value();
   };
@@ -70,18 +70,18 @@ struct Tree {
   //   w_l = w/2 + (3/2) H + Z/4,   variance left over 1/2 - 1/4 - 3/16 = 1/16.
   // Joining says H = (H_l + H_r)/2 + (w_l - w_r)/4, hence H_l + H_r = H/2 - Z/4; and H_l - H_r ~ N(0, 1/12) is
   // independent of everything above. Lengths h scale all of them by sqrt(h).
-  std::array<Piece, 2> split(const Piece& node, std::uint32_t index) const {
+  std::array<Stretch, 2> split(const Stretch& node, std::uint32_t index) const {
     const double root = std::sqrt(node.h);
     const Var w(node.w), area(node.area), z(normal(seed, Stream::bridge, index)), y(normal(seed, Stream::area, index));
     const Var left_w = chain_step(0.5, w, 1.5, area, root / 4, z);
     const Var half_sum = axpby(0.25, area, -root / 8, z);
     const double deviation = root / (4 * std::sqrt(3.0));
-    return {Piece{node.h / 2, left_w.value(), axpby(1, half_sum, deviation, y).value()},
-            Piece{node.h / 2, sub(w, left_w).value(), axpby(1, half_sum, -deviation, y).value()}};
+    return {Stretch{node.h / 2, left_w.value(), axpby(1, half_sum, deviation, y).value()},
+            Stretch{node.h / 2, sub(w, left_w).value(), axpby(1, half_sum, -deviation, y).value()}};
   }
 
   // The part [first, last) of the node, in ticks from its start; the node has `ticks` of them.
-  Piece part(const Piece& node, std::uint32_t index, std::int64_t ticks, std::int64_t first, std::int64_t last) const {
+  Stretch part(const Stretch& node, std::uint32_t index, std::int64_t ticks, std::int64_t first, std::int64_t last) const {
     if (first == 0 && last == ticks) return node;
     const auto halves = split(node, index);
     const std::int64_t middle = ticks / 2;
@@ -130,13 +130,13 @@ Increment BrownianPath::increment(double t0, double t1, const Shape& shape, DTyp
           "] was asked for; expected an interval within [", t.front(), ", ", t.back(), "]");
   const Normals normal{shape, dtype, device, key_.first_sample};
   const Place first = place_of(t0, t), last = place_of(t1, t);
-  std::optional<Piece> sum;
+  std::optional<Stretch> sum;
   for (std::size_t cell = first.cell; cell <= last.cell && cell + 1 < t.size(); ++cell) {
     const std::int64_t from = cell == first.cell ? first.tick : 0, to = cell == last.cell ? last.tick : kTicks;
     if (from == to) continue;
     const auto index = static_cast<std::uint32_t>(cell);
     const bool inside = from != 0 || to != kTicks;
-    Piece piece = whole(key_.seed, index, t[cell + 1] - t[cell], area || inside, normal);
+    Stretch piece = whole(key_.seed, index, t[cell + 1] - t[cell], area || inside, normal);
     if (inside) piece = Tree{Tree::seed_of(key_.seed, index), normal}.part(piece, 1, kTicks, from, to);
     if (!area) piece.area = {};
     sum = sum ? join(*sum, piece) : piece;

@@ -4,6 +4,11 @@ namespace costate::sde {
 
 Tensor solve(const Sde& sde, const Solver& solver, const std::vector<double>& grid, const Tensor& x0, const Tensor& labels,
              const BrownianPath& path, const StateVisitor& visit) {
+  const Diffusion& d = sde.diffusion;
+  require(static_cast<bool>(sde.drift), "solve: the equation has no drift");
+  require((d.kind != Diffusion::Kind::additive || d.sigma) && (d.kind != Diffusion::Kind::matrix || d.matrix) &&
+              (d.kind != Diffusion::Kind::diagonal || d.diagonal),
+          "solve: the equation has ", name(d.kind), " noise, but no function for it");
   const std::string why = refusal(solver, sde);
   require(why.empty(), "solve: ", why);
   require(grid.size() >= 2, "solve: the grid has ", grid.size(), " times, but one step needs 2");
