@@ -6,7 +6,7 @@ namespace costate::sde {
 SolverState euler_maruyama_step(const Sde& sde, const SolverState& state, StepInterval i, const Increment& noise,
                                 const Tensor& labels) {
   const Var& x = state[0];
-  return {advance(1, x, i.h(), drift(sde, x, i.t0, labels), 1, sigma(sde, x, i.t0, labels), noise.w)};
+  return {stage(1, x, i.h(), drift(sde, x, i.t0, labels), 1, sigma(sde, x, i.t0, labels), noise.w)};
 }
 
 }  // namespace costate::sde

@@ -11,10 +11,10 @@ SolverState heun_step(const Sde& sde, const SolverState& state, StepInterval i, 
   const Var w(noise.w);
   const Var b0 = drift(sde, x, i.t0, labels);
   const Sigma s0 = sigma(sde, x, i.t0, labels);
-  const Var predicted = advance(1, x, h, b0, 1, s0, w);
+  const Var predicted = stage(1, x, h, b0, 1, s0, w);
   const Var b1 = drift(sde, predicted, i.t1, labels);
   const Sigma s1 = sigma(sde, predicted, i.t1, labels);
-  return {advance(1, axpby(1, x, h / 2, b0), h / 2, b1, 1, combine(0.5, s0, 0.5, s1), w)};
+  return {stage(1, axpby(1, x, h / 2, b0), h / 2, b1, 1, combine(0.5, s0, 0.5, s1), w)};
 }
 
 }  // namespace costate::sde

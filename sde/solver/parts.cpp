@@ -57,7 +57,7 @@ Var diffuse(const Var& x, double s, const Sigma& sigma, const Var& w) {
   return x;
 }
 
-Var advance(double a, const Var& x, double c, const Var& b, double s, const Sigma& sigma, const Var& w) {
+Var stage(double a, const Var& x, double c, const Var& b, double s, const Sigma& sigma, const Var& w) {
   if (sigma.kind == Kind::additive) return chain_step(a, x, c, b, s * sigma.number, w);
   if (sigma.kind == Kind::matrix) return chain_step(a, x, c, b, s, matmul(w, sigma.value, false, true));
   return diffuse(axpby(a, x, c, b), s, sigma, w);

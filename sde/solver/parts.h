@@ -19,7 +19,7 @@ Sigma sigma(const Sde& sde, const Var& x, double t, const Tensor& labels);
 Sigma combine(double a, const Sigma& first, double b, const Sigma& second);
 
 // a x + c b + s sigma w; without noise a x + c b.
-Var advance(double a, const Var& x, double c, const Var& b, double s, const Sigma& sigma, const Var& w);
+Var stage(double a, const Var& x, double c, const Var& b, double s, const Sigma& sigma, const Var& w);
 // x + s sigma w; without noise x.
 Var diffuse(const Var& x, double s, const Sigma& sigma, const Var& w);
 

@@ -24,10 +24,10 @@ SolverState reversible_heun(const Sde& sde, const SolverState& state, double t, 
   const Var &x = state[0], &z = state[1], &b0 = state[2], w(noise.w);
   const double h = next - t;
   const Sigma s0 = sigma_of(sde, state, t, labels);
-  const Var z1 = advance(1, axpby(2, x, -1, z), h, b0, sign, s0, w);
+  const Var z1 = stage(1, axpby(2, x, -1, z), h, b0, sign, s0, w);
   SolverState result = {Var(), z1, drift(sde, z1, next, labels)};
   const Sigma s1 = sigma(sde, z1, next, labels);
-  result[0] = advance(1, axpby(1, x, h / 2, b0), h / 2, result[2], sign, combine(0.5, s0, 0.5, s1), w);
+  result[0] = stage(1, axpby(1, x, h / 2, b0), h / 2, result[2], sign, combine(0.5, s0, 0.5, s1), w);
   if (diagonal(sde)) result.push_back(s1.value);
   return result;
 }

@@ -7,6 +7,10 @@
 //   sra1             strong order 1.5 for additive noise, with I_(1,0)     (Roessler, SIAM J. Numer. Anal. 48, 2010)
 //   reversible_heun  one evaluation a step, algebraically reversible       (Kidger et al., arXiv 2105.13493, Algorithms 1-2)
 //   midpoint, rk4    for equations without noise                           (Runge 1895, Kutta 1901)
+//
+// Reversibility has its price: on dX = a X dt a step of reversible_heun multiplies its two modes by q + sqrt(q^2 + 1) and
+// q - sqrt(q^2 + 1), q = a h, whose product is -1. A contracting drift damps one and amplifies the other, z - x, like e^{|a| t}
+// whatever h is. It wants drifts of bounded slope and short times, and diverges in a cubic well.
 #pragma once
 #include <costate/sde/brownian.h>
 #include <costate/sde/sde.h>
@@ -31,7 +35,7 @@ struct Solver {
   // Root mean square error at a fixed time = O(h^order), for noise that does not depend on the state, and for diagonal
   // noise; 0: such noise is refused.
   double strong_order_additive, strong_order_diagonal;
-  // Error of the mean of a smooth function = O(h^order), likewise.
+  // Error of the mean of a smooth function = O(h^order), with noise that does not depend on the state, and with any noise.
   double weak_order_additive, weak_order;
   // Error without noise.
   double ode_order;

@@ -18,9 +18,9 @@ SolverState sra1_step(const Sde& sde, const SolverState& state, StepInterval i, 
     rest = axpby(0.5, Var(noise.w), -1, Var(noise.area));
   }
   const Var b0 = drift(sde, x, i.t0, labels);
-  const Var stage = advance(1, x, 0.75 * h, b0, 1.5, s1, mean);
-  const Var b1 = drift(sde, stage, i.t0 + 0.75 * h, labels);
-  const Var moved = advance(1, axpby(1, x, h / 3, b0), 2 * h / 3, b1, 1, s1, rest);
+  const Var p = stage(1, x, 0.75 * h, b0, 1.5, s1, mean);
+  const Var b1 = drift(sde, p, i.t0 + 0.75 * h, labels);
+  const Var moved = stage(1, axpby(1, x, h / 3, b0), 2 * h / 3, b1, 1, s1, rest);
   return {diffuse(moved, 1, s0, mean)};
 }
 
