@@ -35,6 +35,7 @@ enum class Stream : std::uint32_t {
   dropout = 10,    // masks of dropout
   bridge = 11,     // Brownian bridges inside a cell; step = node of the cell's tree (sde/brownian.h)
   area = 12,       // space-time Levy areas of a Brownian path; step = cell, resp. node of a cell's tree
+  probe = 13,      // probes of trace estimates; step = number of the probe
   user = 16,       // and above: callers' own
 };
 
