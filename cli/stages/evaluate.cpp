@@ -4,9 +4,9 @@
 #include <costate/finetune/evaluate/frechet.h>
 #include <costate/finetune/evaluate/importance.h>
 #include <costate/finetune/evaluate/modes.h>
-#include <costate/finetune/evaluate/path.h>
 #include <costate/finetune/evaluate/wasserstein.h>
 #include <costate/finetune/network_field.h>
+#include <costate/sde/girsanov.h>
 
 #include <algorithm>
 #include <cmath>
@@ -203,13 +203,13 @@ void evaluate_stage(Session& s) {
   std::optional<ControlError> control;
   if (tilt && c.evaluate.control_error && c.prediction == "velocity" && !s.planning())
     control.emplace(*tilt, chain, count);
-  finetune::PathVisitor visit;
+  sde::PathVisitor visit;
   if (control)
     visit = [&](int k, std::int64_t first, const Tensor& x, const Tensor& v, const Tensor& b) {
       control->look(k, first, x, v, b);
     };
-  finetune::Paths paths = finetune::sample_paths(tuned_field, base_field, chain, shape, count, labels, tuned_key,
-                                                 s.device, visit);
+  sde::Paths paths = sde::sample_paths(tuned_field, base_field, chain, shape, count, labels, tuned_key,
+                                       {.device = s.device, .visit = visit});
   if (s.planning()) {  // the tuned network at every step, the base at those with noise
     const auto rows = [&](const sde::Chain& of) {
       return count * (of.steps() + std::count_if(of.std.begin(), of.std.end(), [](double v) { return v > 0; }));
