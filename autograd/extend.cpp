@@ -69,7 +69,10 @@ void checkpoint_vjp(Backward& b) {
     if (b.needs(i)) wanted.push_back(inputs.back()), index.push_back(i);
   }
   require(!b.recorded(), "checkpoint: the sweep through a checkpoint is not differentiable; differentiate the function itself");
-  const Var y = f(inputs);
+  const Var y = [&] {
+    const memory::TagScope scope(memory::Tag::activations);  // whatever the sweep's own results are
+    return f(inputs);
+  }();
   b.add_through(std::move(inner), y, wanted, index);
 }
 constexpr Rule checkpoint_rule{"checkpoint", checkpoint_vjp};

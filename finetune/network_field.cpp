@@ -13,6 +13,7 @@ struct Guided {
     return labels.defined() ? axpby(1 + w, conditional, -w, network(x, t, Tensor())) : conditional;
   }
   void visit(const nn::Visitor& v) { network.visit(v); }
+  Guided recompute_blocks(bool on) const { return {network.recompute_blocks(on), w}; }
 };
 
 }  // namespace

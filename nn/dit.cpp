@@ -1,5 +1,6 @@
 #include <costate/nn/dit.h>
 #include <costate/nn/image.h>
+#include <costate/nn/recompute.h>
 
 #include <cmath>
 
@@ -73,7 +74,12 @@ Var Dit::raw(const Var& x, const Var& timestep, const Tensor& labels) const {
   Var c = time2(time0(timestep_features(timestep, frequency_features, true, o.dialect.frequency_shift)));
   if (o.classes > 0) c = add(c, classes(labels, n));
   c = silu(c);
-  for (const DitBlock& block : blocks) h = block(h, c, o.heads, o.dialect);
+  for (const DitBlock& block : blocks)
+    h = recompute ? recompute_block(block, {h, c},
+                                    [heads = o.heads, dialect = o.dialect](const DitBlock& b, std::span<const Var> in) {
+                                      return b(in[0], in[1], heads, dialect);
+                                    })
+                  : block(h, c, o.heads, o.dialect);
   const Var m = modulation(c);
   const Var y = output(modulated_layer_norm(h, part(m, 1, 2), part(m, 0, 2), norm_eps));
   const std::int64_t out = o.learn_sigma ? 2 * o.channels : o.channels;
@@ -86,6 +92,12 @@ Var Dit::operator()(const Var& x, const Var& t, const Tensor& labels) const {
   check_rows(t, x.extent(0), "t", "DiT");
   const Var y = raw(pictures, options.timestep(t), labels);
   return reshape(options.learn_sigma ? narrow(y, 3, 0, options.channels) : y, x.shape());
+}
+
+Dit Dit::recompute_blocks(bool on) const {
+  Dit copy = *this;
+  copy.recompute = on;
+  return copy;
 }
 
 void Dit::visit(const Visitor& v) {

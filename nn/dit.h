@@ -46,6 +46,7 @@ struct Dit {
   ClassEmbedding classes;        // undefined without classes
   std::vector<DitBlock> blocks;
   Linear modulation, output;  // of the final layer: shift and scale; patch^2 out_channels, channel fastest
+  bool recompute = false;     // compute the blocks' activations again in the sweep, see nn/recompute.h
 
   // Everything that the network puts out: x (n, height, width, channels), timestep (n,) as the network counts
   // it, labels (n,) of i32 or undefined (the null class) -> (n, height, width, channels or, with learn_sigma,
@@ -55,6 +56,7 @@ struct Dit {
   // shape of x, which is (n, height, width, channels) or, for one channel, (n, height, width). Guidance
   // combines all of these channels.
   Var operator()(const Var& x, const Var& t, const Tensor& labels) const;
+  Dit recompute_blocks(bool on = true) const;
   void visit(const Visitor& v);
 };
 

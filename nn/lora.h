@@ -79,6 +79,11 @@ struct Adapters {
     return model(a...);
   }
   void visit(const Visitor& v) { model.visit(v.adapters_only()); }
+  Adapters recompute_blocks(bool on = true) const
+    requires requires(const Model& m) { m.recompute_blocks(on); }
+  {
+    return {model.recompute_blocks(on)};
+  }
 };
 template <class Model>
 Adapters(Model) -> Adapters<Model>;

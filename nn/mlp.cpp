@@ -1,11 +1,39 @@
 #include <costate/nn/mlp.h>
+#include <costate/nn/recompute.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace costate::nn {
 namespace {
 const double hidden_gain = std::sqrt(2.0);
+
+// A run of hidden layers; all but the network's first one have a norm, if there are norms, and a sum, if residual.
+Var hidden_layers(std::span<const Linear> layers, std::span<const LayerNorm> norms, bool residual, bool first, Var h) {
+  const std::size_t bare = first ? 1 : 0;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    if (i < bare) {
+      h = layers[i](h);
+      continue;
+    }
+    const Var in = norms.empty() ? h : norms[i - bare](h);
+    h = residual ? add(h, layers[i](in)) : layers[i](in);
+  }
+  return h;
 }
+
+// The same as a block.
+struct HiddenLayers {
+  std::vector<Linear> layers;
+  std::vector<LayerNorm> norms;
+  bool residual, first;
+  void visit(const Visitor& v) {
+    v("layers", layers);
+    v("norms", norms);
+  }
+};
+
+}  // namespace
 
 Var VelocityMlp::operator()(const Var& x, const Var& t, const Tensor& labels) const {
   require(!layers.empty() && (!options.norm || norms.size() + 1 == layers.size()),
@@ -28,12 +56,27 @@ Var VelocityMlp::operator()(const Var& x, const Var& t, const Tensor& labels) co
   } else {
     h = concat({&flat, &time}, 1);
   }
-  h = layers[0](h);
-  for (std::size_t i = 1; i < layers.size(); ++i) {
-    const Var in = options.norm ? norms[i - 1](h) : h;
-    h = options.residual ? add(h, layers[i](in)) : layers[i](in);
+  if (recompute) {
+    const auto depth = static_cast<std::ptrdiff_t>(layers.size()),
+               run = static_cast<std::ptrdiff_t>(std::ceil(std::sqrt(static_cast<double>(depth))));
+    for (std::ptrdiff_t begin = 0; begin < depth; begin += run) {
+      const std::ptrdiff_t end = std::min(begin + run, depth);
+      HiddenLayers block{{layers.begin() + begin, layers.begin() + end}, {}, options.residual, begin == 0};
+      if (options.norm) block.norms = {norms.begin() + std::max<std::ptrdiff_t>(begin - 1, 0), norms.begin() + end - 1};
+      h = recompute_block(block, {h}, [](const HiddenLayers& b, std::span<const Var> in) {
+        return hidden_layers(b.layers, b.norms, b.residual, b.first, in[0]);
+      });
+    }
+  } else {
+    h = hidden_layers(layers, norms, options.residual, true, h);
   }
   return reshape(output(h), x.shape());
+}
+
+VelocityMlp VelocityMlp::recompute_blocks(bool on) const {
+  VelocityMlp copy = *this;
+  copy.recompute = on;
+  return copy;
 }
 
 void VelocityMlp::visit(const Visitor& v) {

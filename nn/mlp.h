@@ -35,8 +35,11 @@ struct VelocityMlp {
   std::vector<Linear> layers;
   std::vector<LayerNorm> norms;  // of layers[1..], if options.norm
   Linear output;                 // starts at zero: the first prediction is 0
+  bool recompute = false;        // compute activations again in the sweep, see nn/recompute.h: a block is a run of
+                                 // ceil(sqrt(depth)) hidden layers
 
   Var operator()(const Var& x, const Var& t, const Tensor& labels) const;
+  VelocityMlp recompute_blocks(bool on = true) const;
   void visit(const Visitor& v);
 };
 VelocityMlp make_velocity_mlp(const MlpOptions& options, Init& init);

@@ -37,6 +37,9 @@ class Network {
   }
   // The network in training: with dropout, where the model has any (a member with_dropout of its own).
   Network with_dropout(const DropoutKey& key) const { return held_ ? held_->with_dropout(key) : Network(); }
+  // The network with its blocks' activations computed again in the sweep, or (on = false) kept, see nn/recompute.h. Throws
+  // Error(argument) when a model without blocks (a member recompute_blocks of its own) is asked for it.
+  Network recompute_blocks(bool on = true) const { return held_ ? held_->recompute_blocks(on) : Network(); }
   bool defined() const { return held_ != nullptr; }
 
  private:
@@ -45,6 +48,7 @@ class Network {
     virtual Var call(const Var& x, const Var& t, const Tensor& labels) const = 0;
     virtual void visit(const Visitor& v) = 0;
     virtual Network with_dropout(const DropoutKey& key) const = 0;
+    virtual Network recompute_blocks(bool on) const = 0;
     virtual std::unique_ptr<Concept> copy() const = 0;
   };
   template <class Model>
@@ -57,6 +61,14 @@ class Network {
         return Network(model.with_dropout(key));
       else
         return Network(model);
+    }
+    Network recompute_blocks(bool on) const override {
+      if constexpr (requires { model.recompute_blocks(on); }) {
+        return Network(model.recompute_blocks(on));
+      } else {
+        require(!on, "network: this model has no blocks whose activations could be computed again");
+        return Network(model);
+      }
     }
     std::unique_ptr<Concept> copy() const override { return std::make_unique<Held>(model); }
     Model model;

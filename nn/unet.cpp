@@ -1,4 +1,5 @@
 #include <costate/nn/image.h>
+#include <costate/nn/recompute.h>
 #include <costate/nn/unet.h>
 
 #include <cmath>
@@ -212,30 +213,48 @@ Var UNet::raw(const Var& x, const Var& timestep, const Tensor& labels) const {
   unet::Context c;
   c.embedding = unet::activated(embedding, nonlinearity(o.act_fn));
   if (dropout) c.dropping = {o.dropout, dropout->seed, dropout->first_sample, dropout->step};
-  const auto residual = [&](const Level& level, std::size_t i, const Var& in) {
-    const Var h = level.resnets[i](in, c);
-    return level.attentions.empty() ? h : level.attentions[i](h);
+  const auto resnet = [&](const auto& block, const Var& in) {
+    return recompute ? recompute_block(block, {in, c.embedding},
+                                       [dropping = c.dropping](const auto& b, std::span<const Var> v) {
+                                         return b(v[0], unet::Context{v[1], dropping});
+                                       })
+                     : block(in, c);
+  };
+  // A block of the way up; what it joins its inputs to is not kept either.
+  const auto joined = [&](const unet::Resnet& block, const Var& in, const Var& skip) {
+    if (recompute)
+      return recompute_block(block, {in, skip, c.embedding},
+                             [dropping = c.dropping](const unet::Resnet& b, std::span<const Var> v) {
+                               return b(concat({&v[0], &v[1]}, 3), unet::Context{v[2], dropping});
+                             });
+    return block(concat({&in, &skip}, 3), c);
+  };
+  const auto attended = [&](const Level& level, std::size_t i, const Var& in) {
+    if (i >= level.attentions.size()) return in;
+    const unet::PixelAttention& block = level.attentions[i];
+    return recompute ? recompute_block(block, {in},
+                                       [](const unet::PixelAttention& b, std::span<const Var> v) { return b(v[0]); })
+                     : block(in);
   };
 
   std::vector<Var> skips;
   Var h = conv_in(o.center_input_sample ? affine(x, 2.0, -1.0) : x);
   skips.push_back(h);
   for (const Level& level : down) {
-    for (std::size_t i = 0; i < level.resnets.size(); ++i) skips.push_back(h = residual(level, i, h));
-    for (const unet::Sampler& s : level.samplers) skips.push_back(h = s(h, c));
+    for (std::size_t i = 0; i < level.resnets.size(); ++i) skips.push_back(h = attended(level, i, resnet(level.resnets[i], h)));
+    for (const unet::Sampler& s : level.samplers) skips.push_back(h = resnet(s, h));
   }
   if (middle) {
-    h = middle->resnets[0](h, c);
-    for (const unet::PixelAttention& a : middle->attentions) h = a(h);
-    h = middle->resnets[1](h, c);
+    h = attended(*middle, 0, resnet(middle->resnets[0], h));
+    h = resnet(middle->resnets[1], h);
   }
   for (const Level& level : up) {
     for (std::size_t i = 0; i < level.resnets.size(); ++i) {
-      const Var both = concat({&h, &skips.back()}, 3);
+      const Var skip = std::move(skips.back());
       skips.pop_back();
-      h = residual(level, i, both);
+      h = attended(level, i, joined(level.resnets[i], h, skip));
     }
-    for (const unet::Sampler& s : level.samplers) h = s(h, c);
+    for (const unet::Sampler& s : level.samplers) h = resnet(s, h);
   }
   const Var y = conv_out(norm_out(h, Activation::silu));
   return o.time_embedding_type == "fourier" ? div(y, reshape(timestep, {n, 1, 1, 1})) : y;
@@ -254,6 +273,12 @@ Var UNet::operator()(const Var& x, const Var& t, const Tensor& labels) const {
 UNet UNet::with_dropout(const DropoutKey& key) const {
   UNet copy = *this;
   copy.dropout = key;
+  return copy;
+}
+
+UNet UNet::recompute_blocks(bool on) const {
+  UNet copy = *this;
+  copy.recompute = on;
   return copy;
 }
 

@@ -65,6 +65,8 @@ struct UNet {
   std::optional<unet::Level> middle;
   GroupNorm norm_out;
   std::optional<DropoutKey> dropout;  // set: in training
+  bool recompute = false;             // compute the blocks' activations again in the sweep, see nn/recompute.h:
+                                      // residual blocks, attentions and samplers, one by one
 
   // What diffusers' network puts out: x (n, height, width, in_channels), timestep (n,) as the network counts
   // it, labels (n,) of i32, for "timestep" also of floating point, for "identity" (n, embedding) -> (n,
@@ -74,6 +76,7 @@ struct UNet {
   // shape of x, (n, height, width, in_channels) or, for one channel, (n, height, width).
   Var operator()(const Var& x, const Var& t, const Tensor& labels) const;
   UNet with_dropout(const DropoutKey& key) const;
+  UNet recompute_blocks(bool on = true) const;
   void visit(const Visitor& v);
 };
 

@@ -123,6 +123,7 @@ struct FinetuneConfig {
   double loss_clip = 0.0;
   std::string loss_space = "control";
   bool keep_activations = false, denoised_endpoint = false;
+  std::string recompute = "none";
   LoraConfig lora;
   OptimiserConfig optimiser;
   std::vector<std::int64_t> labels;

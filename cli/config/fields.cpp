@@ -176,6 +176,9 @@ void finetune_fields(List& l, FinetuneConfig& f) {
         "Keep what the network computed while sampling for the regression, instead of computing it again: "
         "less time, "
         "more memory.");
+  l.choice("recompute", f.recompute, {"none", "blocks"},
+           "blocks: activations within a block of the network (of a transformer, of a UNet; a few layers of an mlp) are "
+           "computed again in the sweep, instead of kept: less memory, one more forward pass, the same bits.");
   l.add("denoised_endpoint", f.denoised_endpoint,
         "Take the reward's gradient at the noiseless estimate of x_1.");
   l.add(

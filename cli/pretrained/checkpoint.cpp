@@ -112,6 +112,7 @@ struct Negated {
     return neg(network(x, t, labels));
   }
   void visit(const nn::Visitor& v) { network.visit(v); }
+  Negated recompute_blocks(bool on) const { return {network.recompute_blocks(on)}; }
   Negated with_dropout(const nn::DropoutKey& key) const { return {network.with_dropout(key)}; }
 };
 

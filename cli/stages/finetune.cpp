@@ -11,8 +11,10 @@ void finetune_stage(Session& s) {
   const Config& c = s.config;
   const RunData data = load_run_data(c, s.planning());
   const finetune::Reward reward = load_reward(s, data.model);
+  // The tuned network, made from it, computes its blocks again as the base does.
   const nn::Network base =
-      finetune::guided(load_network(s, data.model, base_checkpoint, base_sections), c.finetune.guidance);
+      finetune::guided(load_network(s, data.model, base_checkpoint, base_sections), c.finetune.guidance)
+          .recompute_blocks(c.finetune.recompute == "blocks");
   const bool lora = c.finetune.lora.rank > 0;
   nn::Network tuned =
       lora ? nn::Network(nn::Adapters{nn::with_lora(base, lora_options(c))}) : nn::clone(base);

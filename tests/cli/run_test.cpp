@@ -168,6 +168,37 @@ TEST(Run, AdaptersAloneAreTrainedAndKept) {
   EXPECT_NE(wrong.err.find("'layers.7' fits none"), std::string::npos) << wrong.err;
 }
 
+// Blocks computed again: the files of the run are those of the stored activations but for the key in the configuration, the
+// peak is lower, and known before.
+TEST(Run, RecomputedBlocksAreTheSameRunInLessMemory) {
+  for (const std::string& config : {tiny_dit, tiny_unet}) {
+    const Folder folder;
+    folder.file("config.json", config);
+    const std::vector<std::string> stored_settings{"--threads", "2", "--set", "finetune.batch=64"};
+    std::vector<std::string> again_settings = stored_settings;
+    again_settings.insert(again_settings.end(), {"--set", "finetune.recompute=blocks"});
+    const auto with = [&](std::vector<std::string> arguments, const std::vector<std::string>& settings) {
+      arguments.insert(arguments.end(), settings.begin(), settings.end());
+      const Result r = costate(folder, arguments);
+      EXPECT_EQ(r.code, 0) << r.err;
+      return r.out;
+    };
+    const Json planned = Json::parse(with({"plan", "config.json", "--json"}, again_settings));
+    with({"run", "config.json", "--quiet", "--out", "stored"}, stored_settings);
+    with({"run", "config.json", "--quiet", "--out", "again"}, again_settings);
+    expect_exact_plan(planned, folder / "again");
+    for (const char* name : {"metrics.csv", "evaluation.json", "samples/tuned_sde.npy", "samples/tuned_ode.npy"})
+      EXPECT_EQ(contents(folder / (std::string("stored/") + name)), contents(folder / (std::string("again/") + name))) << name;
+    const auto peak = [&](const std::string& run) {
+      return Json::parse(contents(folder / (run + "/run.json")))["stages"]["finetune"]["peak"]["bytes"].get<std::int64_t>();
+    };
+    EXPECT_LT(peak("again"), peak("stored"));
+    const Result wrong = costate(folder, {"plan", "config.json", "--set", "finetune.recompute=layers"});
+    EXPECT_EQ(wrong.code, 2);
+    EXPECT_NE(wrong.err.find("expected one of none, blocks"), std::string::npos) << wrong.err;
+  }
+}
+
 TEST(Run, PrecisionIsThatOfProducts) {
   const Folder folder;
   folder.file("config.json", testing::tiny_dit);
