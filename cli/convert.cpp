@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "bytes.h"
 #include "commands.h"
 #include "pretrained/checkpoint.h"
 #include "run/directory.h"
@@ -18,20 +19,6 @@ namespace costate::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-// "2GB", "500MiB", "4096": bytes.
-std::uint64_t bytes_of(const std::string& text) {
-  std::size_t end = 0;
-  while (end < text.size() && text[end] >= '0' && text[end] <= '9') ++end;
-  constexpr std::pair<std::string_view, std::uint64_t> units[] = {
-      {"", 1},          {"B", 1},         {"KB", 1000},    {"MB", 1000000}, {"GB", 1000000000},
-      {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
-  if (end > 0 && end <= 12)
-    for (const auto& [unit, factor] : units)
-      if (text.substr(end) == unit && std::stoull(text.substr(0, end)) > 0)
-        return std::stoull(text.substr(0, end)) * factor;
-  fail(Fault::argument, {"--max-shard: found '", text, "', expected a size such as 2GB, 500MiB or 4096"});
-}
 
 SafetensorsType type_named(const std::string& word) {
   constexpr std::pair<std::string_view, SafetensorsType> types[] = {{"f32", SafetensorsType::F32},
@@ -203,7 +190,7 @@ std::vector<std::string> convert_command(const ConvertOptions& o, std::ostream& 
   }
 
   const bool one_file = o.to.ends_with(".safetensors");
-  const std::uint64_t shard = o.max_shard.empty() ? 0 : bytes_of(o.max_shard);
+  const std::uint64_t shard = o.max_shard.empty() ? 0 : bytes_of(o.max_shard, "--max-shard");
   if (one_file) {
     require(shard == 0, "--max-shard: '", o.to, "' is a single file; give a folder for a sharded set");
     const fs::path p(o.to);

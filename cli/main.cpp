@@ -45,7 +45,7 @@ struct Arguments {
   bool print_config = false, origins = false, json = false;
 };
 
-void add_options(CLI::App& command, Arguments& a, bool runs) {
+void add_options(CLI::App& command, Arguments& a, bool runs, bool fits) {
   command.add_option("config,--config", a.run.config,
                      "The configuration, a JSON file (see costate config-reference)");
   command
@@ -60,6 +60,12 @@ void add_options(CLI::App& command, Arguments& a, bool runs) {
                    "Print the resolved configuration as JSON and do nothing else");
   command.add_flag("--origins", a.origins,
                    "Print every key with its value and where it comes from, and do nothing else");
+  if (fits)
+    command
+        .add_option("--mem-limit", a.run.mem_limit,
+                    "Largest peak memory, such as 2GB or 512MiB: choose finetune.micro_batch, keep_activations and recompute, "
+                    "which leave the law of the result alone, for the fewest operations that fit")
+        ->type_name("SIZE");
   command.add_flag("--json", a.run.json, "Print the result as JSON");
   if (!runs) return;
   command.add_flag("--overwrite", a.run.overwrite, "Replace what an earlier run left in the run directory");
@@ -108,7 +114,8 @@ int run(int argc, char** argv) {
   const auto command = [&](const char* name, const char* text, bool runs) {
     CLI::App* sub = app.add_subcommand(name, text);
     sub->footer(footer);
-    add_options(*sub, a, runs);
+    const std::string_view word = name;
+    add_options(*sub, a, runs, word == "run" || word == "finetune" || word == "plan");
     return sub;
   };
   const std::vector<std::pair<CLI::App*, std::vector<Stage>>> stages{
@@ -122,7 +129,7 @@ int run(int argc, char** argv) {
        {Stage::sample}},
       {command("evaluate", "Compare base and tuned model of a run directory", true), {Stage::evaluate}}};
   CLI::App* plan =
-      command("plan", "Predict memory and network evaluations of a run, without running it", false);
+      command("plan", "Predict memory, operations and network evaluations of a run, without running it", false);
   CLI::App* inspect =
       app.add_subcommand("inspect", "Show what is in a .safetensors file, a checkpoint or a run directory");
   inspect->add_option("path", a.path, "The file or directory")->required();

@@ -198,7 +198,11 @@ void evaluate_stage(Session& s) {
     });
     return x;
   };
-  done("base_sde", drawn(base_field, true, base_key));
+  const std::int64_t base_flops_before = flops();
+  Tensor base_samples = drawn(base_field, true, base_key);
+  const std::int64_t base_flops = (flops() - base_flops_before) / steps;  // of a step
+  done("base_sde", base_samples);
+  base_samples = Tensor();
   done("base_ode", drawn(base_field, false, base_key));
   std::optional<ControlError> control;
   if (tilt && c.evaluate.control_error && c.prediction == "velocity" && !s.planning())
@@ -208,13 +212,20 @@ void evaluate_stage(Session& s) {
     visit = [&](int k, std::int64_t first, const Tensor& x, const Tensor& v, const Tensor& b) {
       control->look(k, first, x, v, b);
     };
+  const std::int64_t path_flops_before = flops();
   sde::Paths paths = sde::sample_paths(tuned_field, base_field, chain, shape, count, labels, tuned_key,
                                        {.device = s.device, .visit = visit});
   if (s.planning()) {  // the tuned network at every step, the base at those with noise
-    const auto rows = [&](const sde::Chain& of) {
-      return count * (of.steps() + std::count_if(of.std.begin(), of.std.end(), [](double v) { return v > 0; }));
+    const auto noisy_steps = [](const sde::Chain& of) {
+      return std::count_if(of.std.begin(), of.std.end(), [](double v) { return v > 0; });
     };
-    s.counter->add(rows(make_chain(c)) - rows(chain), false, false);
+    const auto rows = [&](const sde::Chain& of) { return count * (of.steps() + noisy_steps(of)); };
+    const sde::Chain whole = make_chain(c);
+    s.counter->add(rows(whole) - rows(chain), false, false);
+    const std::int64_t tuned_flops =
+        (flops() - path_flops_before - base_flops * noisy_steps(chain)) / chain.steps();  // of a step
+    s.assumed_flops += tuned_flops * (whole.steps() - chain.steps()) +
+                       base_flops * (noisy_steps(whole) - noisy_steps(chain));
   }
   done("tuned_sde", paths.terminal);
   paths.terminal = Tensor();

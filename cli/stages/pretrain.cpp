@@ -16,10 +16,14 @@ void train_one(Session& s, const std::string& stage, const std::string& checkpoi
   s.begin(stage, options.iterations);
   const auto start = Clock::now();
   double loss = 0;
-  std::int64_t averaged = 0;
+  std::int64_t averaged = 0, first_flops = 0;
   const finetune::TrainedClassifier trained =
       finetune::train_classifier(data, test, options, s.device, [&](std::int64_t n, double value) {
         loss += value, ++averaged;
+        // The accuracy is judged once, whatever the number of iterations.
+        if (n == 0) first_flops = flops();
+        else if (s.planning() && n + 1 == options.iterations)
+          s.assumed_flops += (flops() - first_flops) / n * (config.iterations - options.iterations);
         if ((n + 1) % config.log_every != 0 && n + 1 != options.iterations) return;
         loss /= static_cast<double>(averaged);
         s.log(stage, n + 1, {{"loss", loss}, {"lr", options.lr(n)}}, since(start));

@@ -1,4 +1,5 @@
 // The stages one after the other, and what is written about them.
+#include <costate/tensor/flops.h>
 #include <costate/tensor/parallel.h>
 #include <costate/tensor/precision.h>
 
@@ -7,9 +8,11 @@
 #include <fstream>
 #include <thread>
 
+#include "bytes.h"
 #include "commands.h"
 #include "config/fields.h"
 #include "stages/evaluation.h"
+#include "stages/mem_limit.h"
 
 namespace costate::cli {
 namespace {
@@ -50,11 +53,13 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
 void run_part(Session& session, const Part& part) {
   const PrecisionScope precision(session.config.precision == "bf16_products" ? Precision::bf16_products : Precision::f32);
   session.counter = std::make_shared<Counter>();
+  session.assumed_flops = 0;
   memory::reset_peak();
+  const std::int64_t flops_before = flops();
   const auto start = std::chrono::steady_clock::now();
   part.run(session);
   session.records.push_back(
-      {part.name, memory::peak(), session.counter->now(),
+      {part.name, memory::peak(), session.counter->now(), flops() - flops_before + session.assumed_flops,
        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()});
 }
 
@@ -83,21 +88,19 @@ Json evaluations_json(const Evaluations& e) {
   return {{"plain", e.plain}, {"state", e.state}, {"parameters", e.parameters}};
 }
 
-std::string bytes_text(std::int64_t bytes) {
-  const double b = static_cast<double>(bytes);
-  return b < 1024                   ? std::to_string(bytes) + " B"
-         : b < 1024 * 1024          ? short_number(b / 1024) + " KiB"
-         : b < 1024.0 * 1024 * 1024 ? short_number(b / 1024 / 1024) + " MiB"
-                                    : short_number(b / 1024 / 1024 / 1024) + " GiB";
+// 0: none.
+std::int64_t mem_limit(const RunOptions& options) {
+  return options.mem_limit.empty() ? 0 : static_cast<std::int64_t>(bytes_of(options.mem_limit, "--mem-limit"));
 }
 
 std::string summary(const Config& c, const RunDirectory& directory, const Json& record, bool markdown) {
   std::string out = markdown ? "# " + c.name + "\n\n" : "";
-  Table table({"stage", "time", "peak memory", "network rows"});
+  Table table({"stage", "time", "peak memory", "FLOPs", "network rows"});
   for (const auto& [name, stage] : record["stages"].items()) {
     const Json& e = stage["evaluations"];
     table.row({name, duration_text(stage["seconds"].get<double>()),
                bytes_text(stage["peak"]["bytes"].get<std::int64_t>()),
+               stage.contains("flops") ? flops_text(stage["flops"].get<std::int64_t>()) : "",
                std::to_string(e["plain"].get<std::int64_t>() + e["state"].get<std::int64_t>() +
                               e["parameters"].get<std::int64_t>())});
   }
@@ -120,6 +123,13 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
   const ReadConfig read = read_config(options.config, options.settings);
   Config config = read.config;
   if (config.out.empty()) config.out = "runs/" + config.name;
+  if (const std::int64_t limit = mem_limit(options); limit > 0) {
+    const MemoryFit fit = fit_to_memory(config, stages, limit);
+    config = fitted(config, fit, limit);
+    if (fit.chosen >= 0 && !options.quiet)
+      Progress(false).note("note: --mem-limit " + options.mem_limit + ": " + fit.best().settings() +
+                           (fit.best().same_bits ? ", the same bits" : ", the same law in other bits"));
+  }
   const std::vector<StageRecord> planned =
       plan(config, stages);  // finds what is wrong before anything is written
 
@@ -168,7 +178,8 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
     record["stages"][r.name] = {{"seconds", r.seconds},
                                 {"peak", usage_json(r.peak)},
                                 {"planned_peak", usage_json(planned[i].peak)},
-                                {"evaluations", evaluations_json(r.evaluations)}};
+                                {"evaluations", evaluations_json(r.evaluations)},
+                                {"flops", r.flops}};
     for (const char* section : {"reward", "sampler", "sample", "evaluate"})
       if (r.name == "sample" || r.name == "evaluate")
         record["stages"][r.name]["settings"][section] = to_json(config)[section];
@@ -190,11 +201,20 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
 }
 
 void plan_command(const RunOptions& options, std::ostream& out) {
-  const Config config = read_config(options.config, options.settings).config;
-  std::vector<Stage> stages{Stage::pretrain};
-  if (config.reward.kind != "none")
-    stages.insert(stages.end(), {Stage::finetune, Stage::sample, Stage::evaluate});
+  Config config = read_config(options.config, options.settings).config;
+  using Stages = std::vector<Stage>;
+  const Stages stages = config.reward.kind == "none"
+                            ? Stages{Stage::pretrain}
+                            : Stages{Stage::pretrain, Stage::finetune, Stage::sample, Stage::evaluate};
   const auto start = std::chrono::steady_clock::now();
+  const std::int64_t limit = mem_limit(options);
+  MemoryFit fit;
+  if (limit > 0) {
+    fit = fit_to_memory(config, stages, limit);
+    // Nothing fits: the candidates are shown before the error says so.
+    if (!options.json) out << memory_fit_text(fit, limit) << "\n" << std::flush;
+    config = fitted(config, fit, limit);
+  }
   const std::vector<StageRecord> records = plan(config, stages);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::int64_t largest = 0;
@@ -202,13 +222,15 @@ void plan_command(const RunOptions& options, std::ostream& out) {
   if (options.json) {
     Json list = Json::object();
     for (const StageRecord& r : records)
-      list[r.name] = {{"peak", usage_json(r.peak)}, {"evaluations", evaluations_json(r.evaluations)}};
-    out << Json{{"stages", list}, {"peak_bytes", largest}, {"threads", threads()}}.dump(2) << "\n";
+      list[r.name] = {{"peak", usage_json(r.peak)}, {"evaluations", evaluations_json(r.evaluations)}, {"flops", r.flops}};
+    Json result{{"stages", list}, {"peak_bytes", largest}, {"threads", threads()}};
+    if (limit > 0) result["mem_limit"] = memory_fit_json(fit, limit);
+    out << result.dump(2) << "\n";
     return;
   }
-  Table table({"stage", "peak bytes", "network rows", "differentiated by x", "by parameters", "at the peak"});
+  Table table({"stage", "peak bytes", "FLOPs", "network rows", "differentiated by x", "by parameters", "at the peak"});
   for (const StageRecord& r : records)
-    table.row({r.name, std::to_string(r.peak.total), std::to_string(r.evaluations.total()),
+    table.row({r.name, std::to_string(r.peak.total), flops_text(r.flops), std::to_string(r.evaluations.total()),
                std::to_string(r.evaluations.state), std::to_string(r.evaluations.parameters),
                memory::to_string(r.peak)});
   out << table.text(false) << "\npeak of the whole: " << largest << " bytes (" << bytes_text(largest) << "), "

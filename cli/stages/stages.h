@@ -2,6 +2,8 @@
 // or as a plan: the same code on the meta device with a few iterations, which touches no file but those of
 // the data.
 #pragma once
+#include <costate/tensor/flops.h>
+
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +20,7 @@ struct StageRecord {
   std::string name;
   memory::Usage peak;
   Evaluations evaluations;
+  std::int64_t flops = 0;  // matrix products, convolutions, attention: see tensor/flops.h
   double seconds = 0;
 };
 
@@ -36,6 +39,7 @@ class Session {
   Progress* progress = nullptr;
   std::shared_ptr<Counter> counter = std::make_shared<Counter>();
   std::vector<StageRecord> records;
+  std::int64_t assumed_flops = 0;  // of what a plan counts without doing it
 
   bool planning() const { return directory == nullptr; }
   // A plan needs few iterations to meet every request for memory: the first makes the optimiser's moments and
@@ -54,8 +58,11 @@ class Session {
   template <class Body>
   void rounds(std::int64_t made, std::int64_t wanted, const Body& body) {
     const Evaluations before = counter->now();
+    const std::int64_t flops_before = flops();
     body();
-    if (planning()) counter->repeat(before, made, wanted);
+    if (!planning()) return;
+    counter->repeat(before, made, wanted);
+    assumed_flops += (flops() - flops_before) / made * (wanted - made);
   }
 
   void log(std::string_view stage, std::int64_t step, const Values& values, double seconds) {

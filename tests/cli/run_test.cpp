@@ -30,7 +30,7 @@ void expect_equal_runs(const std::string& a, const std::string& b) {
     EXPECT_EQ(contents(a + "/" + name), contents(b + "/" + name)) << name;
 }
 
-// Predicted and measured peaks, to the byte and by tag, and the counts of evaluations.
+// Predicted and measured peaks, to the byte and by tag, and the counts of evaluations and of floating-point operations.
 void expect_exact_plan(const Json& plan, const std::string& run) {
   const Json record = Json::parse(contents(run + "/run.json"));
   EXPECT_EQ(plan["stages"].size(), record["stages"].size());
@@ -38,6 +38,8 @@ void expect_exact_plan(const Json& plan, const std::string& run) {
     const Json& predicted = plan["stages"][stage];
     EXPECT_EQ(predicted["peak"], measured["peak"]) << stage;
     EXPECT_EQ(predicted["evaluations"], measured["evaluations"]) << stage;
+    EXPECT_EQ(predicted["flops"], measured["flops"]) << stage;
+    EXPECT_GT(measured["flops"].get<std::int64_t>(), 0) << stage;
     EXPECT_GT(measured["peak"]["bytes"].get<std::int64_t>(), 0) << stage;
   }
   EXPECT_EQ(plan["peak_bytes"], record["peak_bytes"]);
@@ -187,8 +189,7 @@ TEST(Run, RecomputedBlocksAreTheSameRunInLessMemory) {
     with({"run", "config.json", "--quiet", "--out", "stored"}, stored_settings);
     with({"run", "config.json", "--quiet", "--out", "again"}, again_settings);
     expect_exact_plan(planned, folder / "again");
-    for (const char* name : {"metrics.csv", "evaluation.json", "samples/tuned_sde.npy", "samples/tuned_ode.npy"})
-      EXPECT_EQ(contents(folder / (std::string("stored/") + name)), contents(folder / (std::string("again/") + name))) << name;
+    expect_equal_runs(folder / "stored", folder / "again");
     const auto peak = [&](const std::string& run) {
       return Json::parse(contents(folder / (run + "/run.json")))["stages"]["finetune"]["peak"]["bytes"].get<std::int64_t>();
     };
