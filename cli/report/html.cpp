@@ -37,9 +37,8 @@ h1 { font-size: 2.1rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 
 h2 { font-size: 1.35rem; line-height: 1.3; margin: 2.8rem 0 0.8rem; padding-top: 1.2rem; border-top: 1px solid var(--line); }
 p { margin: 0.8rem 0; max-width: 44rem; }
 .summary { font-size: 1.2rem; color: var(--soft); margin: 0 0 1.4rem; }
-dl { display: flex; flex-wrap: wrap; gap: 0.9rem 2.2rem; margin: 1.4rem 0 0; padding: 0.9rem 1.1rem; background: var(--band);
+dl { display: flex; flex-wrap: wrap; gap: 0.7rem 2.4rem; margin: 1.4rem 0 0; padding: 0.9rem 1.1rem; background: var(--band);
   border-radius: 6px; }
-dl div { min-width: 5rem; }
 dt { font-size: 0.8rem; color: var(--muted); } dd { margin: 0; font-variant-numeric: tabular-nums; }
 nav { margin: 1.6rem 0 0; } nav ol { margin: 0; padding-left: 1.4rem; } a { color: var(--accent); }
 figure { margin: 1.8rem 0; }
@@ -53,9 +52,9 @@ th, td { padding: 0.42rem 0.85rem; text-align: left; vertical-align: baseline; }
 th { font-weight: 600; font-size: 0.86rem; color: var(--soft); border-bottom: 1.5px solid var(--ink); }
 tbody tr { border-bottom: 1px solid var(--line); } tbody tr:last-child { border-bottom: 1.5px solid var(--ink); }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.best { background: var(--best); color: var(--best-ink); font-weight: 650; }
+.best { background: var(--best); color: var(--best-ink); font-weight: 700; }
 @page { margin: 18mm; }
-@media print { body { font-size: 10.5pt; } main { max-width: none; padding: 0; } h2 { break-after: avoid; }
+@media print { :root { font-size: 9.5pt; } main { max-width: none; padding: 0; } h2 { break-after: avoid; }
   figure, tr { break-inside: avoid; } thead { display: table-header-group; } nav { display: none; }
   .scroll { overflow: visible; } .best, dl { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 )";

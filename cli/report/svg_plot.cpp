@@ -137,8 +137,8 @@ class Drawing {
   explicit Drawing(const Plot& p)
       : p_(p),
         contents_(contents_of(p)),
-        x_(make_axis(contents_.x.low, contents_.x.high, p.log_x, std::max(2, static_cast<int>(p.width / 110)))),
-        y_(make_axis(contents_.y.low, contents_.y.high, p.log_y, std::max(2, static_cast<int>(p.height / 70)))) {}
+        x_(make_axis(contents_.x.low, contents_.x.high, p.log_x, std::max(2, static_cast<int>(p.width / (p.log_x ? 70 : 110))))),
+        y_(make_axis(contents_.y.low, contents_.y.high, p.log_y, std::max(2, static_cast<int>(p.height / (p.log_y ? 48 : 70))))) {}
 
   std::string run() {
     w_.out = "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"plot\" viewBox=\"0 0 " + number(p_.width) + " " + number(p_.height) +
@@ -168,7 +168,7 @@ class Drawing {
     area_.right = p_.width - 24;
     double names = 0;
     for (const Series& s : p_.series) names = std::max(names, text_width(s.name) * label_size);
-    if (p_.direct_labels && names > 0) area_.right = std::max(p_.width / 2, p_.width - 20 - names - 12);
+    if (p_.direct_labels && names > 0) area_.right = std::max(p_.width / 2, p_.width - 24 - 1.15 * names);  // they are bold
     double y = 12;
     if (!p_.title.empty()) {
       y += title_size;
@@ -221,6 +221,8 @@ class Drawing {
       w_.line(area_.left, y, area_.right, y, "grid", "#e4e4e4", 1);
       w_.text(area_.left - 8, y + 0.36 * tick_size, tick_size, "end", "tick", "#5a5a5a", t.label);
     }
+    // Minor ticks hang on a line; labels have the grid.
+    if (y_.log) w_.line(area_.left, area_.top, area_.left, area_.bottom, "axis", "#8a8a8a", 1);
     double free_from = -1e9;
     for (const Tick& t : x_.ticks) {
       const double x = column(t.value);

@@ -170,13 +170,15 @@ TEST(Run, AdaptersAloneAreTrainedAndKept) {
   EXPECT_NE(wrong.err.find("'layers.7' fits none"), std::string::npos) << wrong.err;
 }
 
-// Blocks computed again: the files of the run are those of the stored activations but for the key in the configuration, the
+// Blocks computed again: the files of the run are those of the stored activations to the bit, checkpoints included, the
 // peak is lower, and known before.
 TEST(Run, RecomputedBlocksAreTheSameRunInLessMemory) {
-  for (const std::string& config : {tiny_dit, tiny_unet}) {
+  const std::string kept = "finetune.keep_activations=true";
+  for (const auto& [config, setting] : {std::pair{tiny_dit, "finetune.guidance=1"}, {tiny_unet, "finetune.lora.rank=2"},
+                                        {tiny_unet, kept.c_str()}}) {
     const Folder folder;
     folder.file("config.json", config);
-    const std::vector<std::string> stored_settings{"--threads", "2", "--set", "finetune.batch=64"};
+    const std::vector<std::string> stored_settings{"--threads", "2", "--set", "finetune.batch=64", "--set", setting};
     std::vector<std::string> again_settings = stored_settings;
     again_settings.insert(again_settings.end(), {"--set", "finetune.recompute=blocks"});
     const auto with = [&](std::vector<std::string> arguments, const std::vector<std::string>& settings) {
