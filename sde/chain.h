@@ -7,6 +7,7 @@
 // The underlying stochastic differential equation is dX = [v + (sigma^2/2) s] dt + sigma dB with s the score,
 // i.e. dX = [kappa X + (sigma^2/2 + eta) s] dt + sigma dB: arXiv 2409.08861, eqs. 10-11, 40, 219, 236.
 #pragma once
+#include <costate/sde/grid.h>
 #include <costate/sde/parametrisation.h>
 #include <costate/sde/schedule.h>
 

@@ -1,5 +1,5 @@
 #include <costate/sde/diffusion.h>
-#include <costate/tensor/error.h>
+#include <costate/sde/words.h>
 
 #include <algorithm>
 #include <array>
@@ -10,19 +10,6 @@ namespace costate::sde {
 namespace {
 
 constexpr std::array<std::string_view, 4> kLaws = {"linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"};
-constexpr std::array<std::string_view, 3> kSpacings = {"linspace", "leading", "trailing"};
-
-template <class Words>
-std::size_t word_index(std::string_view word, const Words& words, const char* what) {
-  std::string list;
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    if (words[i] == word) return i;
-    list += (i ? ", " : "") + std::string(words[i]);
-  }
-  const std::string near = nearest_of(word, words);
-  fail(Fault::argument, {"\"", word, "\" is not ", what, "; there are ", list,
-                         near.empty() ? std::string() : "; did you mean \"" + near + "\"?"});
-}
 
 // n values from low to high, as single-precision libraries compute them: each half from its own end.
 std::vector<float> linspace(float low, float high, int n) {
@@ -38,9 +25,6 @@ double cosine_bar(double u) {
   const double c = std::cos((u + 0.008) / 1.008 * std::numbers::pi / 2);
   return c * c;
 }
-
-// Half to even, as NumPy rounds.
-int rounded(double v) { return static_cast<int>(std::nearbyint(v)); }
 
 }  // namespace
 
@@ -108,56 +92,6 @@ Schedule diffusion_schedule(BetaLaw law, int n, double start, double end) {
                          : sentence({"vp_table(", name(law), ", timesteps=", n, ", beta_start=", start,
                                      ", beta_end=", end, ")"});
   return diffusion_schedule(betas(law, n, start, end), std::move(text));
-}
-
-double time_of_timestep(double timestep, int n) { return 1 - (timestep + 1) / n; }
-double timestep_of_time(double t, int n) { return n * (1 - t) - 1; }
-
-TimestepSpacing timestep_spacing(std::string_view word) {
-  return static_cast<TimestepSpacing>(word_index(word, kSpacings, "a timestep spacing"));
-}
-
-std::vector<int> timesteps(TimestepSpacing spacing, int total, int n, int offset) {
-  require(total >= 1 && n >= 1 && n <= total, "sde::timesteps: ", n, " steps of a model with ", total,
-          " timesteps; expected 1 to as many");
-  std::vector<int> out(static_cast<std::size_t>(n));
-  for (int k = 0; k < n; ++k) {
-    int& i = out[static_cast<std::size_t>(n - 1 - k)];  // ascending from the data
-    if (spacing == TimestepSpacing::linspace)
-      i = n == 1 ? 0 : rounded(static_cast<double>(total - 1) * k / (n - 1));
-    else if (spacing == TimestepSpacing::leading)
-      i = rounded(static_cast<double>(k) * (total / n)) + offset;
-    else
-      out[static_cast<std::size_t>(k)] = rounded(total - k * (static_cast<double>(total) / n)) - 1;
-  }
-  return out;
-}
-
-std::vector<double> grid_of_timesteps(const std::vector<int>& steps, int total) {
-  require(!steps.empty(), "sde::grid_of_timesteps: there are no timesteps");
-  std::vector<double> t;
-  for (std::size_t k = 0; k < steps.size(); ++k) {
-    require(steps[k] >= 0 && steps[k] < total, "sde::grid_of_timesteps: timestep ", steps[k],
-            " is outside 0 to ", total - 1);
-    require(k == 0 || steps[k] < steps[k - 1], "sde::grid_of_timesteps: timestep ", steps[k], " comes after ",
-            steps[k - (k > 0)], ", but they must descend");
-    t.push_back(time_of_timestep(steps[k], total));
-  }
-  t.push_back(1);
-  return t;
-}
-
-std::vector<double> flow_sigmas(int n, double shift, bool double_shift, int total) {
-  require(n >= 1 && total >= 1, "sde::flow_sigmas: ", n, " steps of ", total,
-          " timesteps; expected at least 1 of each");
-  require(shift > 0 && std::isfinite(shift), "sde::flow_sigmas: shift ", shift,
-          "; expected a positive number");
-  const auto shifted = [&](double s) { return shift * s / (1 + (shift - 1) * s); };
-  const double first = 1.0, last = double_shift ? shifted(1.0 / total) : 1.0 / total;  // shifted(1) = 1
-  std::vector<double> out;
-  for (int k = 0; k < n; ++k) out.push_back(shifted(n == 1 ? first : first + (last - first) * k / (n - 1)));
-  out.push_back(0);
-  return out;
 }
 
 }  // namespace costate::sde

@@ -4,7 +4,7 @@
 // A model with timesteps 0..T-1, of data to noise, and betas b_i has alpha bar_i = prod_{j <= i} (1 - b_j)
 // and
 //   x_i = sqrt(alpha bar_i) x_1 + sqrt(1 - alpha bar_i) x_0.
-// Our time of timestep i is t = 1 - (i + 1)/T: 0 at the noisiest timestep T - 1; t = 1, "timestep -1", is
+// Our time of timestep i (time_of_timestep, grid.h) is t = 1 - (i + 1)/T: 0 at the noisiest timestep T - 1; t = 1, "timestep -1", is
 // data itself. So a network that wants timesteps is asked at T (1 - t) - 1, and the K uniform steps of
 // uniform_grid(K) visit the timesteps that diffusers calls "trailing" (T/K - 1 apart from the end of each of
 // K equal pieces). Its prediction_type is our Parametrisation: epsilon, sample = x1, v_prediction.
@@ -39,18 +39,6 @@ Schedule diffusion_schedule(BetaLaw law, int timesteps, double beta_start = 1e-4
 // The same of betas of one's own; each in (0, 1), and alpha bar must stay above 0.
 Schedule diffusion_schedule(const std::vector<float>& betas, std::string description);
 
-// Our time of a timestep of a model with T, and the other way round.
-double time_of_timestep(double timestep, int timesteps);
-double timestep_of_time(double t, int timesteps);
-
-// The timesteps at which diffusers asks a model for n steps, in the order of sampling (descending), with its
-// rounding (half to even). steps_offset is added by `leading` only.
-enum class TimestepSpacing { linspace, leading, trailing };
-TimestepSpacing timestep_spacing(std::string_view name);
-std::vector<int> timesteps(TimestepSpacing spacing, int train_timesteps, int n, int steps_offset = 0);
-// The grid of a chain through these timesteps, ending at t = 1. Throws unless they descend within 0..T-1.
-std::vector<double> grid_of_timesteps(const std::vector<int>& timesteps, int train_timesteps);
-
 // DDIM with any eta in [0, 1] on any path: with primes for t_{k+1},
 //   x' = alpha' x1 + sqrt(beta'^2 - s^2) epsilon + s e,  s = eta (beta'/beta) sqrt(beta^2 - (alpha
 //   beta'/alpha')^2).
@@ -63,12 +51,5 @@ Chain ddim(const Schedule& schedule, const std::vector<double>& t, double eta,
 // noise in the step to t = 1; the mean is that of exact_memoryless. On variance-preserving paths.
 Chain ddpm_fixed_large(const Schedule& schedule, const std::vector<double>& t,
                        Parametrisation prediction = Parametrisation::velocity);
-
-// The n + 1 noise levels of FlowMatchEulerDiscreteScheduler, from 1 to 0: sigma = shift s/(1 + (shift - 1) s)
-// over s uniform in [1/T, 1], and 0 behind them. `double_shift` repeats what the library's present version
-// does when it sets its timesteps: the ends of s have been shifted once already (diffusers issue 13243). t =
-// 1 - sigma.
-std::vector<double> flow_sigmas(int n, double shift = 1, bool double_shift = false,
-                                int train_timesteps = 1000);
 
 }  // namespace costate::sde

@@ -1,5 +1,5 @@
 #include <costate/sde/parametrisation.h>
-#include <costate/tensor/error.h>
+#include <costate/sde/words.h>
 
 #include <array>
 #include <cmath>
@@ -73,8 +73,10 @@ Affine conversion(Parametrisation from, Parametrisation to, const PathPoint& p) 
       break;
   }
   if (!std::isfinite(map.x) || !std::isfinite(map.prediction)) {
-    const std::string why =
-        p.alpha == 0 ? "alpha(t) = 0: x_t is pure noise" : "beta(t) = 0: x_t is pure data";
+    const std::string why = p.alpha == 0 && (p.wronskian > 0 || from != Parametrisation::velocity)
+                                ? "alpha(t) = 0: x_t is pure noise"
+                            : p.beta == 0 ? "beta(t) = 0: x_t is pure data"
+                                          : "the path stands still and its velocity says nothing of x_1";
     fail(Fault::argument, {"sde::conversion: ", name(to), " is not an affine function of x and ", name(from),
                            " at t = ", p.t, ", where ", why});
   }
@@ -92,11 +94,7 @@ Affine compose(const Affine& outer, const Affine& inner) {
 std::string_view name(Parametrisation prediction) { return kNames[static_cast<std::size_t>(prediction)]; }
 
 Parametrisation parametrisation(std::string_view word) {
-  for (std::size_t i = 0; i < kNames.size(); ++i)
-    if (kNames[i] == word) return static_cast<Parametrisation>(i);
-  const std::string near = nearest_of(word, kNames);
-  fail(Fault::argument, {"\"", word, "\" is not a parametrisation; they are velocity, epsilon, x1, score and v_prediction",
-                         near.empty() ? std::string() : "; did you mean \"" + near + "\"?"});
+  return static_cast<Parametrisation>(word_index(word, kNames, "a parametrisation"));
 }
 
 }  // namespace costate::sde

@@ -13,13 +13,26 @@
 
 namespace costate::sde {
 
+// s = 1 - t is the time of the noising process. The paths vp_* have alpha^2 + beta^2 = 1; four of them are given by a
+// noising rate b(s) >= 0, log alpha = -1/2 int_0^s b (Song et al., arXiv 2011.13456, eqs. 11 and 33), from beta_min at
+// the data to beta_max at the noise; they are what the discrete tables of diffusion.h tend to when beta_min = T beta_start,
+// beta_max = T beta_end and T grows.
 enum class PathFamily {
-  linear,     // alpha = t, beta = 1 - t (flow matching, optimal transport path)
-  vp_linear,  // alpha = exp(-beta_min s/2 - (beta_max - beta_min) s^2/4), s = 1 - t, alpha^2 + beta^2 = 1
-              // (Song et al., arXiv 2011.13456, eq. 33, with time reversed); alpha(0) is small but not zero
-  vp_cosine,  // alpha = sin(pi t/2), beta = cos(pi t/2)
-  vp_table,   // alpha^2 of a table over the timesteps of a discrete diffusion model (diffusion.h), log alpha
-             // piecewise linear between them, alpha^2 + beta^2 = 1; alpha(0) is small but not zero
+  linear,            // alpha = t, beta = 1 - t (flow matching, optimal transport path)
+  power,             // alpha = t^power, beta = 1 - t^power, power >= 1: the linear path at another speed (the "polynomial
+                     // convex" scheduler of Lipman et al., arXiv 2412.06264)
+  vp_linear,         // b linear in s; alpha(0) is small but not zero, here and where else b is finite
+  vp_scaled_linear,  // sqrt(b) linear in s (latent diffusion)
+  vp_sigmoid,        // b = beta_min + (beta_max - beta_min) sigmoid(12 s - 6)
+  vp_squaredcos,     // alpha = cos(u pi/2)/cos(u_0 pi/2), u = (s + 0.008)/1.008 (Nichol and Dhariwal, arXiv 2102.09672,
+                     // eq. 17, where alpha bar is the square)
+  vp_cosine,         // alpha = sin(pi t/2), beta = cos(pi t/2)
+  vp_table,          // alpha^2 of a table over the timesteps of a discrete diffusion model (diffusion.h), log alpha
+                     // piecewise linear between them; alpha(0) is small but not zero
+  edm,               // the variance-exploding process x_1 + sigma x_0 of Karras et al. (arXiv 2206.00364), divided by
+                     // sqrt(1 + sigma^2) so that it starts from N(0, I): alpha = 1/sqrt(1 + sigma^2), beta = sigma alpha,
+                     // sigma = sigma_max (1 - t)^rho, which makes the uniform grid that paper's eq. 5 with sigma_min = 0;
+                     // alpha(0) is small but not zero. Its own x is ours times sqrt(1 + sigma^2) (edm.h)
 };
 
 // alpha^2 ("alpha bar") at timesteps 0..T-1, data first; see diffusion.h for the usual ones.
@@ -29,9 +42,10 @@ struct AlphaTable {
 };
 
 // The path at one time. At the ends of [0, 1] some entries are infinite, as IEEE numbers, never NaN:
-//   t = 0 on linear and vp_cosine: kappa = eta = memoryless_sigma = inf (alpha = 0);
-//   t = 1 on vp_linear and vp_table: beta_dot = -inf and wronskian = inf (beta ~ sqrt(beta_min (1 - t))).
-// The combination beta_beta_dot is finite everywhere.
+//   t = 0 where alpha(0) = 0 (linear, power, vp_cosine, vp_squaredcos): kappa = inf and eta = memoryless_sigma = inf;
+//   t = 1 on every vp_ path but vp_cosine: beta_dot = -inf and wronskian = inf (beta ~ sqrt(1 - t)).
+// The wronskian is 0, so that the velocity says nothing of x_1, at t = 0 on power with power > 1 and at t = 1 on edm with
+// rho > 1. The combination beta_beta_dot is finite everywhere.
 struct PathPoint {
   double t;
   double alpha, beta;          // signal and noise coefficients
@@ -46,9 +60,12 @@ struct PathPoint {
 // A path family with its parameters: a value, compared by value.
 struct Schedule {
   PathFamily family = PathFamily::linear;
-  double beta_min = 0.1;  // vp_linear only: noising rate at the data end (per unit time), > 0
-  double beta_max = 20;   // vp_linear only: noising rate at the noise end, >= beta_min
+  double beta_min = 0.1;  // vp_linear, vp_scaled_linear, vp_sigmoid: noising rate at the data end (per unit time), > 0
+  double beta_max = 20;   // the same: noising rate at the noise end, >= beta_min
   std::shared_ptr<const AlphaTable> table{};  // vp_table only
+  double power = 2;                           // power only: >= 1
+  double sigma_max = 80;                      // edm only: sigma at t = 0, > 0
+  double rho = 7;                             // edm only: >= 1
 
   // Throws Error(argument) for t outside [0, 1] and for parameters outside their range.
   PathPoint at(double t) const;
@@ -59,7 +76,7 @@ struct Schedule {
   double eta(double t) const { return at(t).eta; }
   double memoryless_sigma(double t) const { return at(t).memoryless_sigma; }
 
-  // "linear", "vp_cosine" or "vp_linear(beta_min=0.1, beta_max=20)", or the table's own.
+  // "linear", "vp_linear(beta_min=0.1, beta_max=20)", or the table's own.
   std::string description() const;
 };
 
@@ -67,11 +84,13 @@ struct Schedule {
 bool operator==(const Schedule& a, const Schedule& b);
 
 std::string_view name(PathFamily family);
-// The family called "linear", "vp_linear", "vp_cosine" or "vp_table"; any other word is an Error(argument)
-// with a suggestion.
+// The family of this name; any other word is an Error(argument) with a suggestion.
 PathFamily path_family(std::string_view name);
 
-// The K+1 times 0, 1/K, ..., 1 (the ends exactly). Throws unless K >= 1.
-std::vector<double> uniform_grid(int steps);
+// lambda = log(alpha/beta), half the logarithm of the signal-to-noise ratio, which increases with t from -inf (where
+// alpha(0) = 0) to inf: the clock of exponential integrators (Lu et al., arXiv 2206.00927).
+double log_snr(const PathPoint& point);
+// The time at which it is `lambda`, to rounding of t; throws Error(argument) below lambda(0). inf is t = 1.
+double time_of_log_snr(const Schedule& schedule, double lambda);
 
 }  // namespace costate::sde

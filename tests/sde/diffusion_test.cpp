@@ -89,6 +89,34 @@ TEST(Diffusion, PathGoesThroughTheTable) {
   EXPECT_FALSE(schedule == Schedule{});
 }
 
+// Tables of T timesteps with beta_start = beta_min/T and beta_end = beta_max/T tend to the continuous paths as 1/T; the
+// squared cosine is already the continuous one at every timestep but the last, where it is capped.
+TEST(Diffusion, TablesTendToTheContinuousPaths) {
+  const struct {
+    BetaLaw law;
+    PathFamily family;
+  } cases[] = {{BetaLaw::linear, PathFamily::vp_linear},
+               {BetaLaw::scaled_linear, PathFamily::vp_scaled_linear},
+               {BetaLaw::sigmoid, PathFamily::vp_sigmoid}};
+  for (const auto& c : cases) {
+    const Schedule limit{c.family, 0.1, 20};
+    double error[2] = {};
+    for (int i = 0; i < 2; ++i) {
+      const int T = 500 << i;
+      const Schedule table = diffusion_schedule(c.law, T, 0.1 / T, 20.0 / T);
+      for (double t : {0.2, 0.4, 0.6, 0.8})
+        error[i] = std::max(error[i], std::abs(std::log(table.alpha(t)) - std::log(limit.alpha(t))));
+    }
+    EXPECT_LT(error[0], 0.05) << limit.description();
+    EXPECT_NEAR(error[0] / error[1], 2, 0.15) << limit.description();
+  }
+  const Schedule table = diffusion_schedule(BetaLaw::squaredcos_cap_v2, 1000), limit{PathFamily::vp_squaredcos};
+  for (int i : {0, 10, 500, 990, 998}) {
+    const double t = time_of_timestep(i, 1000);
+    EXPECT_NEAR(table.alpha(t), limit.alpha(t), 1e-6);  // betas of single precision
+  }
+}
+
 TEST(Diffusion, TimestepsOfEverySpacing) {
   using S = TimestepSpacing;
   EXPECT_EQ(timesteps(S::linspace, 1000, 7), (std::vector<int>{999, 832, 666, 500, 333, 166, 0}));

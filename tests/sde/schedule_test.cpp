@@ -11,8 +11,20 @@
 namespace costate::sde {
 namespace {
 
-const std::vector<Schedule> kSchedules = {
-    {PathFamily::linear}, {PathFamily::vp_linear}, {PathFamily::vp_cosine}, {PathFamily::vp_linear, 0.5, 8}};
+const std::vector<Schedule> kSchedules = {{PathFamily::linear},
+                                          {PathFamily::vp_linear},
+                                          {PathFamily::vp_cosine},
+                                          {PathFamily::vp_linear, 0.5, 8},
+                                          {.family = PathFamily::power},
+                                          {.family = PathFamily::power, .power = 1},
+                                          {.family = PathFamily::power, .power = 1.5},
+                                          {PathFamily::vp_scaled_linear, 0.85, 12},
+                                          {PathFamily::vp_sigmoid},
+                                          {PathFamily::vp_squaredcos},
+                                          {.family = PathFamily::edm},
+                                          {.family = PathFamily::edm, .sigma_max = 10, .rho = 1}};
+
+bool preserves_variance(const Schedule& s) { return s.family != PathFamily::linear && s.family != PathFamily::power; }
 const std::vector<Parametrisation> kPredictions = {Parametrisation::velocity, Parametrisation::epsilon,
                                                    Parametrisation::x1, Parametrisation::score,
                                                    Parametrisation::v_prediction};
@@ -36,21 +48,45 @@ TEST(Schedule, DerivativesAreThoseOfAlphaAndBeta) {
 }
 
 TEST(Schedule, EndpointsAreExact) {
+  constexpr double inf = std::numeric_limits<double>::infinity();
   for (const Schedule& schedule : kSchedules) {
     const PathPoint data = schedule.at(1), noise = schedule.at(0);
-    EXPECT_EQ(data.alpha, 1) << schedule.description();
-    EXPECT_EQ(data.beta, 0) << schedule.description();
-    if (schedule.family == PathFamily::vp_linear) {
-      EXPECT_GT(noise.alpha, 0);
-      EXPECT_NEAR(noise.alpha, std::exp(-(schedule.beta_min + schedule.beta_max) / 4), 1e-15);
-      EXPECT_TRUE(std::isfinite(noise.kappa));
-      EXPECT_EQ(data.eta, schedule.beta_min / 2);
-    } else {
-      EXPECT_EQ(noise.alpha, 0);
-      EXPECT_EQ(noise.beta, 1);
-      EXPECT_EQ(noise.kappa, std::numeric_limits<double>::infinity());
-      EXPECT_EQ(noise.eta, std::numeric_limits<double>::infinity());
-      EXPECT_EQ(data.eta, 0);
+    const std::string what = schedule.description();
+    EXPECT_EQ(data.alpha, 1) << what;
+    EXPECT_EQ(data.beta, 0) << what;
+    switch (schedule.family) {
+      case PathFamily::vp_linear:
+      case PathFamily::vp_sigmoid:  // the mean rate is that at the middle
+        EXPECT_NEAR(noise.alpha, std::exp(-(schedule.beta_min + schedule.beta_max) / 4), 1e-14) << what;
+        break;
+      case PathFamily::vp_scaled_linear: {  // int_0^1 of the square of a line between a and b: (a^2 + a b + b^2)/3
+        const double a = std::sqrt(schedule.beta_min), b = std::sqrt(schedule.beta_max);
+        EXPECT_NEAR(noise.alpha, std::exp(-(a * a + a * b + b * b) / 6), 1e-14);
+        break;
+      }
+      case PathFamily::edm:
+        EXPECT_NEAR(noise.beta / noise.alpha, schedule.sigma_max, 1e-12 * schedule.sigma_max);
+        EXPECT_EQ(data.eta, 0);
+        EXPECT_EQ(data.wronskian, schedule.rho == 1 ? schedule.sigma_max : 0);
+        break;
+      default:
+        EXPECT_EQ(noise.alpha, 0) << what;
+        EXPECT_EQ(noise.beta, 1) << what;
+        EXPECT_EQ(noise.kappa, inf) << what;
+        EXPECT_EQ(noise.eta, inf) << what;
+    }
+    if (noise.alpha > 0) {
+      EXPECT_TRUE(std::isfinite(noise.kappa)) << what;
+    }
+    const bool rate_at_data = schedule.family == PathFamily::vp_linear || schedule.family == PathFamily::vp_sigmoid ||
+                              schedule.family == PathFamily::vp_scaled_linear ||
+                              schedule.family == PathFamily::vp_squaredcos;
+    EXPECT_EQ(data.beta_dot == -inf && data.wronskian == inf, rate_at_data) << what;
+    if (!rate_at_data) {
+      EXPECT_EQ(data.eta, 0) << what;
+    }
+    if (schedule.family == PathFamily::vp_linear || schedule.family == PathFamily::vp_scaled_linear) {
+      EXPECT_NEAR(data.eta, schedule.beta_min / 2, 1e-15) << what;
     }
     for (double t : {0.0, 1.0}) {
       const PathPoint p = schedule.at(t);
@@ -71,7 +107,7 @@ TEST(Schedule, LinearPathClosedForms) {
 
 TEST(Schedule, VariancePreservingPathsKeepTheVarianceAndHaveKappaEqualEta) {
   for (const Schedule& schedule : kSchedules) {
-    if (schedule.family == PathFamily::linear) continue;
+    if (!preserves_variance(schedule)) continue;
     for (double t : {0.0, 0.2, 0.7, 1.0}) {
       const PathPoint p = schedule.at(t);
       EXPECT_NEAR(p.alpha * p.alpha + p.beta * p.beta, 1, 1e-14);
@@ -81,7 +117,9 @@ TEST(Schedule, VariancePreservingPathsKeepTheVarianceAndHaveKappaEqualEta) {
 }
 
 TEST(Schedule, NamesAndRefusals) {
-  for (const char* word : {"linear", "vp_linear", "vp_cosine"}) EXPECT_EQ(name(path_family(word)), word);
+  for (const char* word : {"linear", "power", "vp_linear", "vp_scaled_linear", "vp_sigmoid", "vp_squaredcos", "vp_cosine",
+                           "vp_table", "edm"})
+    EXPECT_EQ(name(path_family(word)), word);
   try {
     path_family("vp_cosin");
     FAIL() << "an unknown family was accepted";
@@ -94,10 +132,57 @@ TEST(Schedule, NamesAndRefusals) {
   EXPECT_THROW(Schedule{}.at(std::nan("")), Error);
   EXPECT_THROW((Schedule{PathFamily::vp_linear, 0, 20}.at(0.5)), Error);
   EXPECT_THROW((Schedule{PathFamily::vp_linear, 2, 1}.at(0.5)), Error);
-  EXPECT_THROW(uniform_grid(0), Error);
-  EXPECT_EQ(uniform_grid(7).back(), 1);
+  EXPECT_THROW((Schedule{PathFamily::vp_sigmoid, 2, 1}.at(0.5)), Error);
+  EXPECT_THROW((Schedule{.family = PathFamily::power, .power = 0.5}.at(0.5)), Error);
+  EXPECT_THROW((Schedule{.family = PathFamily::edm, .sigma_max = 0}.at(0.5)), Error);
+  EXPECT_THROW((Schedule{.family = PathFamily::edm, .rho = 0.5}.at(0.5)), Error);
+  EXPECT_FALSE((Schedule{.family = PathFamily::power} == Schedule{.family = PathFamily::power, .power = 3}));
+  EXPECT_FALSE((Schedule{.family = PathFamily::edm} == Schedule{.family = PathFamily::edm, .rho = 3}));
+  EXPECT_EQ((Schedule{.family = PathFamily::edm}).description(), "edm(sigma_max=80, rho=7)");
   EXPECT_TRUE(Schedule{} == (Schedule{PathFamily::linear, 3, 4}));
   EXPECT_FALSE((Schedule{PathFamily::vp_linear} == Schedule{PathFamily::vp_linear, 0.2, 20}));
+}
+
+// The power path is the linear one at another speed.
+TEST(Schedule, PowerIsTheLinearPathAtAnotherSpeed) {
+  for (double power : {1.0, 2.0, 3.5})
+    for (double t : {0.01, 0.3, 0.7, 0.999}) {
+      const double u = std::pow(t, power), speed = power * std::pow(t, power - 1);
+      const PathPoint p = Schedule{.family = PathFamily::power, .power = power}.at(t), q = Schedule{}.at(u);
+      EXPECT_NEAR(p.alpha, q.alpha, 1e-15);
+      EXPECT_NEAR(p.beta, q.beta, 1e-15);
+      EXPECT_NEAR(p.kappa, speed * q.kappa, 1e-12 * p.kappa);
+      EXPECT_NEAR(p.eta, speed * q.eta, 1e-11 * p.eta);
+      EXPECT_NEAR(p.wronskian, speed, 1e-14 * speed);
+    }
+}
+
+// The cosine of Nichol and Dhariwal and EDM in the words of their papers.
+TEST(Schedule, PathsInTheWordsOfTheirPapers) {
+  const double half_pi = std::acos(0.0);
+  for (double t : {0.0, 0.02, 0.5, 0.9, 1.0}) {
+    const auto f = [&](double s) { return std::pow(std::cos((s + 0.008) / 1.008 * half_pi), 2); };
+    EXPECT_NEAR(std::pow(Schedule{PathFamily::vp_squaredcos}.alpha(t), 2), f(1 - t) / f(0), 1e-15);
+    // x_edm = x_1 + sigma n is ours times sqrt(1 + sigma^2).
+    const PathPoint p = Schedule{.family = PathFamily::edm, .sigma_max = 80, .rho = 7}.at(t);
+    const double sigma = 80 * std::pow(1 - t, 7), scale = std::sqrt(1 + sigma * sigma);
+    EXPECT_NEAR(p.alpha * scale, 1, 1e-14);
+    EXPECT_NEAR(p.beta * scale, sigma, 1e-13 * (1 + sigma));
+  }
+}
+
+TEST(Schedule, TimeOfALogSnr) {
+  for (const Schedule& schedule : kSchedules) {
+    // Rounding of t times d lambda/dt, which is below 1e4 here.
+    for (double t : {0.001, 0.2, 0.5, 0.9, 0.999})
+      EXPECT_NEAR(time_of_log_snr(schedule, log_snr(schedule.at(t))), t, 1e-12) << schedule.description();
+    EXPECT_EQ(time_of_log_snr(schedule, std::numeric_limits<double>::infinity()), 1);
+    if (schedule.alpha(0) > 0) {
+      const double first = log_snr(schedule.at(0));
+      EXPECT_EQ(time_of_log_snr(schedule, first), 0);
+      EXPECT_THROW(time_of_log_snr(schedule, first - 0.01), Error);
+    }
+  }
 }
 
 // x_1, x_0 -> (x_t, every prediction) by definition; the conversions must agree with that.
@@ -166,6 +251,13 @@ TEST(Parametrisation, SingularEndpointsAreRefusedInWords) {
       const std::string expected = c.t == 0 ? "alpha(t) = 0" : "beta(t) = 0";
       EXPECT_NE(std::string(e.what()).find(expected), std::string::npos) << e.what();
     }
+  }
+  // The power path starts at rest: its velocity at t = 0 is 0 whatever x_1.
+  try {
+    conversion(P::velocity, P::x1, Schedule{.family = PathFamily::power}, 0);
+    FAIL() << "accepted";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("stands still"), std::string::npos) << e.what();
   }
   for (const char* word : {"velocity", "epsilon", "x1", "score"})
     EXPECT_EQ(name(parametrisation(word)), word);
