@@ -43,6 +43,7 @@ AdjointMatching::AdjointMatching(sde::Field base, nn::Network tuned, sde::Chain 
   require(options_.early_steps >= 0 && options_.late_steps >= 0 && options_.loss_clip >= 0,
           "adjoint matching: early_steps, late_steps and loss_clip must not be negative");
   require(static_cast<bool>(base_) && static_cast<bool>(reward_.value), "adjoint matching: the base or the reward is empty");
+  sde::require_one_step(chain_, "adjoint matching");
   for (int k = 0; k < chain_.steps(); ++k)
     if (chain_.std[k] > 0) controlled_.push_back(k);
   require(!controlled_.empty(), "adjoint matching: the chain '", chain_.description,

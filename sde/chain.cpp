@@ -1,5 +1,4 @@
-#include <costate/sde/chain.h>
-#include <costate/sde/diffusion.h>
+#include <costate/sde/chain_builder.h>
 #include <costate/tensor/error.h>
 
 #include <algorithm>
@@ -8,15 +7,6 @@
 #include <string>
 
 namespace costate::sde {
-
-namespace {
-
-// The variance beta^2 - (alpha beta'/alpha')^2 of the noising process q(x_t | x_{t'}), as a product: the
-// difference of squares would lose the digits of a short step twice.
-double noising_variance(const PathPoint& p, const PathPoint& next) {
-  const double m = p.alpha / next.alpha * next.beta;
-  return (p.beta - m) * (p.beta + m);
-}
 
 void check_grid(const std::vector<double>& t) {
   require(t.size() >= 2, "sde::Chain: the time grid has ", t.size(), " times, but one step needs 2");
@@ -32,44 +22,36 @@ std::string describe(const char* step, const Chain& chain) {
                    chain.steps(), " steps, ", name(chain.prediction), " prediction"});
 }
 
-// Fills a chain from step_of(point, next point, h) -> {A, C, std}.
-struct Coefficients {
-  double A, C, std;
-};
-template <class StepOf>
-Chain build(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction,
-            NoiseLaw noise, Step step, const StepOf& step_of) {
-  check_grid(t);
-  const char* const what = step == Step::exact  ? "exact memoryless step"
-                           : noise.value == 0 ? "Euler step"
-                                              : "Euler-Maruyama step";
-  Chain chain{schedule, noise, step, prediction, t, {}, {}, {}, {}};
-  for (std::size_t k = 0; k + 1 < t.size(); ++k) {
-    const Coefficients c = step_of(schedule.at(t[k]), schedule.at(t[k + 1]), t[k + 1] - t[k]);
-    require(std::isfinite(c.A) && std::isfinite(c.C) && std::isfinite(c.std), "sde::Chain: the ", what,
-            " is singular at t = ", t[k], " on the ", schedule.description(), " path; give an offset or a grid that starts above 0");
-    chain.A.push_back(c.A), chain.C.push_back(c.C), chain.std.push_back(c.std);
-  }
-  chain.description = describe(what, chain);
-  return chain;
-}
-
+namespace {
+bool same(double a, double b) { return std::abs(a - b) <= 1e-12 * std::max(std::abs(a), std::abs(b)); }
 }  // namespace
+
+bool NoiseLaw::convertible() const { return kind == Kind::scaled && same(value, 1); }
 
 std::string NoiseLaw::description() const {
   if (kind == Kind::constant) return sentence({"sigma = ", value});
+  if (kind == Kind::churned && value > 0)
+    return sentence({"S_churn = ", churn.S_churn, " for sigma in [", churn.S_tmin, ", ", churn.S_tmax,
+                     "], S_noise = ", churn.S_noise});
   if (value == 0) return "sigma = 0";
-  if (value == 1) return "sigma^2 = 2 eta";
+  if (convertible()) return "sigma^2 = 2 eta";
   return sentence({"sigma^2 = ", value, " * 2 eta"});
 }
 
 bool operator==(const NoiseLaw& a, const NoiseLaw& b) {
-  return a.value == b.value && (a.kind == b.kind || a.value == 0);  // sigma = 0 is one law under both names
+  if (a.value == 0 && b.value == 0) return true;  // sigma = 0 is one law under all names
+  return same(a.value, b.value) && a.kind == b.kind && (a.kind != NoiseLaw::Kind::churned || a.churn == b.churn);
+}
+
+void require_one_step(const Chain& chain, const char* what) {
+  require(!chain.multistep(), what, ": the chain '", chain.description,
+          "' is a multistep method, whose step also depends on the state and the prediction before; a chain of single "
+          "steps is expected");
 }
 
 Chain exact_memoryless(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction) {
-  return build(
-      schedule, t, prediction, NoiseLaw{}, Step::exact,
+  return build_chain(
+      schedule, t, prediction, NoiseLaw{}, Step::exact, "exact memoryless step",
       [&](const PathPoint& p, const PathPoint& next, double) {
         const double beta2 = p.beta * p.beta, q = noising_variance(p, next);
         const Affine mean{p.alpha / next.alpha * next.beta * next.beta / beta2, next.alpha * q / beta2};
@@ -78,37 +60,11 @@ Chain exact_memoryless(const Schedule& schedule, const std::vector<double>& t, P
       });
 }
 
-Chain ddim(const Schedule& schedule, const std::vector<double>& t, double eta, Parametrisation prediction) {
-  require(eta >= 0 && eta <= 1, "sde::ddim: eta is ", eta, ", expected 0 to 1");
-  return build(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, eta * eta}, Step::exact,
-               [&](const PathPoint& p, const PathPoint& next, double) {
-                 const double q = noising_variance(p, next);
-                 const double s = eta * next.beta * std::sqrt(q) / p.beta;
-                 const double rest = std::sqrt(std::max(0.0, (next.beta - s) * (next.beta + s)));
-                 const Affine x1 = conversion(prediction, Parametrisation::x1, p);
-                 const Affine noise = conversion(prediction, Parametrisation::epsilon, p);
-                 return Coefficients{next.alpha * x1.x + rest * noise.x,
-                                     next.alpha * x1.prediction + rest * noise.prediction, s};
-               });
-}
-
-Chain ddpm_fixed_large(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction) {
-  require(schedule.family != PathFamily::linear,
-          "sde::ddpm_fixed_large: defined on variance-preserving paths, but the path is linear");
-  Chain chain = exact_memoryless(schedule, t, prediction);
-  for (std::size_t k = 0; k + 1 < t.size(); ++k) {
-    const PathPoint p = schedule.at(t[k]), next = schedule.at(t[k + 1]);
-    chain.std[k] = next.beta == 0 ? 0.0 : std::sqrt(noising_variance(p, next));
-  }
-  chain.description = describe("DDPM step of fixed_large variance", chain);
-  return chain;
-}
-
 Chain euler_maruyama(const Schedule& schedule, const std::vector<double>& t, Offset offset,
                      Parametrisation prediction, double c) {
   require(c > 0 && std::isfinite(c), "sde::euler_maruyama: sigma^2 = c * 2 eta needs c > 0, but c is ", c,
           "; for sigma = 0 take euler_ode");
-  return build(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, c}, Step::euler_maruyama,
+  return build_chain(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, c}, Step::euler_maruyama, "Euler-Maruyama step",
                [&](const PathPoint& p, const PathPoint&, double h) {
                  const double alpha = offset == Offset::none ? p.alpha : p.alpha + h * p.alpha_dot;
                  const double beta = offset == Offset::both ? p.beta - h * p.beta_dot : p.beta;
@@ -125,7 +81,7 @@ Chain euler_maruyama_constant(const Schedule& schedule, const std::vector<double
   require(sigma > 0 && std::isfinite(sigma),
           "sde::euler_maruyama_constant: sigma must be positive, but it is ", sigma,
           "; for sigma = 0 take euler_ode");
-  return build(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::constant, sigma}, Step::euler_maruyama,
+  return build_chain(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::constant, sigma}, Step::euler_maruyama, "Euler-Maruyama step",
                [&](const PathPoint& p, const PathPoint&, double h) {
                  const Affine v = conversion(prediction, Parametrisation::velocity, p);
                  const Affine s = conversion(prediction, Parametrisation::score, p);
@@ -135,8 +91,20 @@ Chain euler_maruyama_constant(const Schedule& schedule, const std::vector<double
                });
 }
 
+Chain flow_sde(const Schedule& schedule, const std::vector<double>& t, double a, Parametrisation prediction) {
+  require(a > 0 && std::isfinite(a), "sde::flow_sde: a must be positive, but it is ", a, "; for sigma = 0 take euler_ode");
+  return build_chain(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, a * a / 2}, Step::euler_maruyama, "flow SDE step",
+               [&](const PathPoint& p, const PathPoint& next, double h) {
+                 const double variance = a * a * p.beta * p.wronskian / (p.alpha == 0 ? next.alpha : p.alpha);
+                 const Affine v = conversion(prediction, Parametrisation::velocity, p);
+                 const Affine s = conversion(prediction, Parametrisation::score, p);
+                 return Coefficients{1 + h * (v.x + variance / 2 * s.x),
+                                     h * (v.prediction + variance / 2 * s.prediction), std::sqrt(h * variance)};
+               });
+}
+
 Chain euler_ode(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction) {
-  return build(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, 0}, Step::euler_maruyama,
+  return build_chain(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, 0}, Step::euler_maruyama, "Euler step",
                [&](const PathPoint& p, const PathPoint&, double h) {
                  const Affine v = conversion(prediction, Parametrisation::velocity, p);
                  return Coefficients{1 + h * v.x, h * v.prediction, 0.0};
@@ -176,16 +144,26 @@ AffineModel gaussian_prediction(Parametrisation prediction, const PathPoint& p, 
 }
 
 GaussianLaw gaussian_law(const Chain& chain, double mean, double variance) {
-  double m = 0, v = 1, covariance = 1;  // of X_k, and of X_0 with X_k
+  // Of (X_k, X_{k-1}): means, variances, their covariance, and their covariances with X_0.
+  struct Moments {
+    double mean = 0, variance = 0, initial = 0;
+  } now{0, 1, 1}, before;
+  double both = 0;
+  AffineModel previous{0, 0};
   for (std::size_t k = 0; k < chain.A.size(); ++k) {
     const AffineModel model =
         gaussian_prediction(chain.prediction, chain.schedule.at(chain.t[k]), mean, variance);
-    const double slope = chain.A[k] + chain.C[k] * model.slope;
-    m = slope * m + chain.C[k] * model.intercept;
-    v = slope * slope * v + chain.std[k] * chain.std[k];
-    covariance *= slope;
+    const double a = chain.A[k] + chain.C[k] * model.slope;
+    double b = 0, constant = chain.C[k] * model.intercept;
+    if (chain.multistep())
+      b = chain.B[k] + chain.D[k] * previous.slope, constant += chain.D[k] * previous.intercept;
+    const Moments next{a * now.mean + b * before.mean + constant,
+                       a * a * now.variance + b * (2 * a * both + b * before.variance) + chain.std[k] * chain.std[k],
+                       a * now.initial + b * before.initial};
+    both = a * now.variance + b * both;
+    before = now, now = next, previous = model;
   }
-  return {m, v, covariance / std::sqrt(v)};
+  return {now.mean, now.variance, now.initial / std::sqrt(now.variance)};
 }
 
 double residual_correlation(const Chain& chain, double variance) {
@@ -210,6 +188,9 @@ Verdict may_sample_with(const Chain& trained, const Chain& other) {
                     name(other.prediction), ": build the sampler for ", name(trained.prediction), "."});
   if (trained.noise == other.noise)
     return verdict(true, {"Training and sampling use the same noise, ", trained.noise.description(), "."});
+  if (other.noise.kind == NoiseLaw::Kind::churned && other.noise.churn.S_noise != 1)
+    return verdict(false, {"The sampler puts back ", other.noise.churn.S_noise,
+                           " times the noise that its next step takes away, which keeps no marginals: expected S_noise = 1."});
   if (trained.convertible())
     return verdict(
         true, {"The model was tuned with sigma^2 = 2 eta, so that its prediction is that of the tilted law ",

@@ -1,4 +1,5 @@
 #include <costate/sde/diffusion.h>
+#include <costate/sde/chain_builder.h>
 #include <costate/sde/words.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@ namespace costate::sde {
 namespace {
 
 constexpr std::array<std::string_view, 4> kLaws = {"linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"};
+constexpr std::array<std::string_view, 3> kVariances = {"fixed_small", "fixed_small_log", "fixed_large"};
 
 // n values from low to high, as single-precision libraries compute them: each half from its own end.
 std::vector<float> linspace(float low, float high, int n) {
@@ -92,6 +94,48 @@ Schedule diffusion_schedule(BetaLaw law, int n, double start, double end) {
                          : sentence({"vp_table(", name(law), ", timesteps=", n, ", beta_start=", start,
                                      ", beta_end=", end, ")"});
   return diffusion_schedule(betas(law, n, start, end), std::move(text));
+}
+
+Chain ddim(const Schedule& schedule, const std::vector<double>& t, double eta, Parametrisation prediction) {
+  require(eta >= 0 && eta <= 1, "sde::ddim: eta is ", eta, ", expected 0 to 1");
+  return build_chain(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, eta * eta}, Step::exact, "DDIM step",
+               [&](const PathPoint& p, const PathPoint& next, double) {
+                 const double q = noising_variance(p, next);
+                 const double s = eta * next.beta * std::sqrt(q) / p.beta;
+                 const double rest = std::sqrt(std::max(0.0, (next.beta - s) * (next.beta + s)));
+                 const Affine x1 = conversion(prediction, Parametrisation::x1, p);
+                 const Affine noise = conversion(prediction, Parametrisation::epsilon, p);
+                 return Coefficients{next.alpha * x1.x + rest * noise.x,
+                                     next.alpha * x1.prediction + rest * noise.prediction, s};
+               });
+}
+
+Chain ddpm_fixed_large(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction) {
+  require(preserves_variance(schedule), "sde::ddpm_fixed_large: defined on variance-preserving paths, but the path is ",
+          schedule.description());
+  Chain chain = exact_memoryless(schedule, t, prediction);
+  for (std::size_t k = 0; k + 1 < t.size(); ++k) {
+    const PathPoint p = schedule.at(t[k]), next = schedule.at(t[k + 1]);
+    chain.std[k] = next.beta == 0 ? 0.0 : std::sqrt(noising_variance(p, next));
+  }
+  chain.description = describe("DDPM step of fixed_large variance", chain);
+  return chain;
+}
+
+DdpmVariance ddpm_variance(std::string_view word) {
+  require(word != "learned" && word != "learned_range", "sde::ddpm_variance: ", word,
+          " is no Gaussian chain of fixed width: its std is a function of x, the second half of the network's channels, so "
+          "that tuned and base steps would have different widths and no finite-width control; there are fixed_small, "
+          "fixed_small_log and fixed_large");
+  require(word != "fixed_large_log", "sde::ddpm_variance: fixed_large_log is not offered, as what its origin computes is "
+          "neither the variance nor its logarithm; there are fixed_small, fixed_small_log and fixed_large");
+  return static_cast<DdpmVariance>(word_index(word, kVariances, "a variance of the DDPM step"));
+}
+std::string_view name(DdpmVariance variance) { return kVariances[static_cast<std::size_t>(variance)]; }
+
+Chain ddpm(const Schedule& schedule, const std::vector<double>& t, DdpmVariance variance, Parametrisation prediction) {
+  return variance == DdpmVariance::fixed_large ? ddpm_fixed_large(schedule, t, prediction)
+                                               : exact_memoryless(schedule, t, prediction);
 }
 
 }  // namespace costate::sde

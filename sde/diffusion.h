@@ -52,4 +52,15 @@ Chain ddim(const Schedule& schedule, const std::vector<double>& t, double eta,
 Chain ddpm_fixed_large(const Schedule& schedule, const std::vector<double>& t,
                        Parametrisation prediction = Parametrisation::velocity);
 
+// The DDPM step with one of its variances: fixed_small is exact_memoryless (the variance of the posterior), and so is
+// fixed_small_log, the same number computed in logarithms. A learned variance (Nichol and Dhariwal's learned_range) is no
+// chain of this kind: its std depends on x through the network, while objectives compare two predictions under one std.
+enum class DdpmVariance { fixed_small, fixed_small_log, fixed_large };
+std::string_view name(DdpmVariance variance);
+// The variance of this name. learned, learned_range and fixed_large_log are refused with the reason, any other word with a
+// suggestion, by an Error(argument).
+DdpmVariance ddpm_variance(std::string_view name);
+Chain ddpm(const Schedule& schedule, const std::vector<double>& t, DdpmVariance variance = DdpmVariance::fixed_small,
+           Parametrisation prediction = Parametrisation::velocity);
+
 }  // namespace costate::sde

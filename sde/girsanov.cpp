@@ -33,6 +33,7 @@ template <class Start>
 Paths follow(const Field& tuned, const Field& base, const Chain& chain, const Shape& shape, std::int64_t count,
              const Tensor& labels, const NoiseKey& key, const PathOptions& options, const Start& start) {
   require(count >= 1, "sample_paths: ", count, " paths were asked for");
+  require_one_step(chain, "sample_paths");
   require(!labels.defined() || (labels.rank() == 1 && labels.extent(0) == count), "sample_paths: labels of shape ",
           labels.shape(), " for ", count, " paths");
   const bool follow_tuned = options.sampled == PathOptions::Law::tuned;

@@ -4,11 +4,14 @@ namespace costate::sde {
 
 Tensor rollout(const Field& field, const Chain& chain, Tensor x, const Tensor& labels, const NoiseKey& key,
                const StepVisitor& visit) {
+  Previous previous;
   for (int k = 0; k < chain.steps(); ++k) {
     const Tensor prediction = field(Var(x), Var(step_time(chain, k, x)), labels).value();
     require(prediction.shape() == x.shape(), "rollout: the field maps shape ", x.shape(), " to ", prediction.shape());
     if (visit) visit(k, x, prediction);
-    x = advance(chain, k, x, prediction, key);
+    Tensor next = advance(chain, k, x, prediction, key, previous);
+    if (chain.multistep()) previous = {x, prediction};
+    x = std::move(next);
   }
   return x;
 }

@@ -204,6 +204,10 @@ PathFamily path_family(std::string_view word) {
   return static_cast<PathFamily>(word_index(word, kFamilies, "a path family"));
 }
 
+bool preserves_variance(const Schedule& schedule) {
+  return schedule.family != PathFamily::linear && schedule.family != PathFamily::power;
+}
+
 double log_snr(const PathPoint& p) { return std::log(p.alpha) - std::log(p.beta); }
 
 double time_of_log_snr(const Schedule& schedule, double lambda) {

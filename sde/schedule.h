@@ -87,6 +87,9 @@ std::string_view name(PathFamily family);
 // The family of this name; any other word is an Error(argument) with a suggestion.
 PathFamily path_family(std::string_view name);
 
+// alpha^2 + beta^2 = 1 at every time: all families but linear and power.
+bool preserves_variance(const Schedule& schedule);
+
 // lambda = log(alpha/beta), half the logarithm of the signal-to-noise ratio, which increases with t from -inf (where
 // alpha(0) = 0) to inf: the clock of exponential integrators (Lu et al., arXiv 2206.00927).
 double log_snr(const PathPoint& point);

@@ -22,8 +22,19 @@ Tensor step_noise(int k, const Tensor& x, const NoiseKey& key) {
 }
 
 Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key) {
+  require_one_step(chain, "advance");
   if (chain.std[k] == 0) return axpby(chain.A[k], Var(x), chain.C[k], Var(prediction)).value();
   return chain_step(chain.A[k], Var(x), chain.C[k], Var(prediction), chain.std[k], Var(step_noise(k, x, key))).value();
+}
+
+Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key,
+               const Previous& previous) {
+  if (!chain.multistep()) return advance(chain, k, x, prediction, key);
+  Tensor next = axpby(chain.A[k], Var(x), chain.C[k], Var(prediction)).value();
+  if (chain.B[k] != 0) next = axpby(1.0, Var(next), chain.B[k], Var(previous.x)).value();
+  if (chain.D[k] != 0) next = axpby(1.0, Var(next), chain.D[k], Var(previous.prediction)).value();
+  if (chain.std[k] != 0) next = axpby(1.0, Var(next), chain.std[k], Var(step_noise(k, x, key))).value();
+  return next;
 }
 
 Tensor step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels, const NoiseKey& key) {
@@ -32,6 +43,7 @@ Tensor step(const Field& field, const Chain& chain, int k, const Tensor& x, cons
 
 Pullback pullback_step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels,
                        const Tensor& costate) {
+  require_one_step(chain, "pullback_step");
   Tape tape;
   const Var tracked = tape.watch(x);
   const Var prediction = field(tracked, Var(step_time(chain, k, x)), labels);
@@ -41,6 +53,7 @@ Pullback pullback_step(const Field& field, const Chain& chain, int k, const Tens
 
 ParametricPullback pullback_step(const ParametricField& field, const Chain& chain, int k, const Tensor& x,
                                  const Tensor& labels, const Tensor& costate) {
+  require_one_step(chain, "pullback_step");
   Tape tape;
   std::vector<Var> wrt;
   const Field f = field.watch(tape, wrt);

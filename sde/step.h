@@ -11,16 +11,23 @@ Tensor step_time(const Chain& chain, int k, const Tensor& x);
 Tensor initial_noise(const Shape& sample, std::int64_t rows, const NoiseKey& key, DType dtype = DType::f32,
                      Device device = Device::cpu);
 
-// A_k x + C_k prediction + std_k e_k; e_k is made from the key, and again whenever it is needed.
+// A_k x + C_k prediction + std_k e_k of a chain of single steps; e_k is made from the key, and again whenever it is needed.
 Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key);
+// The same for any chain: a multistep one looks at x_{k-1} and its prediction too, in every step but the first.
+struct Previous {
+  Tensor x, prediction;
+};
+Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key,
+               const Previous& previous);
 // The e_k of a step.
 Tensor step_noise(int k, const Tensor& x, const NoiseKey& key);
 
-// Prediction and step together.
+// Prediction and step together, for chains of single steps.
 Tensor step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels, const NoiseKey& key);
 
 // The one seam of all adjoints: the prediction at x and the pullback of `costate` through the mean of step k,
-//   A_k a + C_k (d prediction / d x)^T a.
+//   A_k a + C_k (d prediction / d x)^T a,
+// for chains of single steps.
 struct Pullback {
   Tensor prediction, costate;
 };

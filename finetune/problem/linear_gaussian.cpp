@@ -64,6 +64,7 @@ double GaussianLinear::optimal_velocity(const sde::Schedule& schedule, double x,
 }
 
 std::vector<double> chain_lean_adjoint(const sde::Chain& chain, const GaussianLinear& problem) {
+  sde::require_one_step(chain, "chain_lean_adjoint");
   std::vector<double> a(chain.A.size() + 1);
   a.back() = -problem.c;
   for (std::size_t k = chain.A.size(); k-- > 0;) a[k] = step_slope(chain, k, problem) * a[k + 1];

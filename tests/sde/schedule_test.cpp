@@ -23,8 +23,6 @@ const std::vector<Schedule> kSchedules = {{PathFamily::linear},
                                           {PathFamily::vp_squaredcos},
                                           {.family = PathFamily::edm},
                                           {.family = PathFamily::edm, .sigma_max = 10, .rho = 1}};
-
-bool preserves_variance(const Schedule& s) { return s.family != PathFamily::linear && s.family != PathFamily::power; }
 const std::vector<Parametrisation> kPredictions = {Parametrisation::velocity, Parametrisation::epsilon,
                                                    Parametrisation::x1, Parametrisation::score,
                                                    Parametrisation::v_prediction};
