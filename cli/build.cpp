@@ -1,6 +1,8 @@
 #include "build.h"
 
 #include <costate/sde/diffusion.h>
+#include <costate/sde/edm.h>
+#include <costate/sde/exponential.h>
 
 #include <costate/nn/mlp.h>
 
@@ -129,22 +131,26 @@ sde::Schedule make_schedule(const Config& c) {
                                    c.path.beta_start, c.path.beta_end);
   sde::Schedule s;
   s.family = sde::path_family(c.path.family);
-  if (s.family == sde::PathFamily::vp_linear) s.beta_min = c.path.beta_min, s.beta_max = c.path.beta_max;
+  s.beta_min = c.path.beta_min, s.beta_max = c.path.beta_max;
+  s.power = c.path.power;
+  s.sigma_max = c.path.sigma_max, s.rho = c.path.rho;
   return s;
 }
 
 namespace {
-std::vector<double> grid(const Config& c, std::int64_t steps) {
-  std::vector<double> t = sde::uniform_grid(static_cast<int>(steps));
-  for (double& v : t) v = c.sampler.start + (1 - c.sampler.start) * v;
-  t.back() = 1;
-  return t;
+std::vector<double> grid(const Config& c, const sde::Schedule& schedule, std::int64_t steps) {
+  const GridConfig& g = c.sampler.grid;
+  sde::GridOptions o{.start = c.sampler.start, .shift = g.shift, .sigma_min = g.sigma_min, .sigma_max = g.sigma_max,
+                     .rho = g.rho, .steps_offset = static_cast<int>(g.steps_offset)};
+  const sde::GridKind kind = sde::grid_kind(g.kind);
+  if (kind > sde::GridKind::karras) o.train_timesteps = static_cast<int>(c.path.timesteps);
+  return sde::time_grid(kind, schedule, static_cast<int>(steps), o);
 }
 }  // namespace
 
 sde::Chain make_chain(const Config& c, std::int64_t steps) {
   const sde::Schedule s = make_schedule(c);
-  const std::vector<double> t = grid(c, steps ? steps : c.sampler.steps);
+  const std::vector<double> t = grid(c, s, steps ? steps : c.sampler.steps);
   const sde::Offset offset = c.sampler.offset == "none"          ? sde::Offset::none
                              : c.sampler.offset == "denominator" ? sde::Offset::denominator
                                                                  : sde::Offset::both;
@@ -152,6 +158,12 @@ sde::Chain make_chain(const Config& c, std::int64_t steps) {
   if (c.sampler.kind == "exact_memoryless") return sde::exact_memoryless(s, t, p);
   if (c.sampler.kind == "euler_maruyama") return sde::euler_maruyama(s, t, offset, p);
   if (c.sampler.kind == "scaled") return sde::euler_maruyama(s, t, offset, p, c.sampler.scale);
+  if (c.sampler.kind == "ddpm") return sde::ddpm(s, t, sde::ddpm_variance(c.sampler.variance), p);
+  if (c.sampler.kind == "ddim") return sde::ddim(s, t, c.sampler.eta, p);
+  if (c.sampler.kind == "flow_sde") return sde::flow_sde(s, t, c.sampler.a, p);
+  const ChurnConfig& churn = c.sampler.churn;
+  if (c.sampler.kind == "churned")
+    return sde::churned(s, t, {churn.amount, churn.sigma_min, churn.sigma_max, churn.noise}, p);
   if (c.sampler.kind == "constant") return sde::euler_maruyama_constant(s, t, c.sampler.sigma, p);
   return sde::euler_ode(s, t, p);
 }
@@ -159,7 +171,11 @@ sde::Chain make_chain(const Config& c, std::int64_t steps) {
 std::int64_t ode_steps(const Config& c) { return c.sample.ode_steps ? c.sample.ode_steps : c.sampler.steps; }
 
 sde::Chain make_ode_chain(const Config& c, std::int64_t steps) {
-  return sde::euler_ode(make_schedule(c), grid(c, steps ? steps : ode_steps(c)), prediction_of(c));
+  const sde::Schedule s = make_schedule(c);
+  const std::vector<double> t = grid(c, s, steps ? steps : ode_steps(c));
+  if (c.sample.ode == "exponential") return sde::exponential(s, t, prediction_of(c));
+  if (c.sample.ode == "dpmpp_2m") return sde::dpmpp_2m(s, t, prediction_of(c));
+  return sde::euler_ode(s, t, prediction_of(c));
 }
 
 nn::Classifier make_classifier(const ClassifierConfig& c, const data::Dataset& data, Device device) {

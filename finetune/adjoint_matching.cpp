@@ -54,7 +54,7 @@ AdjointMatching::AdjointMatching(sde::Field base, nn::Network tuned, sde::Chain 
   require(options_.late_steps > 0 || options_.early_steps == 0,
           "adjoint matching: early_steps without late_steps; the last steps are where the reward acts");
   if (options_.pairing == AdjointMatchingOptions::Pairing::alg1) {
-    require(chain_.prediction == sde::Parametrisation::velocity && chain_.noise.memoryless() &&
+    require(chain_.prediction == sde::Parametrisation::velocity && chain_.convertible() &&
                 chain_.step == sde::Step::euler_maruyama,
             "adjoint matching: pairing alg1 is defined for Euler-Maruyama memoryless chains of velocity networks; the chain is '",
             chain_.description, "'");

@@ -31,8 +31,10 @@ Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& predict
                const Previous& previous) {
   if (!chain.multistep()) return advance(chain, k, x, prediction, key);
   Tensor next = axpby(chain.A[k], Var(x), chain.C[k], Var(prediction)).value();
-  if (chain.B[k] != 0) next = axpby(1.0, Var(next), chain.B[k], Var(previous.x)).value();
-  if (chain.D[k] != 0) next = axpby(1.0, Var(next), chain.D[k], Var(previous.prediction)).value();
+  if (k > 0) {  // whatever B and D are, so that every later step asks for the same memory
+    next = axpby(1.0, Var(next), chain.B[k], Var(previous.x)).value();
+    next = axpby(1.0, Var(next), chain.D[k], Var(previous.prediction)).value();
+  }
   if (chain.std[k] != 0) next = axpby(1.0, Var(next), chain.std[k], Var(step_noise(k, x, key))).value();
   return next;
 }

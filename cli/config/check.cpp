@@ -87,6 +87,27 @@ void check_config(const Config& c) {
   only(s == "scaled", c.sampler.scale != standard.scale, "sampler.scale", "the scaled sampler", s);
   only(s == "scaled" || s == "euler_maruyama", c.sampler.offset != standard.offset, "sampler.offset",
        "euler_maruyama and scaled samplers", s);
+  only(s == "flow_sde", c.sampler.a != standard.a, "sampler.a", "the flow_sde sampler", s);
+  only(s == "ddim", c.sampler.eta != standard.eta, "sampler.eta", "the ddim sampler", s);
+  only(s == "ddpm", c.sampler.variance != standard.variance, "sampler.variance", "the ddpm sampler", s);
+  const ChurnConfig &churn = c.sampler.churn, &plain_churn = standard.churn;
+  only(s == "churned",
+       churn.amount != plain_churn.amount || churn.sigma_min != plain_churn.sigma_min ||
+           churn.sigma_max != plain_churn.sigma_max || churn.noise != plain_churn.noise,
+       "sampler.churn", "the churned sampler", s);
+  require(churn.sigma_max >= churn.sigma_min, "sampler.churn.sigma_max: found ", churn.sigma_max,
+          ", expected at least sampler.churn.sigma_min, ", churn.sigma_min);
+  const GridConfig &grid = c.sampler.grid, &plain_grid = standard.grid;
+  const std::string& g = grid.kind;
+  only(g == "uniform" || g == "quadratic" || g == "shifted", c.sampler.start != standard.start, "sampler.start",
+       "uniform, quadratic and shifted grids", g);
+  only(g == "shifted", grid.shift != plain_grid.shift, "sampler.grid.shift", "the shifted grid", g);
+  only(g == "karras",
+       grid.sigma_min != plain_grid.sigma_min || grid.sigma_max != plain_grid.sigma_max || grid.rho != plain_grid.rho,
+       "sampler.grid.sigma_min, sigma_max and rho", "the karras grid", g);
+  only(g == "leading", grid.steps_offset != plain_grid.steps_offset, "sampler.grid.steps_offset", "the leading grid", g);
+  require(grid.sigma_max > grid.sigma_min, "sampler.grid.sigma_max: found ", grid.sigma_max,
+          ", expected more than sampler.grid.sigma_min, ", grid.sigma_min);
   const PathConfig table;
   only(c.path.family == "vp_table",
        c.path.beta_schedule != table.beta_schedule || c.path.timesteps != table.timesteps ||
@@ -94,9 +115,13 @@ void check_config(const Config& c) {
        "path.beta_schedule, timesteps, beta_start and beta_end", "vp_table", c.path.family);
   require(c.path.beta_end >= c.path.beta_start, "path.beta_end: found ", c.path.beta_end,
           ", expected at least path.beta_start, ", c.path.beta_start);
-  only(c.path.family == "vp_linear",
-       c.path.beta_min != PathConfig{}.beta_min || c.path.beta_max != PathConfig{}.beta_max,
-       "path.beta_min and path.beta_max", "vp_linear", c.path.family);
+  const std::string& family = c.path.family;
+  only(family == "vp_linear" || family == "vp_scaled_linear" || family == "vp_sigmoid",
+       c.path.beta_min != table.beta_min || c.path.beta_max != table.beta_max, "path.beta_min and path.beta_max",
+       "vp_linear, vp_scaled_linear and vp_sigmoid", family);
+  only(family == "power", c.path.power != table.power, "path.power", "power", family);
+  only(family == "edm", c.path.sigma_max != table.sigma_max || c.path.rho != table.rho, "path.sigma_max and path.rho", "edm",
+       family);
   const bool conditional = c.network.conditional;
   for (const auto& [key, list] : {std::pair{"finetune.labels", &c.finetune.labels},
                                   {"sample.labels", &c.sample.labels},

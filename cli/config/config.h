@@ -46,6 +46,8 @@ struct PathConfig {
   std::string beta_schedule = "linear";
   std::int64_t timesteps = 1000;
   double beta_start = 1e-4, beta_end = 0.02;
+  double power = 2.0;
+  double sigma_max = 80.0, rho = 7.0;
 };
 
 struct UNetConfig {
@@ -101,12 +103,27 @@ struct RewardConfig {
   std::vector<std::int64_t> targets;
 };
 
+struct GridConfig {
+  std::string kind = "uniform";
+  double shift = 1.0;
+  double sigma_min = 0.002, sigma_max = 80.0, rho = 7.0;
+  std::int64_t steps_offset = 0;
+};
+
+struct ChurnConfig {
+  double amount = 40.0, sigma_min = 0.05, sigma_max = 50.0, noise = 1.0;
+};
+
 struct SamplerConfig {
   std::string kind = "exact_memoryless";
   std::int64_t steps = 50;
   double sigma = 1.0, scale = 1.0;
   std::string offset = "both";
+  double a = 0.7, eta = 1.0;
+  std::string variance = "fixed_small";
+  ChurnConfig churn;
   double start = 0.0;
+  GridConfig grid;
 };
 
 struct LoraConfig {
@@ -137,6 +154,7 @@ struct SampleConfig {
   std::string model = "both";
   std::vector<std::int64_t> labels;
   double guidance = 0.0;
+  std::string ode = "euler";
   std::int64_t ode_steps = 0;
 };
 

@@ -206,6 +206,54 @@ void finetune_fields(List& l, FinetuneConfig& f) {
         "Updates from one intermediate checkpoint to the next; 0: none.", {0, large});
 }
 
+void path_fields(List& l, PathConfig& p) {
+  l.section("path");
+  l.choice("family", p.family,
+           {"linear", "power", "vp_linear", "vp_scaled_linear", "vp_sigmoid", "vp_squaredcos", "vp_cosine", "vp_table", "edm"},
+           "alpha and beta of x_t = alpha x_1 + beta x_0.");
+  l.add("beta_min", p.beta_min, "vp_linear, vp_scaled_linear, vp_sigmoid: noising rate at the data end.", above(0));
+  l.add("beta_max", p.beta_max, "vp_linear, vp_scaled_linear, vp_sigmoid: noising rate at the noise end.", above(0));
+  l.choice("beta_schedule", p.beta_schedule, {"linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"},
+           "vp_table: the betas of a discrete diffusion model, as checkpoints name them.");
+  l.add("timesteps", p.timesteps, "vp_table: timesteps of the model.", {1, 1e6});
+  l.add("beta_start", p.beta_start, "vp_table: beta at timestep 0.", {0, 1, true, true});
+  l.add("beta_end", p.beta_end, "vp_table: beta at the last timestep.", {0, 1, true, true});
+  l.add("power", p.power, "power: the exponent of alpha = t^power, beta = 1 - t^power.", at_least(1));
+  l.add("sigma_max", p.sigma_max, "edm: sigma at t = 0, of sigma = sigma_max (1 - t)^rho.", above(0));
+  l.add("rho", p.rho, "edm: the exponent of sigma.", at_least(1));
+}
+
+void sampler_fields(List& l, SamplerConfig& s) {
+  l.section("sampler");
+  l.choice("kind", s.kind,
+           {"exact_memoryless", "ddpm", "ddim", "euler_maruyama", "scaled", "flow_sde", "constant", "churned", "ode"},
+           "The Gaussian chain that is tuned and sampled: the exact memoryless step; DDPM's, the same but for its variance; "
+           "DDIM with eta; Euler-Maruyama with the memoryless sigma, with sigma^2 = scale 2 eta, as Flow-GRPO takes it with "
+           "sigma^2 = a^2 eta, with a constant sigma; EDM's churned steps; or Euler's step of the noiseless equation.");
+  l.add("steps", s.steps, "K, the number of steps.", {1, 100000});
+  l.add("sigma", s.sigma, "constant: sigma.", above(0));
+  l.add("scale", s.scale, "scaled: c of sigma^2 = c 2 eta.", above(0));
+  l.choice("offset", s.offset, {"none", "denominator", "both"},
+           "euler_maruyama, scaled: how the singularity at t = 0 is avoided.");
+  l.add("a", s.a, "flow_sde: a; memoryless in the limit for every a, convertible for sqrt(2).", above(0));
+  l.add("eta", s.eta, "ddim: eta; 1 is the exact memoryless step, 0 has no noise.", {0, 1});
+  l.choice("variance", s.variance, {"fixed_small", "fixed_small_log", "fixed_large"},
+           "ddpm: of the posterior (also as computed in logarithms), or the beta of the step.");
+  l.add("churn.amount", s.churn.amount, "churned: S_churn.", at_least(0));
+  l.add("churn.sigma_min", s.churn.sigma_min, "churned: S_tmin, the lowest level sigma = beta/alpha that is raised.", at_least(0));
+  l.add("churn.sigma_max", s.churn.sigma_max, "churned: S_tmax, the highest.", at_least(0));
+  l.add("churn.noise", s.churn.noise, "churned: S_noise; the marginals are kept by 1.", at_least(0));
+  l.add("start", s.start, "First time of a uniform, quadratic or shifted grid.", {0, 1, false, true});
+  l.choice("grid.kind", s.grid.kind, {"uniform", "quadratic", "shifted", "karras", "linspace", "leading", "trailing"},
+           "The times of this chain and of ode sampling: finer towards the data (quadratic, karras), towards the noise "
+           "(shifted), or through the timesteps of a discrete model with path.timesteps.");
+  l.add("grid.shift", s.grid.shift, "shifted: the factor of (1 - t)/t; above 1 is finer towards the noise.", above(0));
+  l.add("grid.sigma_min", s.grid.sigma_min, "karras: the last level sigma = beta/alpha before the data.", above(0));
+  l.add("grid.sigma_max", s.grid.sigma_max, "karras: the first level.", above(0));
+  l.add("grid.rho", s.grid.rho, "karras: levels are uniform in sigma^(1/rho).", at_least(1));
+  l.add("grid.steps_offset", s.grid.steps_offset, "leading: added to every timestep.", {0, 1e6});
+}
+
 std::string joined(const std::vector<std::string>& words) {
   std::string out;
   for (const std::string& w : words) out += (out.empty() ? "" : ", ") + w;
@@ -255,16 +303,7 @@ std::vector<Field> fields(Config& c) {
            "multiply bf16. Convolutions stay in f32.");
   l.add("out", c.out, "The run directory; empty: runs/NAME.");
   data_fields(l, c.data);
-  l.section("path");
-  l.choice("family", c.path.family, {"linear", "vp_linear", "vp_cosine", "vp_table"},
-           "alpha and beta of x_t = alpha x_1 + beta x_0.");
-  l.add("beta_min", c.path.beta_min, "vp_linear: noising rate at the data end.", above(0));
-  l.add("beta_max", c.path.beta_max, "vp_linear: noising rate at the noise end.", above(0));
-  l.choice("beta_schedule", c.path.beta_schedule, {"linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"},
-           "vp_table: the betas of a discrete diffusion model, as checkpoints name them.");
-  l.add("timesteps", c.path.timesteps, "vp_table: timesteps of the model.", {1, 1e6});
-  l.add("beta_start", c.path.beta_start, "vp_table: beta at timestep 0.", {0, 1, true, true});
-  l.add("beta_end", c.path.beta_end, "vp_table: beta at the last timestep.", {0, 1, true, true});
+  path_fields(l, c.path);
   l.top();
   l.choice("prediction", c.prediction, {"velocity", "epsilon", "x1", "v_prediction"},
            "What the network predicts.");
@@ -282,28 +321,20 @@ std::vector<Field> fields(Config& c) {
   classifier_fields(l, "classifiers.reward", c.reward_classifier);
   classifier_fields(l, "classifiers.judge", c.judge);
   reward_fields(l, c.reward);
-  SamplerConfig& s = c.sampler;
-  l.section("sampler");
-  l.choice("kind", s.kind, {"exact_memoryless", "euler_maruyama", "scaled", "constant", "ode"},
-           "The Gaussian chain that is tuned and sampled: the exact memoryless step, Euler-Maruyama with the "
-           "memoryless sigma, "
-           "with sigma^2 = scale 2 eta, with a constant sigma, or the noiseless equation.");
-  l.add("steps", s.steps, "K, the number of steps.", {1, 100000});
-  l.add("sigma", s.sigma, "constant: sigma.", above(0));
-  l.add("scale", s.scale, "scaled: c of sigma^2 = c 2 eta.", above(0));
-  l.choice("offset", s.offset, {"none", "denominator", "both"},
-           "euler_maruyama, scaled: how the singularity at t = 0 is avoided.");
-  l.add("start", s.start, "First time of the uniform grid.", {0, 1, false, true});
+  sampler_fields(l, c.sampler);
   finetune_fields(l, c.finetune);
   l.section("sample");
   l.add("count", c.sample.count, "Samples of each kind.", {1, 1e7});
   l.add("samplers", c.sample.samplers,
-        "sde: the chain of the section sampler; ode: Euler steps of dX = v dt.", {}, {"sde", "ode"});
+        "sde: the chain of the section sampler; ode: steps of dX = v dt.", {}, {"sde", "ode"});
   l.choice("model", c.sample.model, {"both", "base", "tuned"}, "Whose samples.");
   l.add("labels", c.sample.labels, "Conditional networks: classes, taken in turn; []: the null class.",
         {0, 65535});
   l.add("guidance", c.sample.guidance,
         "w of classifier-free guidance (1 + w) v(x | y) - w v(x); needs sample.labels.", at_least(0));
+  l.choice("ode", c.sample.ode, {"euler", "exponential", "dpmpp_2m"},
+           "Steps of ode sampling, here and in evaluate: Euler's; exponential, which is DPM-Solver++(1) and DDIM with eta = 0; "
+           "or the second-order DPM-Solver++(2M).");
   l.add("ode_steps", c.sample.ode_steps, "Steps of ode sampling, here and in evaluate; 0: sampler.steps.",
         {0, 100000});
   l.section("evaluate");

@@ -4,8 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <costate/sde/diffusion.h>
+#include <costate/sde/edm.h>
+#include <costate/sde/exponential.h>
 #include <costate/tensor/error.h>
 
+#include "build.h"
 #include "config/fields.h"
 #include "program.h"
 
@@ -66,6 +70,51 @@ TEST(Config, KeysOfAnotherNetworkAreRefused) {
   refused(R"({"network": {"kind": "unet", "unet": {"attention_levels": [3]}}})", "the levels are 0 to 2");
   refused(R"({"network": {"kind": "unet", "unet": {"channels": []}}})", "network.unet.channels: found 0 levels");
   refused(R"({"network": {"kind": "transformer"}})", "network.kind");
+}
+
+// What the words of path, sampler, grid and sample.ode make.
+TEST(Config, PathsGridsAndSamplersOfTheWords) {
+  const auto chain = [](const std::string& text) { return make_chain(read_config_text(text, "test", {}).config); };
+  const auto ode = [](const std::string& text) { return make_ode_chain(read_config_text(text, "test", {}).config); };
+  const auto same = [](const sde::Chain& a, const sde::Chain& b) {
+    EXPECT_TRUE(a.schedule == b.schedule && a.noise == b.noise && a.prediction == b.prediction) << a.description;
+    EXPECT_EQ(a.t, b.t) << a.description;
+    EXPECT_EQ(a.A, b.A) << a.description;
+    EXPECT_EQ(a.C, b.C) << a.description;
+    EXPECT_EQ(a.std, b.std) << a.description;
+    EXPECT_EQ(a.D, b.D) << a.description;
+    EXPECT_EQ(a.description, b.description);
+  };
+  const sde::Schedule linear, edm{.family = sde::PathFamily::edm, .sigma_max = 20, .rho = 3};
+  const auto u = sde::uniform_grid(50);
+  same(chain("{}"), sde::exact_memoryless(linear, u));
+  same(chain(R"({"sampler": {"kind": "flow_sde", "a": 0.5, "grid": {"kind": "shifted", "shift": 3}, "steps": 8}})"),
+       sde::flow_sde(linear, sde::shifted_grid(8, 3), 0.5));
+  same(chain(R"({"sampler": {"kind": "ddim", "eta": 0.5, "grid": {"kind": "quadratic"}, "steps": 8}})"),
+       sde::ddim(linear, sde::quadratic_grid(8), 0.5));
+  same(chain(R"({"path": {"family": "vp_table"}, "prediction": "epsilon",
+                 "sampler": {"kind": "ddpm", "variance": "fixed_large", "steps": 8, "grid": {"kind": "leading", "steps_offset": 1}}})"),
+       sde::ddpm_fixed_large(sde::diffusion_schedule(sde::BetaLaw::linear, 1000),
+                             sde::grid_of_timesteps(sde::timesteps(sde::TimestepSpacing::leading, 1000, 8, 1), 1000),
+                             sde::Parametrisation::epsilon));
+  const std::string churned = R"({"path": {"family": "edm", "sigma_max": 20, "rho": 3}, "prediction": "v_prediction",
+    "sampler": {"kind": "churned", "steps": 12, "churn": {"amount": 2, "sigma_min": 0.1, "sigma_max": 10, "noise": 1.003},
+                "grid": {"kind": "karras", "sigma_min": 0.01, "sigma_max": 20, "rho": 5}},
+    "sample": {"ode": "dpmpp_2m", "ode_steps": 20}})";
+  same(chain(churned), sde::churned(edm, sde::karras_grid(edm, 12, 0.01, 20, 5), {2, 0.1, 10, 1.003},
+                                    sde::Parametrisation::v_prediction));
+  const sde::Chain multistep = ode(churned);
+  same(multistep, sde::dpmpp_2m(edm, sde::karras_grid(edm, 20, 0.01, 20, 5), sde::Parametrisation::v_prediction));
+  EXPECT_TRUE(multistep.multistep());
+  same(ode(R"({"sample": {"ode": "exponential"}})"), sde::exponential(linear, u));
+  same(ode("{}"), sde::euler_ode(linear, u));
+  for (const auto& [text, schedule] :
+       {std::pair{R"({"path": {"family": "power", "power": 3}})", sde::Schedule{.family = sde::PathFamily::power, .power = 3}},
+        {R"({"path": {"family": "vp_scaled_linear", "beta_min": 0.85, "beta_max": 12}})",
+         sde::Schedule{sde::PathFamily::vp_scaled_linear, 0.85, 12}},
+        {R"({"path": {"family": "vp_sigmoid"}})", sde::Schedule{sde::PathFamily::vp_sigmoid}},
+        {R"({"path": {"family": "vp_squaredcos"}})", sde::Schedule{sde::PathFamily::vp_squaredcos}}})
+    EXPECT_TRUE(make_schedule(read_config_text(text, "test", {}).config) == schedule) << text;
 }
 
 // docs/configuration.md is what `costate config-reference` prints; this is where a change of a key is noticed.

@@ -202,6 +202,28 @@ TEST(Run, RecomputedBlocksAreTheSameRunInLessMemory) {
   }
 }
 
+// Another path, grid, sampler and ODE solver, one that looks at two steps: plans stay exact.
+TEST(Run, SamplersOfAnotherKind) {
+  const Folder folder;
+  Json config = Json::parse(testing::tiny_points);
+  config["path"] = {{"family", "edm"}};
+  config["prediction"] = "v_prediction";
+  config["sampler"] = {{"kind", "churned"}, {"steps", 6}, {"grid", {{"kind", "karras"}}}};
+  config["sample"]["ode"] = "dpmpp_2m";
+  config["sample"]["ode_steps"] = 16;
+  folder.file("config.json", config.dump());
+  const Result planned = costate(folder, {"plan", "config.json", "--json", "--threads", "2"});
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  const Result r = costate(folder, {"run", "config.json", "--out", "run", "--quiet", "--threads", "2"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  expect_exact_plan(Json::parse(planned.out), folder / "run");
+  config["sample"]["ode"] = "euler";
+  folder.file("euler.json", config.dump());
+  ASSERT_EQ(costate(folder, {"run", "euler.json", "--out", "euler", "--quiet", "--threads", "1"}).code, 0);
+  EXPECT_EQ(contents(folder / "run/samples/base_sde.npy"), contents(folder / "euler/samples/base_sde.npy"));
+  EXPECT_NE(contents(folder / "run/samples/base_ode.npy"), contents(folder / "euler/samples/base_ode.npy"));
+}
+
 TEST(Run, PrecisionIsThatOfProducts) {
   const Folder folder;
   folder.file("config.json", testing::tiny_dit);
