@@ -17,11 +17,14 @@ struct ChainSteps {
   NoiseKey key;
   RunningCost cost;
 
+  // The state is {x_k}, and for a multistep chain {x_k, x_{k-1}, prediction_{k-1}}, of which the last two are undefined at
+  // first.
   State step(int k, const State& state) const {
     const Tensor& x = state[0];
     const Tensor prediction = field.frozen(Var(x), Var(step_time(chain, k, x)), labels).value();
     require(prediction.shape() == x.shape(), "chain_process: the field maps shape ", x.shape(), " to ", prediction.shape());
-    return {advance(chain, k, x, prediction, key)};
+    if (!chain.multistep()) return {advance(chain, k, x, prediction, key)};
+    return {advance(chain, k, x, prediction, key, {state[1], state[2]}), x, prediction};
   }
 
   StepPullback pullback(int k, const State& state, const State& costate) const {
@@ -30,9 +33,12 @@ struct ChainSteps {
     const Field f = watch(field, tape, wrt);
     const Var x = tape.watch(state[0]), t(step_time(chain, k, state[0]));
     const Var prediction = f(x, t, labels);
-    // The mean's own x and C_k are linear: they need no record.
+    // The mean is linear in x and in the prediction: it needs no record.
+    const Tensor& a = costate[0];
+    const bool later = costate.size() > 1 && costate[2].defined();
     std::vector<Var> results{prediction};
-    std::vector<Tensor> seeds{affine(Var(costate[0]), chain.C[k], 0.0).value()};
+    std::vector<Tensor> seeds{later ? axpby(chain.C[k], Var(a), 1.0, Var(costate[2])).value()
+                                    : affine(Var(a), chain.C[k], 0.0).value()};
     StepPullback result;
     const auto add_cost = [&](const Var& c) {
       if (!c.value().is_meta()) result.cost += c.value().item();
@@ -46,7 +52,14 @@ struct ChainSteps {
     }
     wrt.push_back(x);
     std::vector<Tensor> g = std::move(tape).vjp(results, seeds, wrt);
-    result.costate = {axpby(chain.A[k], Var(costate[0]), 1.0, Var(g.back())).value()};
+    Tensor before = axpby(chain.A[k], Var(a), 1.0, Var(g.back())).value();
+    if (costate.size() > 1 && costate[1].defined()) before = axpby(1.0, Var(before), 1.0, Var(costate[1])).value();
+    result.costate = {std::move(before)};
+    if (chain.multistep()) {
+      const bool reads = k > 0;
+      result.costate.push_back(reads ? affine(Var(a), chain.B[k], 0.0).value() : Tensor());
+      result.costate.push_back(reads ? affine(Var(a), chain.D[k], 0.0).value() : Tensor());
+    }
     g.pop_back();
     result.parameters = std::move(g);
     return result;
@@ -81,10 +94,12 @@ Process chain_process(const ParametricField& field, const Chain& chain, const Te
   Process p;
   p.description = chain.description;
   p.steps = chain.steps();
-  p.start = [](const Tensor& x0) { return State{x0}; };
+  p.start = [multistep = chain.multistep()](const Tensor& x0) {
+    return multistep ? State{x0, Tensor(), Tensor()} : State{x0};
+  };
   p.step = [s](int k, const State& state) { return s->step(k, state); };
   p.pullback = [s](int k, const State& state, const State& costate) { return s->pullback(k, state, costate); };
-  p.push = [s](int k, const Tensor& x, const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& numbers) {
+  if (!chain.multistep()) p.push = [s](int k, const Tensor& x, const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& numbers) {
     return s->push(k, x, tangents, numbers);
   };
   p.parameter_shapes = detail::shapes_of(field);

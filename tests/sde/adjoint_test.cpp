@@ -97,6 +97,7 @@ std::vector<Case> processes(const Model& m, int steps) {
   const NoiseKey key{7, 3};
   all.push_back({"exact_memoryless", chain_process(m.field(), exact_memoryless({}, uniform_grid(steps)), Tensor(), key)});
   all.push_back({"euler_ode", chain_process(m.field(), euler_ode({}, uniform_grid(steps)), Tensor(), key)});
+  all.push_back({"dpmpp_2m", chain_process(m.field(), dpmpp_2m({}, uniform_grid(steps)), Tensor(), key)});
   using Kind = Diffusion::Kind;
   for (const Solver& s : solvers())
     for (const Kind kind : {Kind::none, Kind::additive, Kind::matrix, Kind::diagonal}) {
