@@ -153,7 +153,8 @@ def markdown(result):
         "gradient. Medians over interleaved rounds; one thread by CPU clock, more by wall clock; compilation excluded.",
         '"x fastest": this method\'s time over that of the fastest one, round by round, median (quartiles). Peak: growth of the '
         "resident memory in the process's first gradient, MiB; in brackets the program's own count (Costate's ledger, "
-        "XLA's temporaries). loop_euler is plain PyTorch and scan_euler plain JAX, without the library. Difference: of the gradient from the one through the same solver on the same path. Theta: "
+        "XLA's temporaries). loop_euler is plain PyTorch and scan_euler plain JAX, without the library. "
+        "Difference: of the gradient from the one through the same solver on the same path. Theta: "
         "relative error of the mean gradient with respect to theta from the exact one (standard error of the mean).",
     ]
     for case in result["cases"]:

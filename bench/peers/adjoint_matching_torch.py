@@ -49,7 +49,9 @@ def options():
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--mode", choices=["eager", "lean", "script", "compile"], default="eager")
     ap.add_argument("--adam", choices=["single", "foreach", "fused"], default="foreach")
-    ap.add_argument("--unroll", type=int, default=10, help="compile: steps in one graph, a divisor of --steps")
+    ap.add_argument(
+        "--unroll", type=int, default=10, help="compile: steps in one graph, a divisor of --steps"
+    )
     ap.add_argument(
         "--precision",
         choices=["highest", "high", "medium"],
@@ -341,7 +343,11 @@ def adjoint_segment(xs, a, t, weights, biases, transposed):
     for k in reversed(range(cfg.unroll)):
         slopes, y = [], None
         for i in range(n):
-            u = torch.addmm(biases[i], y, transposed[i]) if i else narrow_in(xs[k], t[k], transposed[0], biases[0])
+            u = (
+                torch.addmm(biases[i], y, transposed[i])
+                if i
+                else narrow_in(xs[k], t[k], transposed[0], biases[0])
+            )
             s = torch.sigmoid(u)
             y = u * s
             slopes.append(s * (1 + u - y))
@@ -383,7 +389,9 @@ class Compile(Eager):
             parts, weights = [x[None]], self.weights_of(tuned)
             for k in range(0, K, cfg.unroll):
                 e = k + cfg.unroll
-                parts.append(self.forward_segment(x, noise[k:e], time_of[k:e], self.noise_scale[k:e], *weights))
+                parts.append(
+                    self.forward_segment(x, noise[k:e], time_of[k:e], self.noise_scale[k:e], *weights)
+                )
                 x = parts[-1][-1]
             return torch.cat(parts)
 
@@ -409,7 +417,9 @@ class Compile(Eager):
 # ---- running -----------------------------------------------------------------------------------------------
 
 program = {"eager": Eager, "lean": Lean, "script": Script, "compile": Compile}[cfg.mode]()
-adam_options = {"single": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}[cfg.adam]
+adam_options = {"single": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}[
+    cfg.adam
+]
 optimiser = torch.optim.Adam(tuned.parameters(), cfg.lr, **adam_options)
 use_cpu_clock = cfg.clock == "cpu" or (cfg.clock == "auto" and cfg.threads == 1)
 clock = time.process_time if use_cpu_clock else time.perf_counter
@@ -444,7 +454,9 @@ def information():
         if k in os.environ
     }
     if "LD_PRELOAD" in os.environ:  # file names only: the folders differ from machine to machine
-        settings["LD_PRELOAD"] = [os.path.basename(p) for p in os.environ["LD_PRELOAD"].replace(":", " ").split()]
+        settings["LD_PRELOAD"] = [
+            os.path.basename(p) for p in os.environ["LD_PRELOAD"].replace(":", " ").split()
+        ]
     return {
         "torch": torch.__version__,
         "python": sys.version.split()[0],
@@ -466,7 +478,9 @@ def check():
         velocity, adjoints = (q.clone() for q in p.adjoint(xs))
         p.regress(xs, velocity, adjoints, chosen)
         results.append([xs, velocity, adjoints] + [q.grad.clone() for q in tuned.parameters()])
-    names = ["trajectory", "base velocity", "adjoint"] + ["gradient of " + n for n, _ in tuned.named_parameters()]
+    names = ["trajectory", "base velocity", "adjoint"] + [
+        "gradient of " + n for n, _ in tuned.named_parameters()
+    ]
     worst = {n: ((a - b).abs().max() / a.abs().max()).item() for n, a, b in zip(names, *results)}
     print(json.dumps(worst, indent=1))
     if not max(worst.values()) < 1e-3:  # float32 reordering through 40 steps is some 1e-5
