@@ -25,12 +25,11 @@ struct Rows {
     if (like.dtype() == DType::f64) return Tensor::from(v, like.shape()).to(like.device());
     return Tensor::from(std::vector<float>(v.begin(), v.end()), like.shape()).to(like.device());
   }
-  Values product(const Product& f, const Tensor& a) const {
-    const Tensor y = f(a);
+  Values product(const Product& f, const Values& a) const {
+    const Tensor y = f(tensor(a));
     require(y.shape() == like.shape(), "trace: the product maps shape ", like.shape(), " to ", y.shape());
     return y.to(Device::cpu).to_doubles();
   }
-  Values product(const Product& f, const Values& a) const { return product(f, tensor(a)); }
 
   // sum += a . b, row by row.
   void add_dots(const Values& a, const Values& b, double weight, Values& sum) const {
@@ -132,11 +131,7 @@ std::vector<double> trace(const Product& product, const Tensor& like, const Trac
     for (std::int64_t j = 0; j < sketch_columns(o, rows.dim); ++j)
       q.push_back(rows.product(product, probe(rows, o.probe, key, number++)));
     q = orthonormal(rows, std::move(q));
-    for (const Values& column : q) {
-      // The product with the column as it is rounded to the type of the field.
-      const Tensor rounded = rows.tensor(column);
-      rows.add_dots(column, rows.product(product, rounded), 1, sum);
-    }
+    for (const Values& column : q) rows.add_dots(column, rows.product(product, column), 1, sum);
   }
   const auto left = products - 2 * static_cast<std::int64_t>(q.size());
   for (std::int64_t j = 0; j < left; ++j) {
