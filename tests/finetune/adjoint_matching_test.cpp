@@ -2,10 +2,12 @@
 #include <costate/autograd/ops.h>
 #include <costate/finetune/adjoint_matching.h>
 #include <costate/finetune/evaluate/estimate.h>
+#include <costate/finetune/evaluate/path.h>
 #include <costate/finetune/network_field.h>
 #include <costate/finetune/problem/analytic_field.h>
 #include <costate/finetune/problem/linear_gaussian.h>
 #include <costate/finetune/problem/mixture_tilt.h>
+#include <costate/sde/exponential.h>
 #include <costate/tensor/parallel.h>
 #include <gtest/gtest.h>
 
@@ -392,6 +394,24 @@ TEST(AdjointMatching, BadOptionsAreRefusedInWords) {
   EXPECT_THROW(make(exact, {.pairing = Options::Pairing::alg1}), Error);
   EXPECT_THROW(make(exact, {.loss_clip = -1}), Error);
   EXPECT_THROW(make(sde::euler_ode({}, uniform_grid(10)), {}), Error);
+  // alg1 is written for sigma^2 = 2 eta.
+  EXPECT_THROW(make(sde::flow_sde({}, uniform_grid(10)), {.pairing = Options::Pairing::alg1}), Error);
+  // A multistep chain has no step whose mean depends on one state alone: every loop over single steps says so.
+  const sde::Chain multistep = sde::dpmpp_2m({}, uniform_grid(20));
+  const auto refuses = [](const char* who, const auto& f) {
+    try {
+      f();
+      ADD_FAILURE() << who << " took a multistep chain";
+    } catch (const Error& e) {
+      const std::string words = e.what();
+      EXPECT_TRUE(words.starts_with(who) && words.find("multistep") != std::string::npos) << words;
+    }
+  };
+  refuses("adjoint matching", [&] { make(multistep, {}); });
+  refuses("sample_paths", [&] {
+    sample_paths(field_of(network), field_of(network), multistep, {2}, 4, {}, {});
+  });
+  refuses("chain_lean_adjoint", [&] { chain_lean_adjoint(multistep, {}); });
 }
 
 }  // namespace

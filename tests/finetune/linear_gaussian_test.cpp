@@ -1,5 +1,6 @@
 #include <costate/finetune/problem/linear_gaussian.h>
 #include <costate/finetune/problem/mixture_tilt.h>
+#include <costate/sde/diffusion.h>
 #include <costate/tensor/error.h>
 #include <gtest/gtest.h>
 
@@ -147,6 +148,11 @@ TEST(GaussianLinear, BiasOfOtherNoiseLaws) {
     EXPECT_NEAR(p.sde_mean, 1, tolerance) << c;
     EXPECT_NEAR(p.ode_mean, 2 / (1 + c), tolerance) << c;
   }
+  // The same law under other names: DDIM is c = eta^2, the flow SDE c = a^2/2.
+  const auto ddim = limit([&](const auto& t) { return sde::ddim(kLinear, t, std::sqrt(0.5)); });
+  const auto flow = limit([&](const auto& t) { return sde::flow_sde(kLinear, t, 2); });
+  EXPECT_NEAR(ddim.ode_mean, 1.333, 1e-2);
+  EXPECT_NEAR(flow.ode_mean, 0.667, 2e-3);
   const auto exact = limit([&](const auto& t) { return sde::exact_memoryless(kLinear, t); });
   EXPECT_NEAR(exact.sde_mean, 1, 1e-4);
   EXPECT_NEAR(exact.ode_mean, 1, 1e-4);

@@ -100,6 +100,28 @@ TEST(Memoryless, ResidualOfTheFirstTime) {
   EXPECT_THROW(correlation(kLinear, scaled(kLinear, 0.5), 0), Error);
 }
 
+// On a variance-preserving path data N(0, 1) keeps variance 1, and DDIM keeps alpha(0)^(eta^2) of the noise: most
+// of it where eta = 0.3. 1000 steps of the linear betas of DDPM.
+TEST(Memoryless, DdimKeepsAPowerOfTheFirstAlpha) {
+  const Schedule table = diffusion_schedule(BetaLaw::linear, 1000);
+  const struct {
+    double eta, rho;
+  } cases[] = {{1, .0064}, {.7, .084}, {.3, .634}};
+  for (const auto& c : cases) {
+    const double limit = std::pow(table.alpha(0), c.eta * c.eta);
+    EXPECT_NEAR(limit, c.rho, c.eta == 1 ? 5e-5 : 5e-4) << c.eta;  // as rounded
+    // At 1000 steps within an O(1/K) of it, which two grids show: the error halves (less what a table's kinks do).
+    const auto error = [&](int K) { return residual_correlation(ddim(table, uniform_grid(K), c.eta)) - limit; };
+    EXPECT_LT(std::abs(error(1000)), 0.02 * limit) << c.eta;
+    EXPECT_NEAR(error(500) / error(1000), 2, 0.2) << c.eta;
+  }
+  // The covariance that the exact step leaves is alpha(0) for any number of steps; only the variance has an error.
+  for (int K : {5, 50}) {
+    const GaussianLaw law = gaussian_law(ddim(table, uniform_grid(K), 1), 0, 1);
+    EXPECT_NEAR(law.correlation * std::sqrt(law.variance), table.alpha(0), 1e-9);
+  }
+}
+
 // Every sampler on every path follows its equation to first order, started from N(0, 1) at t_0 > 0: with data N(m, v) and
 // var_t = alpha^2 v + beta^2 the equation's law at t is
 //   mean m alpha + phi (0 - m alpha_0),   variance var_t + phi^2 (1 - var_0),
