@@ -60,47 +60,46 @@ Chain exact_memoryless(const Schedule& schedule, const std::vector<double>& t, P
       });
 }
 
-Chain euler_maruyama(const Schedule& schedule, const std::vector<double>& t, Offset offset,
-                     Parametrisation prediction, double c) {
+Chain euler_maruyama(const Schedule& schedule, const std::vector<double>& t, Offset offset, Parametrisation prediction,
+                     double c) {
   require(c > 0 && std::isfinite(c), "sde::euler_maruyama: sigma^2 = c * 2 eta needs c > 0, but c is ", c,
           "; for sigma = 0 take euler_ode");
-  return build_chain(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, c}, Step::euler_maruyama, "Euler-Maruyama step",
-               [&](const PathPoint& p, const PathPoint&, double h) {
-                 const double alpha = offset == Offset::none ? p.alpha : p.alpha + h * p.alpha_dot;
-                 const double beta = offset == Offset::both ? p.beta - h * p.beta_dot : p.beta;
-                 const double kappa = p.alpha_dot / alpha, eta = beta * p.wronskian / alpha;
-                 const Affine mean{1 - h * c * kappa, h * (1 + c)};
-                 const Affine in_prediction =
-                     compose(mean, conversion(prediction, Parametrisation::velocity, p));
-                 return Coefficients{in_prediction.x, in_prediction.prediction, std::sqrt(h * c * 2 * eta)};
-               });
+  return build_chain(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, c}, Step::euler_maruyama,
+                     "Euler-Maruyama step", [&](const PathPoint& p, const PathPoint&, double h) {
+                       const double alpha = offset == Offset::none ? p.alpha : p.alpha + h * p.alpha_dot;
+                       const double beta = offset == Offset::both ? p.beta - h * p.beta_dot : p.beta;
+                       const double kappa = p.alpha_dot / alpha, eta = beta * p.wronskian / alpha;
+                       const Affine mean{1 - h * c * kappa, h * (1 + c)};
+                       const Affine in_prediction = compose(mean, conversion(prediction, Parametrisation::velocity, p));
+                       return Coefficients{in_prediction.x, in_prediction.prediction, std::sqrt(h * c * 2 * eta)};
+                     });
 }
 
 Chain euler_maruyama_constant(const Schedule& schedule, const std::vector<double>& t, double sigma,
                               Parametrisation prediction) {
-  require(sigma > 0 && std::isfinite(sigma),
-          "sde::euler_maruyama_constant: sigma must be positive, but it is ", sigma,
+  require(sigma > 0 && std::isfinite(sigma), "sde::euler_maruyama_constant: sigma must be positive, but it is ", sigma,
           "; for sigma = 0 take euler_ode");
-  return build_chain(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::constant, sigma}, Step::euler_maruyama, "Euler-Maruyama step",
-               [&](const PathPoint& p, const PathPoint&, double h) {
-                 const Affine v = conversion(prediction, Parametrisation::velocity, p);
-                 const Affine s = conversion(prediction, Parametrisation::score, p);
-                 const double half = sigma * sigma / 2;
-                 return Coefficients{1 + h * (v.x + half * s.x), h * (v.prediction + half * s.prediction),
-                             std::sqrt(h) * sigma};
-               });
+  return build_chain(
+      schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::constant, sigma}, Step::euler_maruyama, "Euler-Maruyama step",
+      [&](const PathPoint& p, const PathPoint&, double h) {
+        const Affine v = conversion(prediction, Parametrisation::velocity, p);
+        const Affine s = conversion(prediction, Parametrisation::score, p);
+        const double half = sigma * sigma / 2;
+        return Coefficients{1 + h * (v.x + half * s.x), h * (v.prediction + half * s.prediction), std::sqrt(h) * sigma};
+      });
 }
 
 Chain flow_sde(const Schedule& schedule, const std::vector<double>& t, double a, Parametrisation prediction) {
-  require(a > 0 && std::isfinite(a), "sde::flow_sde: a must be positive, but it is ", a, "; for sigma = 0 take euler_ode");
-  return build_chain(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, a * a / 2}, Step::euler_maruyama, "flow SDE step",
-               [&](const PathPoint& p, const PathPoint& next, double h) {
-                 const double variance = a * a * p.beta * p.wronskian / (p.alpha == 0 ? next.alpha : p.alpha);
-                 const Affine v = conversion(prediction, Parametrisation::velocity, p);
-                 const Affine s = conversion(prediction, Parametrisation::score, p);
-                 return Coefficients{1 + h * (v.x + variance / 2 * s.x),
-                                     h * (v.prediction + variance / 2 * s.prediction), std::sqrt(h * variance)};
-               });
+  require(a > 0 && std::isfinite(a), "sde::flow_sde: a must be positive, but it is ", a,
+          "; for sigma = 0 take euler_ode");
+  return build_chain(schedule, t, prediction, NoiseLaw{NoiseLaw::Kind::scaled, a * a / 2}, Step::euler_maruyama,
+                     "flow SDE step", [&](const PathPoint& p, const PathPoint& next, double h) {
+                       const double variance = a * a * p.beta * p.wronskian / (p.alpha == 0 ? next.alpha : p.alpha);
+                       const Affine v = conversion(prediction, Parametrisation::velocity, p);
+                       const Affine s = conversion(prediction, Parametrisation::score, p);
+                       return Coefficients{1 + h * (v.x + variance / 2 * s.x),
+                                           h * (v.prediction + variance / 2 * s.prediction), std::sqrt(h * variance)};
+                     });
 }
 
 Chain euler_ode(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction) {
@@ -189,12 +188,12 @@ Verdict may_sample_with(const Chain& trained, const Chain& other) {
   if (trained.noise == other.noise)
     return verdict(true, {"Training and sampling use the same noise, ", trained.noise.description(), "."});
   if (other.noise.kind == NoiseLaw::Kind::churned && other.noise.churn.S_noise != 1)
-    return verdict(false, {"The sampler puts back ", other.noise.churn.S_noise,
-                           " times the noise that its next step takes away, which keeps no marginals: expected S_noise = 1."});
+    return verdict(false,
+                   {"The sampler puts back ", other.noise.churn.S_noise,
+                    " times the noise that its next step takes away, which keeps no marginals: expected S_noise = 1."});
   if (trained.convertible())
-    return verdict(
-        true, {"The model was tuned with sigma^2 = 2 eta, so that its prediction is that of the tilted law ",
-               "and any noise samples it (Theorem 1), ", other.noise.description(), " included."});
+    return verdict(true, {"The model was tuned with sigma^2 = 2 eta, so that its prediction is that of the tilted law ",
+                          "and any noise samples it (Theorem 1), ", other.noise.description(), " included."});
   if (trained.memoryless())
     return verdict(
         false, {"The model was tuned with ", trained.noise.description(),

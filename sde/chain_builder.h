@@ -24,14 +24,15 @@ struct Coefficients {
   double A, C, std;
 };
 template <class StepOf>
-Chain build_chain(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction,
-            NoiseLaw noise, Step step, const char* what, const StepOf& step_of) {
+Chain build_chain(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction, NoiseLaw noise,
+                  Step step, const char* what, const StepOf& step_of) {
   check_grid(t);
   Chain chain{schedule, noise, step, prediction, t, {}, {}, {}, {}};
   for (std::size_t k = 0; k + 1 < t.size(); ++k) {
     const Coefficients c = step_of(schedule.at(t[k]), schedule.at(t[k + 1]), t[k + 1] - t[k]);
     require(std::isfinite(c.A) && std::isfinite(c.C) && std::isfinite(c.std), "sde::Chain: the ", what,
-            " is singular at t = ", t[k], " on the ", schedule.description(), " path; give an offset or a grid that starts above 0");
+            " is singular at t = ", t[k], " on the ", schedule.description(),
+            " path; give an offset or a grid that starts above 0");
     chain.A.push_back(c.A), chain.C.push_back(c.C), chain.std.push_back(c.std);
   }
   chain.description = describe(what, chain);

@@ -4,8 +4,8 @@
 // A model with timesteps 0..T-1, of data to noise, and betas b_i has alpha bar_i = prod_{j <= i} (1 - b_j)
 // and
 //   x_i = sqrt(alpha bar_i) x_1 + sqrt(1 - alpha bar_i) x_0.
-// Our time of timestep i (time_of_timestep, grid.h) is t = 1 - (i + 1)/T: 0 at the noisiest timestep T - 1; t = 1, "timestep -1", is
-// data itself. So a network that wants timesteps is asked at T (1 - t) - 1, and the K uniform steps of
+// Our time of timestep i (time_of_timestep, grid.h) is t = 1 - (i + 1)/T: 0 at the noisiest timestep T - 1;
+// t = 1, "timestep -1", is data itself. So a network that wants timesteps is asked at T (1 - t) - 1, and the K uniform steps of
 // uniform_grid(K) visit the timesteps that diffusers calls "trailing" (T/K - 1 apart from the end of each of
 // K equal pieces). Its prediction_type is our Parametrisation: epsilon, sample = x1, v_prediction.
 //

@@ -23,15 +23,16 @@ Affine edm_x1(const PathPoint& p, double sigma_data) {
 Chain churned(const Schedule& schedule, const std::vector<double>& t, const Churn& churn, Parametrisation prediction) {
   require(churn.S_churn >= 0 && std::isfinite(churn.S_churn) && churn.S_tmin >= 0 && churn.S_tmax >= churn.S_tmin &&
               churn.S_noise >= 0 && std::isfinite(churn.S_noise),
-          "sde::churned: S_churn is ", churn.S_churn, ", S_tmin ", churn.S_tmin, ", S_tmax ", churn.S_tmax, ", S_noise ",
-          churn.S_noise, "; expected none below 0 and S_tmin <= S_tmax");
+          "sde::churned: S_churn is ", churn.S_churn, ", S_tmin ", churn.S_tmin, ", S_tmax ", churn.S_tmax,
+          ", S_noise ", churn.S_noise, "; expected none below 0 and S_tmin <= S_tmax");
   check_grid(t);
   require(schedule.alpha(t[0]) > 0, "sde::churned: alpha is 0 at t = ", t[0], " on the ", schedule.description(),
           " path, where the level sigma = beta/alpha is infinite; give a grid that starts above 0, the karras one for "
           "instance");
   const std::size_t steps = t.size() - 1;
   const double gamma = std::min(churn.S_churn / static_cast<double>(steps), std::numbers::sqrt2 - 1);
-  Chain chain{schedule, {NoiseLaw::Kind::churned, churn.S_churn, churn}, Step::exponential, prediction, {t[0]}, {}, {}, {}, {}};
+  Chain chain{
+      schedule, {NoiseLaw::Kind::churned, churn.S_churn, churn}, Step::exponential, prediction, {t[0]}, {}, {}, {}, {}};
   PathPoint raised = schedule.at(t[0]);
   for (std::size_t k = 0; k < steps; ++k) {
     const PathPoint next = schedule.at(t[k + 1]);

@@ -15,11 +15,11 @@ double weight_of_x1(const PathPoint& p, const PathPoint& next) {
 
 Chain exponential(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction) {
   return build_chain(schedule, t, prediction, kNoNoise, Step::exponential, "exponential step",
-               [&](const PathPoint& p, const PathPoint& next, double) {
-                 const Affine mean{next.beta / p.beta, weight_of_x1(p, next)};
-                 const Affine in_prediction = compose(mean, conversion(prediction, Parametrisation::x1, p));
-                 return Coefficients{in_prediction.x, in_prediction.prediction, 0.0};
-               });
+                     [&](const PathPoint& p, const PathPoint& next, double) {
+                       const Affine mean{next.beta / p.beta, weight_of_x1(p, next)};
+                       const Affine in_prediction = compose(mean, conversion(prediction, Parametrisation::x1, p));
+                       return Coefficients{in_prediction.x, in_prediction.prediction, 0.0};
+                     });
 }
 
 Chain dpmpp_2m(const Schedule& schedule, const std::vector<double>& t, Parametrisation prediction,

@@ -49,15 +49,17 @@ std::vector<double> karras_grid(const Schedule& schedule, int steps, double sigm
           ", expected 0 < sigma_min < sigma_max");
   require(rho >= 1 && std::isfinite(rho), "sde::karras_grid: rho is ", rho, ", expected at least 1");
   const PathPoint noise = schedule.at(0);
-  require(noise.alpha * sigma_max <= noise.beta * (1 + 1e-12), "sde::karras_grid: sigma_max is ", sigma_max, ", but on the ",
-          schedule.description(), " path the noise is at most ", noise.beta / noise.alpha, " times the data");
+  require(noise.alpha * sigma_max <= noise.beta * (1 + 1e-12), "sde::karras_grid: sigma_max is ", sigma_max,
+          ", but on the ", schedule.description(), " path the noise is at most ", noise.beta / noise.alpha,
+          " times the data");
   const double high = std::pow(sigma_max, 1 / rho), low = std::pow(sigma_min, 1 / rho);
   std::vector<double> t;
   for (int k = 0; k < steps; ++k) {
     const double sigma = k == 0 ? sigma_max : std::pow(high + (low - high) * k / (steps - 1), rho);
     t.push_back(time_of_log_snr(schedule, -std::log(sigma)));
     require(k == 0 || t.back() > t[static_cast<std::size_t>(k) - 1], "sde::karras_grid: level ", k, ", sigma ", sigma,
-            ", has the time of the one before it, ", t.back(), ", in double precision; take fewer steps or a larger sigma_min");
+            ", has the time of the one before it, ", t.back(),
+            ", in double precision; take fewer steps or a larger sigma_min");
   }
   t.push_back(1);
   return t;
@@ -90,8 +92,8 @@ std::vector<double> grid_of_timesteps(const std::vector<int>& steps, int total) 
   require(!steps.empty(), "sde::grid_of_timesteps: there are no timesteps");
   std::vector<double> t;
   for (std::size_t k = 0; k < steps.size(); ++k) {
-    require(steps[k] >= 0 && steps[k] < total, "sde::grid_of_timesteps: timestep ", steps[k],
-            " is outside 0 to ", total - 1);
+    require(steps[k] >= 0 && steps[k] < total, "sde::grid_of_timesteps: timestep ", steps[k], " is outside 0 to ",
+            total - 1);
     require(k == 0 || steps[k] < steps[k - 1], "sde::grid_of_timesteps: timestep ", steps[k], " comes after ",
             steps[k - (k > 0)], ", but they must descend");
     t.push_back(time_of_timestep(steps[k], total));
@@ -103,8 +105,7 @@ std::vector<double> grid_of_timesteps(const std::vector<int>& steps, int total) 
 std::vector<double> flow_sigmas(int n, double shift, bool double_shift, int total) {
   require(n >= 1 && total >= 1, "sde::flow_sigmas: ", n, " steps of ", total,
           " timesteps; expected at least 1 of each");
-  require(shift > 0 && std::isfinite(shift), "sde::flow_sigmas: shift ", shift,
-          "; expected a positive number");
+  require(shift > 0 && std::isfinite(shift), "sde::flow_sigmas: shift ", shift, "; expected a positive number");
   const auto shifted = [&](double s) { return shift * s / (1 + (shift - 1) * s); };
   const double first = 1.0, last = double_shift ? shifted(1.0 / total) : 1.0 / total;  // shifted(1) = 1
   std::vector<double> out;

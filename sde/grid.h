@@ -42,13 +42,13 @@ std::string_view name(GridKind kind);
 GridKind grid_kind(std::string_view name);
 
 struct GridOptions {
-  double start = 0;           // uniform, quadratic, shifted: these times squeezed into [start, 1], 0 <= start < 1
-  double shift = 1;           // shifted
-  double sigma_min = 0.002;   // karras
-  double sigma_max = 80;      // karras
-  double rho = 7;             // karras
-  int train_timesteps = 1000; // linspace, leading, trailing: T
-  int steps_offset = 0;       // leading
+  double start = 0;            // uniform, quadratic, shifted: these times squeezed into [start, 1], 0 <= start < 1
+  double shift = 1;            // shifted
+  double sigma_min = 0.002;    // karras
+  double sigma_max = 80;       // karras
+  double rho = 7;              // karras
+  int train_timesteps = 1000;  // linspace, leading, trailing: T
+  int steps_offset = 0;        // leading
 };
 // Throws Error(argument) for an option outside its range, and for one given (not at its default) to a grid that would not
 // look at it.

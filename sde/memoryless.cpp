@@ -55,11 +55,12 @@ Improper integral_from_zero(const F& f, double to) {
   if (ratio > 1 + 1e-9) return {inf, inf};
   if (std::abs(ratio - 1) <= 1e-9) return {inf, last / std::numbers::ln2};
   if (1 - ratio > 0.75 * (1 - early)) return {sum + last * ratio / (1 - ratio), 0};  // geometric: a power of t above -1
-  const double raabe = octaves * (1 - ratio);  // the shares decay as 1/j^raabe
+  const double raabe = octaves * (1 - ratio);                                        // the shares decay as 1/j^raabe
   if (raabe < 0.9) return {inf, 0};
   if (raabe > 1.1) return {sum + last * octaves / (raabe - 1), 0};
-  fail(Fault::numerical, {"sde::memorylessness: sigma^2 is so close to 1/(t log(1/t)) at the noise end that 200 octaves of t "
-                          "do not show whether its integral is finite"});
+  fail(Fault::numerical,
+       {"sde::memorylessness: sigma^2 is so close to 1/(t log(1/t)) at the noise end that 200 octaves of t "
+        "do not show whether its integral is finite"});
 }
 
 // sigma^2/(2 (alpha^2 variance + beta^2)).
@@ -96,10 +97,12 @@ Memorylessness memorylessness(const Schedule& schedule, const NoiseFunction& sig
   if (!memoryless)
     return {false, limit, 0, sentence({"X_1 remembers X_0: the limit of Proposition 1 is ", limit, ", not 0."})};
   if (std::isinf(i.power) || i.power == 0)
-    return {true, 0, i.power, sentence({"X_0 and X_1 are independent: the limit of Proposition 1 is 0, reached ",
-                               i.power == 0 ? "slower" : "faster", " than any power of t'."})};
-  return {true, 0, i.power, sentence({"X_0 and X_1 are independent: the limit of Proposition 1 is 0, reached as the power ",
-                                      std::round(i.power * 1e6) / 1e6, " of t'."})};
+    return {true, 0, i.power,
+            sentence({"X_0 and X_1 are independent: the limit of Proposition 1 is 0, reached ",
+                      i.power == 0 ? "slower" : "faster", " than any power of t'."})};
+  return {true, 0, i.power,
+          sentence({"X_0 and X_1 are independent: the limit of Proposition 1 is 0, reached as the power ",
+                    std::round(i.power * 1e6) / 1e6, " of t'."})};
 }
 
 double correlation(const Schedule& schedule, const NoiseFunction& sigma, double variance, double from, double to) {
@@ -114,21 +117,23 @@ double correlation(const Schedule& schedule, const NoiseFunction& sigma, double 
 Memory memory_of(const Chain& chain, double variance) {
   const double left = residual_correlation(chain, variance);
   const auto on_grid = [&] {
-    return sentence({" on this grid of ", chain.steps(), " steps X_0 and X_K are correlated by ", left, " (data of variance ",
-                     variance, ")."});
+    return sentence({" on this grid of ", chain.steps(), " steps X_0 and X_K are correlated by ", left,
+                     " (data of variance ", variance, ")."});
   };
   if (chain.noise.kind == NoiseLaw::Kind::churned && chain.noise.value > 0)
     return {false, false, std::numeric_limits<double>::quiet_NaN(), left,
             "Churning (" + chain.noise.description() +
-                ") puts back a finite share of the noise, so that it is never memoryless and does not convert;" + on_grid()};
+                ") puts back a finite share of the noise, so that it is never memoryless and does not convert;" +
+                on_grid()};
   const Memorylessness m = memorylessness(chain.schedule, noise_function(chain.schedule, chain.noise));
   const bool converts = chain.noise.convertible();
   const std::string law = chain.noise.description();
   return {m.memoryless, converts, m.limit, left,
-          (m.memoryless ? law + " is memoryless and " +
-                              (converts ? "converts (Theorem 1: any noise samples what is tuned under it);"
-                                        : "does not convert (Theorem 1: only sigma^2 = 2 eta lets another noise sample what "
-                                          "is tuned under it);")
+          (m.memoryless
+               ? law + " is memoryless and " +
+                     (converts ? "converts (Theorem 1: any noise samples what is tuned under it);"
+                               : "does not convert (Theorem 1: only sigma^2 = 2 eta lets another noise sample what "
+                                 "is tuned under it);")
            : converts ? law + " converts (Theorem 1), but the path leaves a memory of X_0;"
                       : law + " is not memoryless (" + sentence({"the limit of Proposition 1 is ", m.limit}) +
                             ") and does not convert;") +

@@ -30,7 +30,8 @@ Memorylessness memorylessness(const Schedule& schedule, const NoiseFunction& sig
 
 // The correlation of X_from and X_to in continuous time for data N(0, variance) on each axis: exp(-int sigma^2/(2 var_t)),
 // var_t = alpha^2 variance + beta^2. For sigma^2 = c 2 eta it is (y(from)/y(to))^c with y = alpha/sqrt(var_t).
-double correlation(const Schedule& schedule, const NoiseFunction& sigma, double variance = 1, double from = 0, double to = 1);
+double correlation(const Schedule& schedule, const NoiseFunction& sigma, double variance = 1, double from = 0,
+                   double to = 1);
 
 // All of it for a chain.
 struct Memory {

@@ -10,8 +10,8 @@ namespace costate::sde {
 
 namespace {
 
-constexpr std::array<std::string_view, 9> kFamilies = {"linear",        "power",     "vp_linear", "vp_scaled_linear", "vp_sigmoid",
-                                                      "vp_squaredcos", "vp_cosine", "vp_table",  "edm"};
+constexpr std::array<std::string_view, 9> kFamilies = {
+    "linear", "power", "vp_linear", "vp_scaled_linear", "vp_sigmoid", "vp_squaredcos", "vp_cosine", "vp_table", "edm"};
 
 bool has_rate(PathFamily f) {
   return f == PathFamily::vp_linear || f == PathFamily::vp_scaled_linear || f == PathFamily::vp_sigmoid;
@@ -124,8 +124,7 @@ PathPoint vp_table_point(double t, const AlphaTable& table) {
   // A time that was computed as (i + 1)/T counts as that timestep.
   const double nearest_place = std::nearbyint(place);
   const bool at_timestep = std::abs(place - nearest_place) < 1e-9 * static_cast<double>(count);
-  auto upper =
-      static_cast<std::ptrdiff_t>(at_timestep ? nearest_place : std::ceil(place)) - 1;  // the noisier end
+  auto upper = static_cast<std::ptrdiff_t>(at_timestep ? nearest_place : std::ceil(place)) - 1;  // the noisier end
   const bool data_end = at_timestep && upper < 0;
   if (data_end) upper = 0;
   const double high = log_alpha(upper), low = log_alpha(upper - 1);
@@ -138,15 +137,16 @@ PathPoint vp_table_point(double t, const AlphaTable& table) {
 PathPoint Schedule::at(double t) const {
   require(t >= 0 && t <= 1, "sde::Schedule: time ", t, " is outside [0, 1] (0 is noise, 1 is data)");
   require(!has_rate(family) || (beta_min > 0 && beta_max >= beta_min && std::isfinite(beta_max)), "sde::Schedule: the ",
-          name(family), " path needs 0 < beta_min <= beta_max, but beta_min is ", beta_min, " and beta_max is ", beta_max);
+          name(family), " path needs 0 < beta_min <= beta_max, but beta_min is ", beta_min, " and beta_max is ",
+          beta_max);
   PathPoint p{};
   switch (family) {
     case PathFamily::linear:
       p = linear_point(t);
       break;
     case PathFamily::power:
-      require(power >= 1 && std::isfinite(power), "sde::Schedule: the power path needs a power of at least 1, but it is ",
-              power);
+      require(power >= 1 && std::isfinite(power),
+              "sde::Schedule: the power path needs a power of at least 1, but it is ", power);
       p = power_point(t, power);
       break;
     case PathFamily::vp_linear:
@@ -214,8 +214,8 @@ double time_of_log_snr(const Schedule& schedule, double lambda) {
   const double first = log_snr(schedule.at(0));
   // A level that was computed from the path's own first one counts as that.
   if (std::isfinite(first) && std::abs(lambda - first) <= 1e-12 * std::abs(first)) return 0;
-  require(lambda > first, "sde::time_of_log_snr: the ", schedule.description(), " path starts at log(alpha/beta) = ", first,
-          ", above ", lambda);
+  require(lambda > first, "sde::time_of_log_snr: the ", schedule.description(),
+          " path starts at log(alpha/beta) = ", first, ", above ", lambda);
   double low = 0, high = 1;  // bisection: monotone, and no derivative is finite at both ends
   for (double middle = 0.5; low < middle && middle < high; middle = low + (high - low) / 2)
     (log_snr(schedule.at(middle)) < lambda ? low : high) = middle;

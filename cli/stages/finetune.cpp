@@ -1,5 +1,6 @@
 // Adjoint matching from the base checkpoint.
 #include <costate/finetune/network_field.h>
+#include <costate/sde/memoryless.h>
 
 #include <chrono>
 
@@ -18,7 +19,8 @@ void finetune_stage(Session& s) {
   const bool lora = c.finetune.lora.rank > 0;
   nn::Network tuned =
       lora ? nn::Network(nn::Adapters{nn::with_lora(base, lora_options(c))}) : nn::clone(base);
-  finetune::AdjointMatching trainer(finetune::field_of(base), std::move(tuned), make_chain(c),
+  const sde::Chain chain = make_chain(c);
+  finetune::AdjointMatching trainer(finetune::field_of(base), std::move(tuned), chain,
                                     item_shape(data.model), reward, adjoint_matching_options(c), s.device);
   if (!c.finetune.labels.empty()) {
     std::vector<std::int32_t> labels;
@@ -38,6 +40,10 @@ void finetune_stage(Session& s) {
   };
   const std::int64_t total = s.iterations(c.finetune.iterations);
   s.begin("finetune", total);
+  if (s.progress && !s.planning()) {
+    const sde::Memory memory = sde::memory_of(chain);
+    if (!memory.memoryless || !memory.convertible) s.progress->note("note: " + memory.sentence);
+  }
   const auto start = std::chrono::steady_clock::now();
   finetune::AdjointMatchingMetrics sum;
   double rows = 0;

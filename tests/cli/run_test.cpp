@@ -222,6 +222,10 @@ TEST(Run, SamplersOfAnotherKind) {
   ASSERT_EQ(costate(folder, {"run", "euler.json", "--out", "euler", "--quiet", "--threads", "1"}).code, 0);
   EXPECT_EQ(contents(folder / "run/samples/base_sde.npy"), contents(folder / "euler/samples/base_sde.npy"));
   EXPECT_NE(contents(folder / "run/samples/base_ode.npy"), contents(folder / "euler/samples/base_ode.npy"));
+  // What the sampler remembers of its noise is said where a model is tuned on it.
+  const Result told = costate(folder, {"finetune", "config.json", "--out", "run", "--overwrite"});
+  ASSERT_EQ(told.code, 0) << told.err;
+  EXPECT_NE((told.out + told.err).find("never memoryless"), std::string::npos) << told.out << told.err;
 }
 
 TEST(Run, PrecisionIsThatOfProducts) {

@@ -13,10 +13,8 @@ namespace costate::sde {
 namespace {
 
 const Schedule kLinear{}, kEdm{.family = PathFamily::edm}, kVp{PathFamily::vp_linear};
-const std::vector<Schedule> kFromNoise = {kLinear,
-                                          {.family = PathFamily::power, .power = 2},
-                                          {PathFamily::vp_cosine},
-                                          {PathFamily::vp_squaredcos}};
+const std::vector<Schedule> kFromNoise = {
+    kLinear, {.family = PathFamily::power, .power = 2}, {PathFamily::vp_cosine}, {PathFamily::vp_squaredcos}};
 const std::vector<Schedule> kSignalAtZero = {kVp, {PathFamily::vp_scaled_linear}, {PathFamily::vp_sigmoid}, kEdm};
 
 NoiseFunction scaled(const Schedule& s, double c) { return noise_function(s, {NoiseLaw::Kind::scaled, c}); }
@@ -31,7 +29,8 @@ TEST(Memoryless, ScaledLaws) {
       // alpha ~ t^p: the power of t' is c p.
       const double power = c * (path.family == PathFamily::power ? path.power : 1);
       EXPECT_NEAR(m.power, power, 1e-10 * power);  // quadrature
-      EXPECT_NE(m.sentence.find(sentence({"power ", power, " of t'"})), std::string::npos) << m.sentence << " " << power;
+      EXPECT_NE(m.sentence.find(sentence({"power ", power, " of t'"})), std::string::npos)
+          << m.sentence << " " << power;
     }
   for (const Schedule& path : kSignalAtZero)
     for (double c : {0.5, 1.0, 2.0}) {
@@ -60,7 +59,8 @@ TEST(Memoryless, PowersOfTime) {
       EXPECT_NEAR(m.limit, std::exp(-i), 1e-9);
     }
   }
-  EXPECT_NE(memorylessness(kLinear, [](double t) { return 1 / t; }).sentence.find("faster than any power"), std::string::npos);
+  EXPECT_NE(memorylessness(kLinear, [](double t) { return 1 / t; }).sentence.find("faster than any power"),
+            std::string::npos);
   // An offset makes the memoryless law finite, and so leaves a memory: 2 (1 - t)/(t + h).
   EXPECT_FALSE(memorylessness(kLinear, [](double t) { return std::sqrt(2 * (1 - t) / (t + 0.025)); }).memoryless);
   // Between powers: 1/(t log^2) converges, 1/(t sqrt(log)) does not, and 1/(t log) is left undecided in words.
@@ -80,9 +80,7 @@ TEST(Memoryless, ResidualOfTheFirstTime) {
   std::vector<double> t;
   for (int k = 0; k <= 4000; ++k) t.push_back(std::exp(std::log(h) * (1 - k / 4000.0)));
   t.front() = h, t.back() = 1;
-  const struct {
-    double c, left;
-  } cases[] = {{1, 0.026}, {0.245, 0.41}};  // as rounded
+  const struct { double c, left; } cases[] = {{1, 0.026}, {0.245, 0.41}};  // as rounded
   for (const auto& c : cases) {
     const double left = correlation(kLinear, scaled(kLinear, c.c), 1, h), var = h * h + (1 - h) * (1 - h);
     EXPECT_NEAR(left, c.left, 5e-3);
@@ -94,8 +92,9 @@ TEST(Memoryless, ResidualOfTheFirstTime) {
   }
   for (double sigma : {0.5, 1.0, 2.0})
     for (double variance : {0.25, 1.0})
-      EXPECT_NEAR(correlation(kLinear, [&](double) { return sigma; }, variance), constant_sigma_correlation(sigma, variance),
-                  1e-9);
+      EXPECT_NEAR(correlation(
+                      kLinear, [&](double) { return sigma; }, variance),
+                  constant_sigma_correlation(sigma, variance), 1e-9);
   EXPECT_EQ(correlation(kLinear, scaled(kLinear, 0.5)), 0);
   EXPECT_THROW(correlation(kLinear, scaled(kLinear, 0.5), 0), Error);
 }
@@ -104,9 +103,7 @@ TEST(Memoryless, ResidualOfTheFirstTime) {
 // of it where eta = 0.3. 1000 steps of the linear betas of DDPM.
 TEST(Memoryless, DdimKeepsAPowerOfTheFirstAlpha) {
   const Schedule table = diffusion_schedule(BetaLaw::linear, 1000);
-  const struct {
-    double eta, rho;
-  } cases[] = {{1, .0064}, {.7, .084}, {.3, .634}};
+  const struct { double eta, rho; } cases[] = {{1, .0064}, {.7, .084}, {.3, .634}};
   for (const auto& c : cases) {
     const double limit = std::pow(table.alpha(0), c.eta * c.eta);
     EXPECT_NEAR(limit, c.rho, c.eta == 1 ? 5e-5 : 5e-4) << c.eta;  // as rounded
@@ -136,17 +133,24 @@ TEST(Memoryless, EverySamplerFollowsItsEquationToFirstOrder) {
     NoiseLaw noise;
   } cases[] = {
       {"exact", [](const Schedule& s, const Grid& t) { return exact_memoryless(s, t); }, {NoiseLaw::Kind::scaled, 1}},
-      {"fixed_large", [](const Schedule& s, const Grid& t) {
+      {"fixed_large",
+       [](const Schedule& s, const Grid& t) {
          return preserves_variance(s) ? ddpm(s, t, DdpmVariance::fixed_large) : exact_memoryless(s, t);
-       }, {NoiseLaw::Kind::scaled, 1}},
+       },
+       {NoiseLaw::Kind::scaled, 1}},
       {"ddim 0.6", [](const Schedule& s, const Grid& t) { return ddim(s, t, 0.6); }, {NoiseLaw::Kind::scaled, 0.36}},
       {"both", [](const Schedule& s, const Grid& t) { return euler_maruyama(s, t); }, {NoiseLaw::Kind::scaled, 1}},
-      {"denominator 2", [](const Schedule& s, const Grid& t) {
+      {"denominator 2",
+       [](const Schedule& s, const Grid& t) {
          return euler_maruyama(s, t, Offset::denominator, Parametrisation::velocity, 2);
-       }, {NoiseLaw::Kind::scaled, 2}},
-      {"constant", [](const Schedule& s, const Grid& t) { return euler_maruyama_constant(s, t, 0.8); },
+       },
+       {NoiseLaw::Kind::scaled, 2}},
+      {"constant",
+       [](const Schedule& s, const Grid& t) { return euler_maruyama_constant(s, t, 0.8); },
        {NoiseLaw::Kind::constant, 0.8}},
-      {"flow_sde", [](const Schedule& s, const Grid& t) { return flow_sde(s, t, 0.7); }, {NoiseLaw::Kind::scaled, 0.245}},
+      {"flow_sde",
+       [](const Schedule& s, const Grid& t) { return flow_sde(s, t, 0.7); },
+       {NoiseLaw::Kind::scaled, 0.245}},
       {"exponential", [](const Schedule& s, const Grid& t) { return exponential(s, t); }, {NoiseLaw::Kind::scaled, 0}},
       {"ode", [](const Schedule& s, const Grid& t) { return euler_ode(s, t); }, {NoiseLaw::Kind::scaled, 0}}};
   std::vector<Schedule> paths = kFromNoise;
@@ -155,7 +159,8 @@ TEST(Memoryless, EverySamplerFollowsItsEquationToFirstOrder) {
     for (const auto& c : cases) {
       const PathPoint p = path.at(start), q = path.at(end);
       const double var0 = p.alpha * p.alpha * v + p.beta * p.beta, var = q.alpha * q.alpha * v + q.beta * q.beta;
-      const double left = correlation(path, noise_function(path, c.noise), v, start, end), phi = std::sqrt(var / var0) * left;
+      const double left = correlation(path, noise_function(path, c.noise), v, start, end),
+                   phi = std::sqrt(var / var0) * left;
       const double mean = m * q.alpha - phi * m * p.alpha, variance = var + phi * phi * (1 - var0);
       double error[2];
       for (int i = 0; i < 2; ++i) {
@@ -164,8 +169,8 @@ TEST(Memoryless, EverySamplerFollowsItsEquationToFirstOrder) {
         for (int k = 0; k <= K; ++k) t.push_back(start + (end - start) * k / K);
         const GaussianLaw law = gaussian_law(c.build(path, t), m, v);
         // All three at once, with signs that do not cancel by symmetry.
-        error[i] = std::hypot(law.mean - mean, law.variance - variance,
-                              law.correlation * std::sqrt(law.variance) - phi);
+        error[i] =
+            std::hypot(law.mean - mean, law.variance - variance, law.correlation * std::sqrt(law.variance) - phi);
       }
       EXPECT_LT(error[0], 0.05) << c.what << " " << path.description();
       EXPECT_NEAR(error[0] / error[1], 2, 0.1) << c.what << " " << path.description() << " " << error[0];
@@ -183,7 +188,8 @@ TEST(Memoryless, ChurningFollowsItsEquationToFirstOrder) {
     for (int i = 0; i < 2; ++i) {
       const int K = 500 << i;
       std::vector<double> t;
-      for (int k = 0; k <= K; ++k) t.push_back(time_of_log_snr(path, -std::log(first) - std::log(last / first) * k / K));
+      for (int k = 0; k <= K; ++k)
+        t.push_back(time_of_log_snr(path, -std::log(first) - std::log(last / first) * k / K));
       const PathPoint p = path.at(t.front()), q = path.at(t.back());
       const double var0 = p.alpha * p.alpha * v + p.beta * p.beta, var = q.alpha * q.alpha * v + q.beta * q.beta;
       const double phi = std::sqrt(var / var0) * left;

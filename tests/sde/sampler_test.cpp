@@ -59,10 +59,11 @@ TEST(FlowSde, RemembersItsNoise) {
     double a;
     int steps;
     double rho;
-  } cases[] = {{.7, 10, .291}, {.7, 40, .235}, {.7, 1000, .113}, {.3, 10, .808}, {.3, 40, .777}, {.3, 1000, .679},
-               {1, 10, .0553}};
+  } cases[] = {{.7, 10, .291}, {.7, 40, .235},   {.7, 1000, .113}, {.3, 10, .808},
+               {.3, 40, .777}, {.3, 1000, .679}, {1, 10, .0553}};
   for (const auto& c : cases)
-    EXPECT_NEAR(residual_correlation(flow_sde(kLinear, uniform_grid(c.steps), c.a)), c.rho, 5e-4) << c.a << " " << c.steps;
+    EXPECT_NEAR(residual_correlation(flow_sde(kLinear, uniform_grid(c.steps), c.a)), c.rho, 5e-4)
+        << c.a << " " << c.steps;
   EXPECT_NEAR(gaussian_law(flow_sde(kLinear, uniform_grid(10), .7), 0, 1).variance, .931, 5e-4);
 }
 
@@ -102,8 +103,8 @@ TEST(Edm, ChurnedChainIsTheAlgorithm) {
     double mine = 0.8, theirs = mine / path.alpha(t[0]);
     for (int i = 0; i < N; ++i) {
       const double sigma = level(t[i]), next = i + 1 < N ? level(t[i + 1]) : 0;
-      const double gamma = sigma >= churn.S_tmin && sigma <= churn.S_tmax
-                               ? std::min(churn.S_churn / N, std::numbers::sqrt2 - 1) : 0;
+      const double gamma =
+          sigma >= churn.S_tmin && sigma <= churn.S_tmax ? std::min(churn.S_churn / N, std::numbers::sqrt2 - 1) : 0;
       const double raised = sigma * (1 + gamma);
       theirs += std::sqrt(raised * raised - sigma * sigma) * churn.S_noise * std::cos(0.7 * i);
       theirs += (next - raised) * (theirs - denoiser(theirs, raised)) / raised;
@@ -126,10 +127,12 @@ TEST(Edm, ChurnForgetsAFiniteShare) {
     const double gamma = std::min(S_churn / N, std::numbers::sqrt2 - 1);
     EXPECT_GT(raised, 20);
     // Data of variance 1e-14 beside a last level of 0.002.
-    const Chain noisy = churned(kEdm, {t.begin(), t.end() - 1}, {.S_churn = S_churn * (N - 1) / N, .S_tmin = 0.05, .S_tmax = 50});
+    const Chain noisy =
+        churned(kEdm, {t.begin(), t.end() - 1}, {.S_churn = S_churn * (N - 1) / N, .S_tmin = 0.05, .S_tmax = 50});
     // Started from N(0, 1) where the path has N(0, beta^2).
     const double beta = kEdm.beta(0), phi = std::pow(1 + gamma, -raised) / beta;
-    EXPECT_NEAR(residual_correlation(noisy, 1e-14), phi / std::sqrt(1 + phi * phi * (1 - beta * beta)), 1e-8) << S_churn;
+    EXPECT_NEAR(residual_correlation(noisy, 1e-14), phi / std::sqrt(1 + phi * phi * (1 - beta * beta)), 1e-8)
+        << S_churn;
     const Memory m = memory_of(chain);
     EXPECT_FALSE(m.memoryless || m.convertible);
     EXPECT_NE(m.sentence.find("S_churn"), std::string::npos);
@@ -176,7 +179,8 @@ TEST(Exponential, OrdersOfConvergence) {
       for (int i = 0; i < 2; ++i) {
         const auto t = log_snr_grid(path, 80 << i);
         const PathPoint p = path.at(t.front()), q = path.at(t.back());
-        const double s = std::sqrt((q.alpha * q.alpha * v + q.beta * q.beta) / (p.alpha * p.alpha * v + p.beta * p.beta));
+        const double s =
+            std::sqrt((q.alpha * q.alpha * v + q.beta * q.beta) / (p.alpha * p.alpha * v + p.beta * p.beta));
         const double mean = m * q.alpha - s * m * p.alpha;
         int method = 0;
         for (const Chain& chain : {exponential(path, t, prediction), dpmpp_2m(path, t, prediction)}) {
@@ -187,8 +191,10 @@ TEST(Exponential, OrdersOfConvergence) {
         }
       }
       for (int moment = 0; moment < 2; ++moment) {
-        EXPECT_NEAR(std::log2(error[0][0][moment] / error[0][1][moment]), 1, 0.1) << path.description() << name(prediction);
-        EXPECT_NEAR(std::log2(error[1][0][moment] / error[1][1][moment]), 2, 0.15) << path.description() << name(prediction);
+        EXPECT_NEAR(std::log2(error[0][0][moment] / error[0][1][moment]), 1, 0.1)
+            << path.description() << name(prediction);
+        EXPECT_NEAR(std::log2(error[1][0][moment] / error[1][1][moment]), 2, 0.15)
+            << path.description() << name(prediction);
         EXPECT_LT(error[1][0][moment], 0.1 * error[0][0][moment]);
       }
     }
