@@ -114,6 +114,16 @@ double correlation(const Schedule& schedule, const NoiseFunction& sigma, double 
   return std::exp(-integral_from_zero(f, middle).value - integral(f, middle, to));
 }
 
+namespace {
+// sigma^2 = c 2 eta without quadrature, which a table's kinks would disturb: exp(-int sigma^2/(2 beta^2)) = (y'/y)^c,
+// y = alpha/beta.
+Memorylessness scaled_memorylessness(const Schedule& schedule, double c) {
+  const PathPoint noise = schedule.at(0), p = schedule.at(0.5);
+  const double y = p.alpha / p.beta, limit = y * noise.beta * std::pow(noise.alpha / noise.beta / y, c);
+  return {limit <= noise.alpha * (1 + 1e-12), limit, 0, {}};
+}
+}  // namespace
+
 Memory memory_of(const Chain& chain, double variance) {
   const double left = residual_correlation(chain, variance);
   const auto on_grid = [&] {
@@ -125,7 +135,9 @@ Memory memory_of(const Chain& chain, double variance) {
             "Churning (" + chain.noise.description() +
                 ") puts back a finite share of the noise, so that it is never memoryless and does not convert;" +
                 on_grid()};
-  const Memorylessness m = memorylessness(chain.schedule, noise_function(chain.schedule, chain.noise));
+  const Memorylessness m = chain.noise.kind == NoiseLaw::Kind::constant
+                               ? memorylessness(chain.schedule, noise_function(chain.schedule, chain.noise))
+                               : scaled_memorylessness(chain.schedule, chain.noise.value);
   const bool converts = chain.noise.convertible();
   const std::string law = chain.noise.description();
   return {m.memoryless, converts, m.limit, left,

@@ -221,6 +221,9 @@ TEST(Memoryless, OneCallForAChain) {
   EXPECT_NEAR(dpm.correlation, 1, 1e-12);
   EXPECT_TRUE(vp.memoryless && vp.convertible);
   EXPECT_NEAR(vp.limit, kVp.alpha(0), 1e-8);
+  const Schedule table = diffusion_schedule(BetaLaw::scaled_linear, 1000);
+  EXPECT_TRUE(memory_of(exact_memoryless(table, t)).memoryless);
+  EXPECT_NEAR(memory_of(exact_memoryless(table, t)).limit, table.alpha(0), 1e-12);
   EXPECT_FALSE(memory_of(euler_maruyama(kVp, t, Offset::none, Parametrisation::velocity, 0.5)).memoryless);
 }
 
