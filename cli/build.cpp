@@ -3,8 +3,12 @@
 #include <costate/sde/diffusion.h>
 #include <costate/sde/edm.h>
 #include <costate/sde/exponential.h>
+#include <costate/sde/solve.h>
 
 #include <costate/nn/mlp.h>
+
+#include <cmath>
+#include <limits>
 
 namespace costate::cli {
 namespace {
@@ -176,6 +180,29 @@ sde::Chain make_ode_chain(const Config& c, std::int64_t steps) {
   if (c.sample.ode == "exponential") return sde::exponential(s, t, prediction_of(c));
   if (c.sample.ode == "dpmpp_2m") return sde::dpmpp_2m(s, t, prediction_of(c));
   return sde::euler_ode(s, t, prediction_of(c));
+}
+
+Tensor sample_ode(const Config& c, const sde::Field& field, std::int64_t steps, const Shape& shape, std::int64_t count,
+                  const Tensor& labels, const sde::NoiseKey& key, Device device) {
+  if (c.sample.ode == "euler" || c.sample.ode == "exponential" || c.sample.ode == "dpmpp_2m")
+    return sde::sample(field, make_ode_chain(c, steps), shape, count, labels, key, DType::f32, device);
+  const sde::Schedule s = make_schedule(c);
+  const std::vector<double> t = grid(c, s, steps);
+  if (c.sample.ode != "midpoint") {
+    const sde::PathPoint end = s.at(t.back());
+    const sde::Affine v = [&] {
+      try {
+        return sde::conversion(prediction_of(c), sde::Parametrisation::velocity, end);
+      } catch (const Error&) {
+        return sde::Affine{std::numeric_limits<double>::infinity(), 0};
+      }
+    }();
+    require(std::isfinite(v.x) && std::isfinite(v.prediction), "sample.ode: '", c.sample.ode,
+            "' evaluates the velocity at t = ", end.t, ", where ", c.prediction, " predictions on the ", s.description(),
+            " path do not give it; expected midpoint, exponential, dpmpp_2m or euler");
+  }
+  return sde::sample(sde::probability_flow({field, nullptr}, s, prediction_of(c)).frozen, sde::solver(c.sample.ode), t, shape,
+                     count, labels, key, DType::f32, device);
 }
 
 nn::Classifier make_classifier(const ClassifierConfig& c, const data::Dataset& data, Device device) {

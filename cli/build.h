@@ -27,7 +27,11 @@ Shape item_shape(const data::Dataset& set);
 sde::Schedule make_schedule(const Config& config);
 // `steps` 0: as many as the configuration says.
 sde::Chain make_chain(const Config& config, std::int64_t steps = 0);
+// The chain of sample.ode, and of Euler's method where that is a Runge-Kutta method, which is no chain.
 sde::Chain make_ode_chain(const Config& config, std::int64_t steps = 0);
+// Samples by sample.ode.
+Tensor sample_ode(const Config& config, const sde::Field& field, std::int64_t steps, const Shape& shape, std::int64_t count,
+                  const Tensor& labels, const sde::NoiseKey& key, Device device);
 std::int64_t ode_steps(const Config& config);
 
 // Fresh parameters from the seed.

@@ -42,6 +42,14 @@ struct DiffOptions {
 // Compares names, types, shapes and values; whether they agree within the tolerance.
 bool diff_command(const DiffOptions& options, std::ostream& out);
 
+struct StudyOptions {
+  std::string config;
+  std::vector<std::string> settings;  // --set, top-level keys
+  bool plan = false, overwrite = false, quiet = false, json = false;
+};
+// Compares adjoint methods as the file says (study/study.h): a table, study.csv, study.json, figures and report.html.
+void study_command(const StudyOptions& options, std::ostream& out);
+
 // The stages on the meta device.
 std::vector<StageRecord> plan(const Config& config, const std::vector<Stage>& stages);
 

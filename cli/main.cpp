@@ -135,6 +135,19 @@ int run(int argc, char** argv) {
   inspect->add_option("path", a.path, "The file or directory")->required();
   inspect->add_flag("--json", a.json, "As JSON");
   inspect->footer(footer);
+  StudyOptions study;
+  CLI::App* studies = app.add_subcommand("study", "Compare adjoint methods on networks: memory, work, time and error");
+  studies->add_option("config,--config", study.config, "The study, a JSON file (see docs/adjoints.md)")->required();
+  studies->add_option("--set", study.settings, "KEY=VALUE: overrides a top-level key; may be repeated")
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
+  studies->add_option("--out", a.out, "Where to write, the same as --set out=DIR");
+  studies->add_option("--threads", a.threads, "The same as --set threads=N; 0: one a processor")->type_name("N");
+  studies->add_flag("--plan", study.plan, "Predict peaks and counts, and run nothing");
+  studies->add_flag("--overwrite", study.overwrite, "Replace what an earlier study left there");
+  studies->add_flag("--quiet", study.quiet, "No progress on stderr");
+  studies->add_flag("--json", study.json, "Print the result as JSON");
+  studies->footer(footer);
   ConvertOptions convert;
   CLI::App* converts =
       app.add_subcommand("convert", "Write a checkpoint in another dialect, layout or element type");
@@ -181,6 +194,11 @@ int run(int argc, char** argv) {
   }
   if (differs->parsed()) return diff_command(diff, std::cout) ? 0 : 1;
   if (reference->parsed()) return std::cout << config_reference(), 0;
+  if (studies->parsed()) {
+    if (!a.threads.empty()) study.settings.push_back("threads=" + a.threads);
+    if (!a.out.empty()) study.settings.push_back("out=" + Json(a.out).dump());
+    return study_command(study, std::cout), 0;
+  }
   if (!a.seed.empty()) a.run.settings.push_back("seed=" + a.seed);
   if (!a.threads.empty()) a.run.settings.push_back("threads=" + a.threads);
   if (!a.out.empty()) a.run.settings.push_back("out=" + Json(a.out).dump());

@@ -1,3 +1,4 @@
+#include <costate/sde/sampler.h>
 #include <costate/sde/solve.h>
 
 namespace costate::sde {
@@ -22,6 +23,20 @@ Tensor solve(const Sde& sde, const Solver& solver, const std::vector<double>& gr
     if (visit) visit(static_cast<int>(k) + 1, interval.t1, state);
   }
   return state[0].value();
+}
+
+Tensor sample(const Sde& sde, const Solver& solver, const std::vector<double>& grid, const Shape& shape, std::int64_t count,
+              const Tensor& labels, const NoiseKey& key, DType dtype, Device device) {
+  require(count >= 1, "sample: ", count, " samples were asked for");
+  require(!labels.defined() || (labels.rank() == 1 && labels.extent(0) == count), "sample: labels of shape ",
+          labels.shape(), " for ", count, " samples");
+  const BrownianPath path(grid, key);
+  const Tensor out = Tensor::empty(shape.with_front(count), dtype, device);
+  each_chunk(count, [&](std::int64_t first, std::int64_t rows) {
+    const Tensor x0 = initial_noise(shape, rows, key.from(first), dtype, device);
+    out.slice(first, rows).copy_from(solve(sde, solver, grid, x0, rows_of(labels, first, rows), path.from(first)));
+  });
+  return out;
 }
 
 }  // namespace costate::sde

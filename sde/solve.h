@@ -13,4 +13,9 @@ using StateVisitor = std::function<void(int k, double t, const SolverState& stat
 Tensor solve(const Sde& sde, const Solver& solver, const std::vector<double>& grid, const Tensor& x0, const Tensor& labels,
              const BrownianPath& path, const StateVisitor& visit = {});
 
+// `count` samples of the given shape from x_0 ~ N(0, I): chunks of rows in parallel, as sample() of chains, with its noise.
+// labels (count,) or undefined.
+Tensor sample(const Sde& sde, const Solver& solver, const std::vector<double>& grid, const Shape& shape, std::int64_t count,
+              const Tensor& labels, const NoiseKey& key, DType dtype = DType::f32, Device device = Device::cpu);
+
 }  // namespace costate::sde

@@ -332,7 +332,7 @@ std::vector<Field> fields(Config& c) {
         {0, 65535});
   l.add("guidance", c.sample.guidance,
         "w of classifier-free guidance (1 + w) v(x | y) - w v(x); needs sample.labels.", at_least(0));
-  l.choice("ode", c.sample.ode, {"euler", "exponential", "dpmpp_2m"},
+  l.choice("ode", c.sample.ode, {"euler", "exponential", "dpmpp_2m", "heun", "midpoint", "rk4"},
            "Steps of ode sampling, here and in evaluate: Euler's; exponential, which is DPM-Solver++(1) and DDIM with eta = 0; "
            "or the second-order DPM-Solver++(2M).");
   l.add("ode_steps", c.sample.ode_steps, "Steps of ode sampling, here and in evaluate; 0: sampler.steps.",

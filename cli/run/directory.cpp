@@ -15,7 +15,9 @@ namespace fs = std::filesystem;
 // What `create` may remove.
 constexpr std::string_view own_entries[] = {"config.resolved.json", "run.json",   "metrics.jsonl",
                                             "metrics.csv",          "timing.csv", "evaluation.json",
-                                            "summary.md",           "samples",    "checkpoints"};
+                                            "summary.md",           "samples",    "checkpoints",
+                                            "study.json",           "study.csv",  "report.html",
+                                            "figures"};
 
 [[noreturn]] void refused(const std::string& path, const std::error_code& reason) {
   fail(Fault::io, {"'", path, "': ", reason.message()});

@@ -169,7 +169,7 @@ void evaluate_stage(Session& s) {
       c.evaluate.labels.empty() ? c.finetune.labels : c.evaluate.labels;
   const Tensor labels = make_labels(classes, count, data.model, "evaluate.labels", s.device);
   const std::int64_t steps = s.sampler_steps(c.sampler.steps), flow_steps = s.sampler_steps(ode_steps(c));
-  const sde::Chain chain = make_chain(c, steps), ode = make_ode_chain(c, flow_steps);
+  const sde::Chain chain = make_chain(c, steps);
   const std::optional<finetune::MixtureTilt> tilt = closed_form(c, data.model);
   s.begin("evaluate", 6);
 
@@ -194,7 +194,8 @@ void evaluate_stage(Session& s) {
   const auto drawn = [&](const sde::Field& field, bool noisy, const sde::NoiseKey& key) {
     Tensor x;
     s.rounds(noisy ? steps : flow_steps, noisy ? c.sampler.steps : ode_steps(c), [&] {
-      x = sde::sample(field, noisy ? chain : ode, shape, count, labels, key, DType::f32, s.device);
+      x = noisy ? sde::sample(field, chain, shape, count, labels, key, DType::f32, s.device)
+                : sample_ode(c, field, flow_steps, shape, count, labels, key, s.device);
     });
     return x;
   };

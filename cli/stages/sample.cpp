@@ -100,8 +100,10 @@ void sample_stage(Session& s) {
       }
       Tensor x;
       s.rounds(steps, wanted, [&] {
-        x = sde::sample(field, chain, item_shape(data.model), c.sample.count, labels,
-                        {seed_of(c, Purpose::sample), 0}, DType::f32, s.device);
+        const sde::NoiseKey key{seed_of(c, Purpose::sample), 0};
+        const Shape item = item_shape(data.model);
+        x = sampler == "sde" ? sde::sample(field, chain, item, c.sample.count, labels, key, DType::f32, s.device)
+                             : sample_ode(c, field, steps, item, c.sample.count, labels, key, s.device);
       });
       if (s.planning()) continue;
       const std::vector<float> values = data::original(data.model, x.values<float>());

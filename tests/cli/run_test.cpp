@@ -222,6 +222,21 @@ TEST(Run, SamplersOfAnotherKind) {
   ASSERT_EQ(costate(folder, {"run", "euler.json", "--out", "euler", "--quiet", "--threads", "1"}).code, 0);
   EXPECT_EQ(contents(folder / "run/samples/base_sde.npy"), contents(folder / "euler/samples/base_sde.npy"));
   EXPECT_NE(contents(folder / "run/samples/base_ode.npy"), contents(folder / "euler/samples/base_ode.npy"));
+  // Runge-Kutta methods, which are no chains; one that would ask at t = 1 says so when the network does not know the velocity
+  // there.
+  for (const char* ode : {"midpoint", "heun", "rk4"}) {
+    config["sample"]["ode"] = ode;
+    config["path"] = {{"family", "linear"}}, config["prediction"] = "velocity", config["sampler"] = {{"steps", 5}};
+    folder.file("rk.json", config.dump());
+    const Result known = costate(folder, {"plan", "rk.json", "--json", "--threads", "2"});
+    ASSERT_EQ(known.code, 0) << known.err;
+    ASSERT_EQ(costate(folder, {"run", "rk.json", "--out", ode, "--quiet", "--threads", "2"}).code, 0);
+    expect_exact_plan(Json::parse(known.out), folder / ode);
+  }
+  EXPECT_NE(contents(folder / "heun/samples/base_ode.npy"), contents(folder / "rk4/samples/base_ode.npy"));
+  const Result singular = costate(folder, {"plan", "rk.json", "--set", "prediction=x1"});
+  EXPECT_EQ(singular.code, 2);
+  EXPECT_NE(singular.err.find("expected midpoint"), std::string::npos) << singular.err;
   // What the sampler remembers of its noise is said where a model is tuned on it.
   const Result told = costate(folder, {"finetune", "config.json", "--out", "run", "--overwrite"});
   ASSERT_EQ(told.code, 0) << told.err;

@@ -2,7 +2,7 @@
 #include <costate/autograd/ops.h>
 #include <costate/finetune/adjoint_matching.h>
 #include <costate/finetune/evaluate/estimate.h>
-#include <costate/finetune/evaluate/path.h>
+#include <costate/sde/girsanov.h>
 #include <costate/finetune/network_field.h>
 #include <costate/finetune/problem/analytic_field.h>
 #include <costate/finetune/problem/linear_gaussian.h>

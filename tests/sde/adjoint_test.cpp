@@ -3,6 +3,7 @@
 #include <costate/autograd/ops.h>
 #include <costate/sde/adjoint/adjoint.h>
 #include <costate/sde/chain_process.h>
+#include <costate/sde/exponential.h>
 #include <costate/sde/sampler.h>
 #include <costate/sde/sde_process.h>
 #include <costate/tensor/random.h>

@@ -1,0 +1,54 @@
+// costate study: reads, predicts, runs, writes.
+#include <costate/tensor/file.h>
+#include <costate/tensor/parallel.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "commands.h"
+#include "run/directory.h"
+#include "study/study.h"
+
+namespace costate::cli {
+
+void study_command(const StudyOptions& options, std::ostream& out) {
+  StudyConfig study = read_study(options.config, options.settings);
+  set_threads(study.threads > 0 ? static_cast<int>(study.threads)
+                                : static_cast<int>(std::min(std::max(1u, std::thread::hardware_concurrency()), 1024u)));
+  Progress progress(options.quiet);
+  if (options.plan) {
+    const std::vector<StudyRow> rows = run_study(study, true, progress);
+    if (options.json)
+      out << to_json(rows, true).dump(2) << "\n";
+    else
+      out << study_table(rows, true);
+    return;
+  }
+  const RunDirectory directory(study.out);
+  directory.create(options.overwrite);
+  directory.write("config.resolved.json", to_json(study).dump(2) + "\n");
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<StudyRow> rows = run_study(study, false, progress);
+  report::Report page = study_report(study, rows);
+  page.facts.push_back({"threads", std::to_string(threads())});
+  page.facts.push_back({"version", COSTATE_VERSION});
+  page.facts.push_back(
+      {"time", duration_text(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count())});
+  directory.write("study.json", to_json(rows, false).dump(2) + "\n");
+  directory.write("study.csv", study_csv(rows, false));
+  directory.write("report.html", report::html(page));
+  int number = 0;
+  for (const report::Section& s : page.sections)
+    for (const report::Block& b : s.blocks)
+      if (const auto* figure = std::get_if<report::Figure>(&b))
+        directory.write("figures/" + std::to_string(++number) + ".svg", report::svg_plot(figure->plot));
+  if (options.json)
+    out << to_json(rows, false).dump(2) << "\n";
+  else
+    out << study_table(rows, false) << "\nwritten to " << directory.path() << "\n";
+  for (const StudyRow& r : rows)
+    if (const std::string broken = broken_promise(r); !broken.empty()) fail(Fault::numerical, {broken});
+}
+
+}  // namespace costate::cli
