@@ -45,13 +45,13 @@ using Coefficients = std::function<Affine(double t)>;
 Field affine_drift(const Field& prediction, const Coefficients& at) {
   return [prediction, at](const Var& x, const Var& t, const Tensor& labels) {
     const Var p = prediction(x, t, labels);
-    // Without values any numbers do.
+    // Without values any numbers do: the same op, whatever they are.
     if (t.value().is_meta()) return axpby(1, x, 1, p);
     const std::vector<double> times = t.value().to_doubles();
     require(!times.empty(), "sde: the drift was asked for at no time");
     if (std::all_of(times.begin(), times.end(), [&](double s) { return s == times[0]; })) {
       const Affine c = at(times[0]);
-      return c.x == 0 ? affine(p, c.prediction, 0) : axpby(c.x, x, c.prediction, p);
+      return axpby(c.x, x, c.prediction, p);
     }
     std::vector<double> of_x, of_prediction;
     for (const double s : times) {
@@ -83,8 +83,11 @@ ParametricSde parametric(const ParametricField& prediction, std::function<Sde(co
 ParametricSde probability_flow(const ParametricField& prediction, const Schedule& schedule, Parametrisation parametrisation) {
   return parametric(prediction, [=](const Field& field) {
     Sde sde;
-    sde.drift = affine_drift(
-        field, [=](double t) { return conversion(parametrisation, Parametrisation::velocity, schedule, t); });
+    if (parametrisation == Parametrisation::velocity)
+      sde.drift = field;
+    else
+      sde.drift = affine_drift(
+          field, [=](double t) { return conversion(parametrisation, Parametrisation::velocity, schedule, t); });
     return sde;
   });
 }

@@ -4,6 +4,7 @@
 #include <costate/finetune/network_field.h>
 #include <costate/sde/chain_process.h>
 #include <costate/sde/sde_process.h>
+#include <costate/tensor/error.h>
 #include <costate/tensor/flops.h>
 #include <costate/tensor/random.h>
 
@@ -147,25 +148,30 @@ std::vector<StudyRow> run_study(const StudyConfig& study, bool planning, Progres
           sde::AdjointOptions options = m.options;
           row.refusal = sde::refusal(make_process(n, p, steps, meta, key), options);
           if (row.refusal.empty()) {
-            account(n, p, steps, meta, item, Device::meta, key, options, row.planned);
-            if (!planning) {
-              const Gradient g = account(n, p, steps, real, item, Device::cpu, key, options, row.measured);
-              const Tensor x0 = sde::initial_noise(item, n.batch, key);
-              const sde::Process process = make_process(n, p, steps, real, key);
-              if (!stored.x.defined()) stored = options.method == sde::AdjointMethod::store_all ? g : compute(process, x0, {});
-              row.exact = same_bits(g, stored);
-              if (study.reference) {
-                if (!exact.x.defined()) exact = compute(make_process(n, p, steps, wide, key), x0.to(DType::f64), {});
-                row.error = relative_error(g, exact);
-              }
-              std::vector<double> seconds;
-              for (std::int64_t round = 0; round < study.rounds; ++round) {
-                const auto start = std::chrono::steady_clock::now();
-                compute(process, x0, options);
-                seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-              }
-              row.seconds = median(seconds);
+            try {
+              account(n, p, steps, meta, item, Device::meta, key, options, row.planned);
+            } catch (const Error& e) {  // of an op that the method cannot go through
+              if (options.method != sde::AdjointMethod::forward || e.fault() != Fault::argument) throw;
+              row.refusal = e.what();
             }
+          }
+          if (row.refusal.empty() && !planning) {
+            const Gradient g = account(n, p, steps, real, item, Device::cpu, key, options, row.measured);
+            const Tensor x0 = sde::initial_noise(item, n.batch, key);
+            const sde::Process process = make_process(n, p, steps, real, key);
+            if (!stored.x.defined()) stored = options.method == sde::AdjointMethod::store_all ? g : compute(process, x0, {});
+            row.exact = same_bits(g, stored);
+            if (study.reference) {
+              if (!exact.x.defined()) exact = compute(make_process(n, p, steps, wide, key), x0.to(DType::f64), {});
+              row.error = relative_error(g, exact);
+            }
+            std::vector<double> seconds;
+            for (std::int64_t round = 0; round < study.rounds; ++round) {
+              const auto start = std::chrono::steady_clock::now();
+              compute(process, x0, options);
+              seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+            }
+            row.seconds = median(seconds);
           }
           rows.push_back(std::move(row));
           progress.step(static_cast<std::int64_t>(rows.size()), n.name + ", " + p.label() + ", " + m.label());

@@ -1,6 +1,7 @@
 // Forward sensitivity: the tangents dx_k/dtheta_i are carried along, one for each number of the parameters.
 #include <costate/autograd/ops.h>
 #include <costate/sde/adjoint/methods.h>
+#include <costate/tensor/error.h>
 
 #include <numeric>
 
@@ -15,7 +16,12 @@ Gradient forward(const Process& process, const Tensor& x0, const Terminal& termi
   State state = process.start(x0);
   count(result.work, process.start_work);
   for (int k = 0; k < process.steps; ++k) {
-    tangents = process.push(k, state[0], tangents, numbers);
+    try {
+      tangents = process.push(k, state[0], tangents, numbers);
+    } catch (const Error& e) {  // of an op without second derivatives
+      fail(e.fault(), {"forward: tangents are swept through the recorded pullback, but ", e.what(),
+                       "; or take the adjoint binomial, which sweeps once"});
+    }
     for (const Tensor& t : tangents) t.storage().charge_to(memory::Tag::trajectory);
     state = process.step(k, state);
     // A tangent costs one sweep through the recorded pullback.
