@@ -119,7 +119,7 @@ std::vector<double> trace(const Product& product, const Tensor& like, const Trac
   const Rows rows(like);
   const std::int64_t products = trace_products(o, rows.dim);
   if (like.is_meta()) {
-    for (std::int64_t j = 0; j < products; ++j) product(like);
+    for (std::int64_t j = 0; j < products; ++j) product(Tensor::empty_like(like));
     return Values(rows.count, 0.0);
   }
   if (o.method == TraceMethod::exact) return exact(rows, product);

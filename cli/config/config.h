@@ -158,10 +158,17 @@ struct SampleConfig {
   std::int64_t ode_steps = 0;
 };
 
+struct LikelihoodConfig {
+  std::int64_t count = 0, steps = 50, probes = 1;
+  std::string trace = "hutchinson";
+  double margin = 0.0;
+};
+
 struct EvaluateConfig {
   std::int64_t count = 2048, projections = 128;
   std::vector<std::int64_t> labels;
   bool control_error = true;
+  LikelihoodConfig likelihood;
 };
 
 struct Config {

@@ -344,6 +344,17 @@ std::vector<Field> fields(Config& c) {
         "Conditional networks: classes, taken in turn; []: those of finetune.labels.", {0, 65535});
   l.add("control_error", c.evaluate.control_error,
         "Where the optimum is known: the relative error of the control at every step.");
+  LikelihoodConfig& likelihood = c.evaluate.likelihood;
+  l.add("likelihood.count", likelihood.count,
+        "Items of the data (of the held-out part, if there is one) whose log-likelihood is computed under base and tuned "
+        "model, along the probability flow; 0: none.",
+        {0, 1e7});
+  l.add("likelihood.steps", likelihood.steps, "Steps of the classical Runge-Kutta method, four evaluations each.", {1, 100000});
+  l.choice("likelihood.trace", likelihood.trace, {"exact", "hutchinson", "hutch_pp"},
+           "The divergence: exact, one pullback a dimension; or estimated from random probes.");
+  l.add("likelihood.probes", likelihood.probes, "hutchinson, hutch_pp: pullbacks an evaluation.", {1, 1e6});
+  l.add("likelihood.margin", likelihood.margin,
+        "The flow is followed to t = 1 - margin only; predictions of x1 and score need one above 0.", {0, 0.5, false, true});
   return out;
 }
 

@@ -13,6 +13,7 @@
 #include <limits>
 
 #include "stages/evaluation.h"
+#include "stages/likelihood.h"
 #include "stages/stages.h"
 
 namespace costate::cli {
@@ -237,6 +238,12 @@ void evaluate_stage(Session& s) {
     std::vector<float> values = data.model.values;
     real = ask(judge, Tensor::from(values, Shape{data.model.count, dim}, s.device));
   }
+  Json base_likelihood, tuned_likelihood;
+  if (c.evaluate.likelihood.count > 0) {  // unguided: guidance samples from no density of the data
+    const data::Dataset& scored = judged ? data.judge : data.model;
+    base_likelihood = likelihood(c, finetune::field_of(base), scored, s.device);
+    tuned_likelihood = likelihood(c, finetune::field_of(tuned), scored, s.device);
+  }
   if (s.planning()) return;
 
   const double unit = deviation(data.model), lambda = c.reward.multiplier;
@@ -328,6 +335,10 @@ void evaluate_stage(Session& s) {
                     {"girsanov", json_estimate(finetune::mean_estimate(paths.log_ratio))},
                     {"log_z_from_tuned_paths", json_estimate(finetune::log_z_estimate(g))},
                     {"effective_samples_of_tuned_paths", json_number(finetune::effective_sample_size(g))}};
+  if (c.evaluate.likelihood.count > 0) {
+    out["likelihood_of_base"] = base_likelihood;
+    out["likelihood_of_tuned"] = tuned_likelihood;
+  }
   if (tilt) {
     Json& j = out["closed_form"] = Json::object();
     j["tilted_reward"] =

@@ -243,6 +243,35 @@ TEST(Run, SamplersOfAnotherKind) {
   EXPECT_NE((told.out + told.err).find("never memoryless"), std::string::npos) << told.out << told.err;
 }
 
+// Log-likelihoods of the data under both models, planned to the byte and to the evaluation.
+TEST(Run, LikelihoodsOfBaseAndTunedModel) {
+  const Folder folder;
+  Json config = Json::parse(testing::tiny_points);
+  config["evaluate"]["likelihood"] = {{"count", 70}, {"steps", 8}, {"trace", "exact"}};
+  folder.file("config.json", config.dump());
+  const Result planned = costate(folder, {"plan", "config.json", "--json", "--threads", "2"});
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  const Result r = costate(folder, {"run", "config.json", "--out", "run", "--quiet", "--threads", "2"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  expect_exact_plan(Json::parse(planned.out), folder / "run");
+  const Json found = Json::parse(contents(folder / "run/evaluation.json"));
+  for (const char* model : {"likelihood_of_base", "likelihood_of_tuned"}) {
+    const double nats = found[model]["nats"]["value"], bits = found[model]["bits_per_dim"]["value"];
+    EXPECT_EQ(found[model]["items"], 70);
+    EXPECT_NEAR(bits, -nats / (2 * std::log(2.0)), 1e-9);
+    EXPECT_LT(std::abs(nats), 50);
+  }
+  EXPECT_NE(found["likelihood_of_base"]["nats"], found["likelihood_of_tuned"]["nats"]);
+  // A network that does not know the velocity at t = 1 needs a margin.
+  const Result singular = costate(folder, {"plan", "config.json", "--set", "prediction=x1"});
+  EXPECT_EQ(singular.code, 2);
+  EXPECT_NE(singular.err.find("t = 1"), std::string::npos) << singular.err;
+  EXPECT_EQ(costate(folder, {"plan", "config.json", "--set", "prediction=x1", "--set", "evaluate.likelihood.margin=0.01"}).code, 0);
+  const Result probes = costate(folder, {"plan", "config.json", "--set", "evaluate.likelihood.trace=hutch_pp"});
+  EXPECT_EQ(probes.code, 2);
+  EXPECT_NE(probes.err.find("3"), std::string::npos) << probes.err;
+}
+
 TEST(Run, PrecisionIsThatOfProducts) {
   const Folder folder;
   folder.file("config.json", testing::tiny_dit);

@@ -73,6 +73,19 @@ TEST(Study, EveryCellIsAsPredictedAndExactMethodsHaveTheSameBits) {
   EXPECT_NE(twice.err.find("--overwrite"), std::string::npos);
 }
 
+// The shipped studies are good, and their cells can be predicted.
+TEST(Study, ShippedStudiesCanBePlanned) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(COSTATE_SOURCE_DIR) + "/examples/studies")) {
+    const Folder folder;
+    const Result plan = costate(folder, {"study", entry.path().string(), "--plan", "--json"});
+    ASSERT_EQ(plan.code, 0) << entry.path() << plan.err;
+    EXPECT_GT(Json::parse(plan.out).size(), 100u);
+    ++files;
+  }
+  EXPECT_GE(files, 1);
+}
+
 TEST(Study, WrongFilesAreNamed) {
   const Folder folder;
   const struct {
