@@ -6,6 +6,10 @@
 #include <costate/sde/solve.h>
 
 #include <costate/nn/mlp.h>
+#include <costate/tensor/parallel.h>
+
+#include <algorithm>
+#include <thread>
 
 #include <cmath>
 #include <limits>
@@ -105,6 +109,11 @@ std::vector<double> precision(const RewardConfig& c, std::size_t dim) {
 }  // namespace
 
 Shape item_shape(const data::Dataset& set) { return Shape(std::span<const std::int64_t>(set.item_shape)); }
+
+void use_threads(std::int64_t threads) {
+  const std::int64_t all = std::max(1u, std::thread::hardware_concurrency());
+  set_threads(static_cast<int>(threads > 0 ? threads : std::min<std::int64_t>(all, 1024)));
+}
 
 std::uint64_t seed_of(const Config& config, Purpose purpose) {
   return static_cast<std::uint64_t>(config.seed) ^

@@ -58,6 +58,9 @@ std::optional<finetune::MixtureTilt> closed_form(const Config& config, const dat
 Tensor make_labels(const std::vector<std::int64_t>& classes, std::int64_t count, const data::Dataset& data,
                    const char* key, Device device);
 
+// The threads of this process from the key `threads`; 0: one a processor.
+void use_threads(std::int64_t threads);
+
 // Seeds of the parts of a run: unrelated noise from one number.
 enum class Purpose : std::uint64_t { pretrain = 1, finetune, sample, evaluate, split };
 std::uint64_t seed_of(const Config& config, Purpose purpose);

@@ -1,5 +1,7 @@
 // The commands of the program.
 #pragma once
+#include <cstdint>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -49,6 +51,19 @@ struct StudyOptions {
 };
 // Compares adjoint methods as the file says (study/study.h): a table, study.csv, study.json, figures and report.html.
 void study_command(const StudyOptions& options, std::ostream& out);
+
+struct CheckGradOptions {
+  std::string config;
+  std::vector<std::string> settings;  // as of RunOptions
+  std::string model = "base";         // or "tuned", of the run directory
+  std::vector<std::string> processes{"chain", "reversible_heun"};  // a solver's name may end in ":SIGMA"
+  std::int64_t steps = 0, rows = 4, directions = 4;                // steps 0: min(sampler.steps, 16)
+  std::optional<std::uint64_t> seed;  // of the noise and the directions; the configuration's by default
+  bool control_cost = false, quiet = false, json = false;
+};
+// Compares every adjoint method, and central differences, on the problem of a run (check_grad/check.h): a table. Throws
+// Error(numerical) with one sentence about the first gradient that is wrong, after printing.
+void check_grad_command(const CheckGradOptions& options, std::ostream& out);
 
 // The stages on the meta device.
 std::vector<StageRecord> plan(const Config& config, const std::vector<Stage>& stages);

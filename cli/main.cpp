@@ -148,6 +148,32 @@ int run(int argc, char** argv) {
   studies->add_flag("--quiet", study.quiet, "No progress on stderr");
   studies->add_flag("--json", study.json, "Print the result as JSON");
   studies->footer(footer);
+  CheckGradOptions check;
+  CLI::App* checks = app.add_subcommand(
+      "check-grad", "Compare every adjoint method, and central differences, on the problem of a run; writes nothing");
+  checks->add_option("config,--config", check.config, "The configuration, a JSON file (see costate config-reference)")
+      ->required();
+  checks->add_option("--set", check.settings, "KEY=VALUE: overrides a key of the configuration; may be repeated")
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
+  checks->add_option("--out", a.out, "The run directory whose weights are taken, the same as --set out=DIR");
+  checks->add_option("--model", check.model, "base or tuned: which weights of the run directory; base");
+  checks
+      ->add_option("--processes", check.processes,
+                   "chain, or solvers on the path's flow, such as heun or (with noise sigma (1 - t)) heun:SIGMA, separated by "
+                   "commas; chain,reversible_heun")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("NAMES");
+  checks->add_option("--steps", check.steps, "Steps of each process; min(sampler.steps, 16)")->type_name("N");
+  checks->add_option("--rows", check.rows, "Samples; 4")->type_name("N");
+  checks->add_option("--directions", check.directions, "Random directions of the differences; 4")->type_name("N");
+  checks->add_option("--seed", check.seed, "Of noise and directions; the configuration's")->type_name("N");
+  checks->add_option("--threads", a.threads, "The same as --set threads=N; 0: one a processor")->type_name("N");
+  checks->add_flag("--control-cost", check.control_cost, "Add the chain's control cost against the base model");
+  checks->add_flag("--quiet", check.quiet, "No progress on stderr");
+  checks->add_flag("--json", check.json, "Print the result as JSON");
+  checks->footer(footer);
   ConvertOptions convert;
   CLI::App* converts =
       app.add_subcommand("convert", "Write a checkpoint in another dialect, layout or element type");
@@ -198,6 +224,11 @@ int run(int argc, char** argv) {
     if (!a.threads.empty()) study.settings.push_back("threads=" + a.threads);
     if (!a.out.empty()) study.settings.push_back("out=" + Json(a.out).dump());
     return study_command(study, std::cout), 0;
+  }
+  if (checks->parsed()) {
+    if (!a.threads.empty()) check.settings.push_back("threads=" + a.threads);
+    if (!a.out.empty()) check.settings.push_back("out=" + a.out);
+    return check_grad_command(check, std::cout), 0;
   }
   if (!a.seed.empty()) a.run.settings.push_back("seed=" + a.seed);
   if (!a.threads.empty()) a.run.settings.push_back("threads=" + a.threads);

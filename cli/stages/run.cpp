@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
-#include <thread>
 
 #include "bytes.h"
 #include "commands.h"
@@ -63,11 +62,6 @@ void run_part(Session& session, const Part& part) {
        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()});
 }
 
-void use_threads(const Config& config) {
-  const unsigned all = std::max(1u, std::thread::hardware_concurrency());
-  set_threads(config.threads > 0 ? static_cast<int>(config.threads) : static_cast<int>(std::min(all, 1024u)));
-}
-
 std::string processor() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);)
@@ -113,7 +107,7 @@ std::string summary(const Config& c, const RunDirectory& directory, const Json& 
 }  // namespace
 
 std::vector<StageRecord> plan(const Config& config, const std::vector<Stage>& stages) {
-  use_threads(config);
+  use_threads(config.threads);
   Session session(config);
   for (const Part& part : parts_of(config, stages)) run_part(session, part);
   return session.records;

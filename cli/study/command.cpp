@@ -2,9 +2,7 @@
 #include <costate/tensor/file.h>
 #include <costate/tensor/parallel.h>
 
-#include <algorithm>
 #include <chrono>
-#include <thread>
 
 #include "commands.h"
 #include "run/directory.h"
@@ -14,8 +12,7 @@ namespace costate::cli {
 
 void study_command(const StudyOptions& options, std::ostream& out) {
   StudyConfig study = read_study(options.config, options.settings);
-  set_threads(study.threads > 0 ? static_cast<int>(study.threads)
-                                : static_cast<int>(std::min(std::max(1u, std::thread::hardware_concurrency()), 1024u)));
+  use_threads(study.threads);
   Progress progress(options.quiet);
   if (options.plan) {
     const std::vector<StudyRow> rows = run_study(study, true, progress);

@@ -103,8 +103,6 @@ void entries(Object& top, const char* list, const char* what, const char* key, c
 
 }  // namespace
 
-std::string StudyProcess::label() const { return sigma > 0 ? sentence({name, ", sigma ", sigma}) : name; }
-
 std::string StudyMethod::label() const {
   std::string label(sde::name(options.method)), inner;
   if (options.segment) inner = "every " + std::to_string(options.segment);
@@ -126,7 +124,7 @@ StudyConfig study_of(const Json& json) {
     for (std::size_t i = 0; i < steps->size(); ++i) study.steps.push_back(top.integer(at("steps", i), (*steps)[i], 1, 1000000));
   }
   entries(top, "processes", "solvers, or \"chain\"", "solver", [&](const std::string& word, Object& object) {
-    StudyProcess p{word, 0};
+    StudyProcess p{word};
     object.take("sigma", p.sigma);
     if (word != "chain") sde::solver(word);
     require(word != "chain" || p.sigma == 0, object.name("sigma"), ": a chain's noise is that of the section sampler");
@@ -156,7 +154,7 @@ StudyConfig study_of(const Json& json) {
     study.networks.push_back(std::move(n));
   }
   top.done();
-  if (study.processes.empty()) study.processes = {{"chain", 0}};
+  if (study.processes.empty()) study.processes = {{"chain"}};
   if (study.methods.empty())
     for (const sde::AdjointMethod m : sde::adjoint_methods()) {
       study.methods.emplace_back();

@@ -1,63 +1,22 @@
 #include "study/study.h"
 
-#include <costate/autograd/ops.h>
-#include <costate/finetune/network_field.h>
-#include <costate/sde/chain_process.h>
-#include <costate/sde/sde_process.h>
 #include <costate/tensor/error.h>
 #include <costate/tensor/flops.h>
-#include <costate/tensor/random.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
-#include "build.h"
+#include "study/problem.h"
 
 namespace costate::cli {
 namespace {
 
 using sde::Gradient;
 
-// A network whose output depends on all of its parameters: those that start at zero (the last layers of DiTs) are drawn
-// from N(0, 0.02^2).
 nn::Network study_network(const StudyNetwork& n, const data::Dataset& data, Device device) {
-  nn::Network network = make_network(n.config, data, device);
-  std::uint32_t number = 0;
-  nn::visit(network, [&](const std::string&, Var& p) {
-    ++number;
-    if (p.value().is_meta()) return;
-    const std::vector<double> values = p.value().to_doubles();
-    if (std::any_of(values.begin(), values.end(), [](double v) { return v != 0; })) return;
-    const memory::TagScope scope(memory::Tag::parameters);
-    const Tensor drawn = Tensor::empty_like(p.value());
-    random_normal(drawn, static_cast<std::uint64_t>(n.config.seed), Stream::parameters, 0, 0x40000000u + number);
-    p = Var(affine(Var(drawn), 0.02, 0.0).value());
-  });
-  return network;
-}
-
-nn::Network in_double(nn::Network network) {
-  const memory::TagScope scope(memory::Tag::parameters);
-  nn::visit_state(network, [](const std::string&, Var& p) {
-    if (p.value().dtype() == DType::f32) p = Var(p.value().to(DType::f64));
-  });
-  return network;
-}
-
-sde::Process make_process(const StudyNetwork& n, const StudyProcess& p, std::int64_t steps, const nn::Network& network,
-                          const sde::NoiseKey& key) {
-  const sde::ParametricField field = finetune::parametric_field_of(network);
-  if (p.name == "chain") return sde::chain_process(field, make_chain(n.config, steps), Tensor(), key);
-  const sde::Schedule schedule = make_schedule(n.config);
-  const sde::Parametrisation prediction = sde::parametrisation(n.config.prediction);
-  const std::vector<double> grid = sde::uniform_grid(static_cast<int>(steps));
-  const sde::ParametricSde equation =
-      p.sigma > 0 ? sde::generative_sde(field, schedule, prediction, [s = p.sigma](double t) { return s * (1 - t); })
-                  : sde::probability_flow(field, schedule, prediction);
-  return sde::sde_process(equation, sde::solver(p.name), grid, sde::BrownianPath(grid, key));
+  return with_zeros_drawn(make_network(n.config, data, device), static_cast<std::uint64_t>(n.config.seed));
 }
 
 // g = |x_K|^2/2.
@@ -77,7 +36,7 @@ Gradient account(const StudyNetwork& n, const StudyProcess& p, std::int64_t step
   Gradient g;
   {
     const Tensor x0 = sde::initial_noise(item, n.batch, key, DType::f32, device);
-    g = compute(make_process(n, p, steps, fresh, key), x0, options);
+    g = compute(make_process(n.config, p, steps, fresh, {}, key), x0, options);
   }
   numbers.peak = scope.peak();
   numbers.peak.total += parameter_bytes - before.total;
@@ -86,28 +45,6 @@ Gradient account(const StudyNetwork& n, const StudyProcess& p, std::int64_t step
   numbers.flops = flops() - operations;
   numbers.work = g.work;
   return g;
-}
-
-std::vector<Tensor> all_of(const Gradient& g) {
-  std::vector<Tensor> all = g.parameters;
-  if (g.initial.defined()) all.push_back(g.initial);
-  return all;
-}
-bool same_bits(const Gradient& a, const Gradient& b) {
-  const std::vector<Tensor> x = all_of(a), y = all_of(b);
-  bool same = x.size() == y.size();
-  for (std::size_t i = 0; same && i < x.size(); ++i)
-    same = x[i].shape() == y[i].shape() && std::memcmp(x[i].raw(), y[i].raw(), static_cast<std::size_t>(x[i].bytes())) == 0;
-  return same;
-}
-double relative_error(const Gradient& g, const Gradient& exact) {
-  double difference = 0, norm = 0;
-  const std::vector<Tensor> x = all_of(g), y = all_of(exact);
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    const std::vector<double> u = x[i].to_doubles(), v = y[i].to_doubles();
-    for (std::size_t j = 0; j < u.size(); ++j) difference += (u[j] - v[j]) * (u[j] - v[j]), norm += v[j] * v[j];
-  }
-  return std::sqrt(difference / norm);
 }
 
 double median(std::vector<double> v) {
@@ -146,7 +83,7 @@ std::vector<StudyRow> run_study(const StudyConfig& study, bool planning, Progres
         for (const StudyMethod& m : study.methods) {
           StudyRow row{n.name, p.label(), m.label(), steps, {}, {}, {}, 0, std::numeric_limits<double>::quiet_NaN(), false};
           sde::AdjointOptions options = m.options;
-          row.refusal = sde::refusal(make_process(n, p, steps, meta, key), options);
+          row.refusal = sde::refusal(make_process(n.config, p, steps, meta, {}, key), options);
           if (row.refusal.empty()) {
             try {
               account(n, p, steps, meta, item, Device::meta, key, options, row.planned);
@@ -158,11 +95,11 @@ std::vector<StudyRow> run_study(const StudyConfig& study, bool planning, Progres
           if (row.refusal.empty() && !planning) {
             const Gradient g = account(n, p, steps, real, item, Device::cpu, key, options, row.measured);
             const Tensor x0 = sde::initial_noise(item, n.batch, key);
-            const sde::Process process = make_process(n, p, steps, real, key);
+            const sde::Process process = make_process(n.config, p, steps, real, {}, key);
             if (!stored.x.defined()) stored = options.method == sde::AdjointMethod::store_all ? g : compute(process, x0, {});
             row.exact = same_bits(g, stored);
             if (study.reference) {
-              if (!exact.x.defined()) exact = compute(make_process(n, p, steps, wide, key), x0.to(DType::f64), {});
+              if (!exact.x.defined()) exact = compute(make_process(n.config, p, steps, wide, {}, key), x0.to(DType::f64), {});
               row.error = relative_error(g, exact);
             }
             std::vector<double> seconds;

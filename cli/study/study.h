@@ -11,6 +11,7 @@
 #include "config/json.h"
 #include "progress.h"
 #include "report/html.h"
+#include "study/problem.h"
 
 namespace costate::cli {
 
@@ -18,13 +19,6 @@ struct StudyNetwork {
   std::string name;
   std::int64_t batch = 16;
   Config config;  // data (for the shape of an item), path, prediction, network, sampler; the rest is not looked at
-};
-// A chain (the section `sampler` of the network's configuration), or a solver on the path's equation
-// dX = [v + (s^2/2) score] dt + s dB with s(t) = sigma (1 - t).
-struct StudyProcess {
-  std::string name;    // "chain", or that of a solver
-  double sigma = 0;
-  std::string label() const;
 };
 struct StudyMethod {
   sde::AdjointOptions options;
