@@ -144,6 +144,7 @@ StudyConfig study_of(const Json& json) {
     StudyNetwork n;
     object.take("name", n.name);
     object.take("batch", n.batch, 1);
+    object.take("recompute", n.recompute);
     const Json* config = object.find("config");
     object.done();
     require(config != nullptr, object.name("config"), ": missing; expected an object with sections of a configuration");
@@ -197,7 +198,7 @@ Json to_json(const StudyConfig& study) {
     out["methods"].push_back(method);
   }
   for (const StudyNetwork& n : study.networks)
-    out["networks"].push_back({{"name", n.name}, {"batch", n.batch}, {"config", to_json(n.config)}});
+    out["networks"].push_back({{"name", n.name}, {"batch", n.batch}, {"recompute", n.recompute}, {"config", to_json(n.config)}});
   return out;
 }
 

@@ -16,7 +16,8 @@ namespace {
 using sde::Gradient;
 
 nn::Network study_network(const StudyNetwork& n, const data::Dataset& data, Device device) {
-  return with_zeros_drawn(make_network(n.config, data, device), static_cast<std::uint64_t>(n.config.seed));
+  nn::Network network = with_zeros_drawn(make_network(n.config, data, device), static_cast<std::uint64_t>(n.config.seed));
+  return n.recompute ? network.recompute_blocks() : network;
 }
 
 // g = |x_K|^2/2.

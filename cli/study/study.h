@@ -18,6 +18,7 @@ namespace costate::cli {
 struct StudyNetwork {
   std::string name;
   std::int64_t batch = 16;
+  bool recompute = false;  // the blocks of the network are computed again in the sweep
   Config config;  // data (for the shape of an item), path, prediction, network, sampler; the rest is not looked at
 };
 struct StudyMethod {

@@ -22,7 +22,7 @@ const char* const tiny_study = R"({
     {"name": "pictures", "batch": 2, "config": {
       "data": {"kind": "glyphs", "resolution": 8},
       "network": {"kind": "dit", "dit": {"patch": 4, "hidden": 16, "depth": 1, "heads": 2}}}},
-    {"name": "unet", "batch": 2, "config": {
+    {"name": "unet", "batch": 2, "recompute": true, "config": {
       "data": {"kind": "glyphs", "resolution": 8},
       "network": {"kind": "unet", "unet": {"channels": [8, 16], "layers": 1, "attention_levels": [1], "groups": 4}}}}
   ]})";
