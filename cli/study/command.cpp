@@ -9,6 +9,22 @@
 #include "study/study.h"
 
 namespace costate::cli {
+namespace {
+
+// A file's name from a title: "UNet, heun: memory against time" -> "unet_heun_memory_against_time".
+std::string file_name(const std::string& title) {
+  std::string name;
+  for (const char c : title) {
+    const bool kept = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    if (kept)
+      name += static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+    else if (!name.empty() && name.back() != '_')
+      name += '_';
+  }
+  return name;
+}
+
+}  // namespace
 
 void study_command(const StudyOptions& options, std::ostream& out) {
   StudyConfig study = read_study(options.config, options.settings);
@@ -35,11 +51,10 @@ void study_command(const StudyOptions& options, std::ostream& out) {
   directory.write("study.json", to_json(rows, false).dump(2) + "\n");
   directory.write("study.csv", study_csv(rows, false));
   directory.write("report.html", report::html(page));
-  int number = 0;
   for (const report::Section& s : page.sections)
     for (const report::Block& b : s.blocks)
       if (const auto* figure = std::get_if<report::Figure>(&b))
-        directory.write("figures/" + std::to_string(++number) + ".svg", report::svg_plot(figure->plot));
+        directory.write("figures/" + file_name(figure->plot.title) + ".svg", report::svg_plot(figure->plot));
   if (options.json)
     out << to_json(rows, false).dump(2) << "\n";
   else
