@@ -19,7 +19,8 @@ using sde::AdjointMethod;
 using Verdict = CheckRow::Verdict;
 
 constexpr double kDifferences = 1e-6;  // relative, of extrapolated differences in double precision
-// Undone steps differ from those taken by rounding, which the backward sweep carries along.
+constexpr double kRounding = 32;       // times that of one number: a path rounds at every step
+// Undone steps differ from those taken by rounding, which undoing further steps amplifies: see `amplification`.
 constexpr double kReversible = 1e-9;
 // The same products of Jacobians, added up from the other end.
 constexpr double kForward = 1e-10;
@@ -97,21 +98,25 @@ struct Slope {
 template <class F>
 Slope slope_at_zero(const F& f, double scale, double epsilon) {
   Slope best;
-  double best_error = std::numeric_limits<double>::infinity(), before = 0, extrapolated = 0;
-  // The error of the extrapolation is O(h^4) and its rounding epsilon/h: h^5 ~ epsilon balances them. Kinks that lie within
-  // a step spoil both, so that smaller ones are tried too.
+  double best_error = std::numeric_limits<double>::infinity(), before = 0, extrapolated = 0, earlier_change = 0;
+  // The error of the extrapolation is O(h^4) and its rounding epsilon/h: h^5 ~ epsilon balances them. Kinks within a step
+  // spoil that; where there are many, as with relu, the steps become smaller until none is left. Until then two changes in a
+  // row must be small, as one may be by chance, and what the last step says beyond its rounding refutes the earlier ones.
   double h = scale * std::pow(epsilon, 0.2);
-  for (int level = 0; level < 7; ++level, h /= 4) {
+  for (int level = 0; level < 12; ++level, h /= 4) {
     const Cost up = f(h), down = f(-h);
     const double difference = (up.value - down.value) / (2 * h);
     const double next = (16 * difference - before) / 15, rounding = std::max(up.rounding, down.rounding) / h;
+    const double change = std::abs(next - extrapolated);
     if (level > 1) {
-      const double error = std::max(std::abs(next - extrapolated), rounding);
-      if (error < best_error) best_error = error, best = {next, rounding};
-      if (error <= 1e-9 * std::abs(next) + rounding) break;
+      const bool converged = change <= 1e-9 * std::abs(next) + rounding;
+      const double error = std::max({change, converged ? 0 : earlier_change, rounding});
+      const bool refuted = converged && std::abs(best.value - next) > kRounding * rounding;
+      if (error < best_error || refuted) best_error = error, best = {next, rounding};
+      if (converged) break;
+      earlier_change = change;
     }
-    before = difference;
-    if (level > 0) extrapolated = next;
+    before = difference, extrapolated = next;
   }
   return best;
 }
@@ -133,7 +138,7 @@ void compare_with_differences(const Tensors& x, const Tensors& g, const F& f, do
   const auto rms = [&](double sum) { return std::sqrt(n * sum / settings.directions); };
   const double whole = std::max(norm(g), rms(slopes));
   row.distance = error == 0 ? 0 : rms(error) / whole;
-  row.tolerance = kDifferences + (whole > 0 ? 32 * rms(rounding) / whole : 0);
+  row.tolerance = kDifferences + (whole > 0 ? kRounding * rms(rounding) / whole : 0);
   row.verdict = row.distance <= row.tolerance ? Verdict::holds : Verdict::fails;
 }
 
@@ -161,8 +166,21 @@ void judge(CheckRow& row, double tolerance) {
   row.verdict = std::isinf(tolerance) ? Verdict::reported : row.distance <= tolerance ? Verdict::holds : Verdict::fails;
 }
 
+// By how much undoing all steps amplifies what is off in the last state, relative to the sizes of the states. Rounding enters
+// at every step and is amplified at most so.
+double amplification(const sde::Process& process, const Tensor& x0, std::uint64_t seed) {
+  constexpr double off = 1e-8;
+  sde::State state = process.start(x0);
+  for (int k = 0; k < process.steps; ++k) state = process.step(k, state);
+  sde::State beside = state;
+  for (std::size_t i = 0; i < state.size(); ++i)
+    beside[i] = moved({state[i]}, off * norm({state[i]}), unit_vector({state[i]}, seed, static_cast<int>(i)))[0];
+  for (int k = process.steps - 1; k >= 0; --k) state = process.unstep(k, state), beside = process.unstep(k, beside);
+  return norm({sub(Var(beside[0]), Var(state[0])).value()}) / (off * norm({x0}));
+}
+
 CheckRow method_row(const CheckedProblem& problem, AdjointMethod method, const sde::Gradient& stored,
-                    const std::string& refusal) {
+                    const std::string& refusal, const CheckSettings& settings) {
   CheckRow row = row_of(problem, std::string(sde::name(method)), "store_all");
   row.refusal = refusal;
   if (!row.refusal.empty()) return row;
@@ -182,9 +200,12 @@ CheckRow method_row(const CheckedProblem& problem, AdjointMethod method, const s
     row.tolerance = 0;
     row.verdict = same_bits(g, stored) ? Verdict::holds : Verdict::fails;
   } else {
-    judge(row, method == AdjointMethod::reversible ? kReversible
-               : method == AdjointMethod::forward  ? kForward
-                                                   : std::numeric_limits<double>::infinity());
+    double tolerance = method == AdjointMethod::forward ? kForward : std::numeric_limits<double>::infinity();
+    if (method == AdjointMethod::reversible) {
+      const sde::Process process = problem.path(problem.parameters).process;
+      tolerance = kReversible + 10 * 0x1p-53 * process.steps * amplification(process, problem.x0, settings.seed);
+    }
+    judge(row, tolerance);
   }
   return row;
 }
@@ -241,7 +262,7 @@ std::vector<CheckRow> check_methods(const CheckedProblem& problem, const CheckSe
     if (method == AdjointMethod::store_all) continue;
     sde::AdjointOptions options;
     options.method = method;
-    done(method_row(problem, method, stored, sde::refusal(path.process, options)));
+    done(method_row(problem, method, stored, sde::refusal(path.process, options), settings));
   }
   CheckRow narrow = row_of(problem, "store_all, single precision", "store_all");
   narrow.distance = relative_error(

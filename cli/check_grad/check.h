@@ -5,7 +5,7 @@
 //   sqrt(n mean_i (D_i - <g, u_i>)^2) / max(|g|, sqrt(n mean_i D_i^2)),
 // which estimates |g - exact|/|exact|, as E <e, u>^2 = |e|^2/n for every e. D is Richardson's extrapolation
 // (16 D(h/4) - D(h))/15 of D(h) = (f(x + h u) - f(x - h u))/(2 h), at the step of a geometric sequence where neighbouring
-// extrapolations agree best. Its tolerance is 1e-6 of truncation and 32 times the rounding of f divided by h.
+// extrapolations agree. Its tolerance is 1e-6 of truncation and 32 times the rounding of f divided by h.
 #pragma once
 #include <costate/sde/adjoint/adjoint.h>
 
@@ -41,6 +41,8 @@ struct CheckedProblem {
   TerminalCost terminal;
 };
 
+// Tolerances of the methods, against store_all: equal bits (replayed steps); 1e-10 (forward); for reversible 1e-9 and
+// 10 K 2^-53 times the factor by which undoing all steps is measured to amplify what is off in the last state.
 struct CheckSettings {
   int directions = 4;
   std::uint64_t seed = 0;  // of the directions

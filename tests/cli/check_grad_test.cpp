@@ -5,6 +5,7 @@
 #include <costate/finetune/reward.h>
 #include <costate/sde/chain_process.h>
 #include <costate/sde/sde_process.h>
+#include <costate/tensor/random.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -221,6 +222,50 @@ TEST(CheckGrad, KinksDoNotDisturb) {
   // |x| has a kink in every element; smaller steps find the slope beside it.
   const finetune::Reward kinks{"kinks", [](const Var& x) { return sum(abs(affine(x, 1, -0.25)), 1); }};
   EXPECT_EQ(first_failure(check(problem_of(kinks))), "");
+  // Three thousand of them in each row, so that only steps below 1e-4 cross few.
+  const finetune::Reward many{"many", [](const Var& x) {
+                                const std::int64_t n = 3000;
+                                Tensor places = Tensor::empty({1, n}, DType::f64);
+                                random_normal(places, 3, Stream::user, 0, 0);
+                                const Var first = narrow(x, 1, 0, 1);
+                                return affine(sum(relu(sub(first, Var(places.to(x.dtype())))), 1), 1e-3, 0);
+                              }};
+  EXPECT_EQ(first_failure(check(problem_of(many))), "");
+}
+
+// dX = -a X dt: undoing a step of reversible_heun multiplies one of its modes by sqrt(q^2 + 1) + q, q = a h. With a = 20 and
+// h = 1/20 that is 2.4^20 = 4e7, and rounding of 1e-16 comes back as some 1e-8 of a gradient that is right.
+TEST(CheckGrad, RoundingThatUndoingAmplifiesIsNoMistake) {
+  CheckedProblem p = problem_of(quadratic());
+  p.parameters = {Tensor::from(std::vector<double>{-20.0}, {1})};
+  const auto with = [](double mistake) {
+    return [mistake](const std::vector<Tensor>& parameters) {
+      const auto field = [](const Var& a) -> sde::Field {
+        return [a](const Var& x, const Var&, const Tensor&) { return a * sin(x); };
+      };
+      const sde::ParametricField f{field(parameters[0]), [=](Tape& tape, std::vector<Var>& watched) {
+                                     watched.push_back(tape.watch(parameters[0]));
+                                     return field(watched.back());
+                                   }};
+      const std::vector<double> grid = sde::uniform_grid(20);
+      CheckedPath path{sde::sde_process(sde::probability_flow(f, {}, sde::Parametrisation::velocity),
+                                        sde::solver("reversible_heun"), grid, sde::BrownianPath(grid, {5, 0})),
+                       nullptr};
+      path.process.unstep = [back = path.process.unstep, mistake](int k, const sde::State& next) {
+        sde::State s = back(k, next);
+        if (k == 10) s[0] = affine(Var(s[0]), 1 + mistake, 0).value();
+        return s;
+      };
+      return path;
+    };
+  };
+  p.path = with(0);
+  const CheckRow right = row(check(p), "reversible", "store_all");
+  EXPECT_GT(right.tolerance, 2e-9);
+  EXPECT_LT(right.tolerance, 1e-4);
+  EXPECT_EQ(right.verdict, Verdict::holds) << right.distance;
+  p.path = with(1e-3);
+  EXPECT_EQ(row(check(p), "reversible", "store_all").verdict, Verdict::fails);
 }
 
 TEST(CheckGrad, CostsThatAreNoNumbersAreNamed) {
