@@ -126,8 +126,10 @@ StudyConfig study_of(const Json& json) {
   entries(top, "processes", "solvers, or \"chain\"", "solver", [&](const std::string& word, Object& object) {
     StudyProcess p{word};
     object.take("sigma", p.sigma);
+    object.take("inner", p.inner);
     if (word != "chain") sde::solver(word);
-    require(word != "chain" || p.sigma == 0, object.name("sigma"), ": a chain's noise is that of the section sampler");
+    require(word != "chain" || (p.sigma == 0 && !p.inner), object.name("sigma"),
+            ": a chain's noise and times are those of the section sampler");
     study.processes.push_back(p);
   });
   entries(top, "methods", "adjoint methods", "method", [&](const std::string& word, Object& object) {
@@ -189,8 +191,12 @@ StudyConfig read_study(const std::string& path, const std::vector<std::string>& 
 Json to_json(const StudyConfig& study) {
   Json out{{"name", study.name},     {"out", study.out},       {"seed", study.seed},   {"threads", study.threads},
            {"rounds", study.rounds}, {"reference", study.reference}, {"steps", study.steps}};
-  for (const StudyProcess& p : study.processes)
-    out["processes"].push_back(p.sigma > 0 ? Json{{"solver", p.name}, {"sigma", p.sigma}} : Json{{"solver", p.name}});
+  for (const StudyProcess& p : study.processes) {
+    Json process{{"solver", p.name}};
+    if (p.sigma > 0) process["sigma"] = p.sigma;
+    if (p.inner) process["inner"] = true;
+    out["processes"].push_back(process);
+  }
   for (const StudyMethod& m : study.methods) {
     Json method{{"method", sde::name(m.options.method)}};
     if (m.options.segment) method["segment"] = m.options.segment;

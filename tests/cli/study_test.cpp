@@ -16,14 +16,14 @@ using testing::Result;
 
 const char* const tiny_study = R"({
   "name": "tiny", "rounds": 1, "threads": 2, "steps": [4, 9],
-  "processes": ["chain", "heun", {"solver": "reversible_heun", "sigma": 0.5}],
+  "processes": ["chain", {"solver": "heun", "inner": true}, {"solver": "reversible_heun", "sigma": 0.5, "inner": true}],
   "networks": [
     {"name": "points", "batch": 8, "config": {"data": {"kind": "mixture"}, "network": {"hidden": 16, "depth": 2}}},
     {"name": "pictures", "batch": 2, "config": {
       "data": {"kind": "glyphs", "resolution": 8},
       "network": {"kind": "dit", "dit": {"patch": 4, "hidden": 16, "depth": 1, "heads": 2}}}},
     {"name": "unet", "batch": 2, "recompute": true, "config": {
-      "data": {"kind": "glyphs", "resolution": 8},
+      "data": {"kind": "glyphs", "resolution": 8}, "prediction": "x1",
       "network": {"kind": "unet", "unet": {"channels": [8, 16], "layers": 1, "attention_levels": [1], "groups": 4}}}}
   ]})";
 
@@ -52,7 +52,7 @@ TEST(Study, EveryCellIsAsPredictedAndExactMethodsHaveTheSameBits) {
   }
   EXPECT_EQ(run + refused, 3 * 3 * 2 * 9);
   EXPECT_GE(run, 3 * 2 * (5 + 7 + 7));
-  for (const char* file : {"report.html", "study.csv", "study.json", "config.resolved.json", "figures/pictures_heun_memory_against_steps.svg"})
+  for (const char* file : {"report.html", "study.csv", "study.json", "config.resolved.json", "figures/pictures_heun_inner_times_memory_against_steps.svg"})
     EXPECT_TRUE(std::filesystem::exists(folder / (std::string("out/") + file))) << file;
   EXPECT_NE(contents(folder / "out/report.html").find("memory against time"), std::string::npos);
   // The resolved file is a study, the same one.
