@@ -13,12 +13,13 @@ static COSTATE_INLINE void box_muller(std::uint32_t w0, std::uint32_t w1, float*
   // log u = e log 2 + log m with m in [sqrt(1/2), sqrt(2)): atanh series in z = (m - 1) / (m + 1), |z| <= 0.1716.
   // n = 2 (w0 >> 8) + 1 is an odd integer below 2^25, so u = n / 2^25 exactly.
   const std::uint32_t n = 2 * (w0 >> 8) + 1;
-  const double u = static_cast<double>(n) * 0x1p-25;
+  const double u = static_cast<double>(static_cast<std::int32_t>(n)) * 0x1p-25;
+  // Exponents are taken off the high word: 32-bit arithmetic, which every vector unit has.
   std::uint64_t bits;
   __builtin_memcpy(&bits, &u, 8);
   const std::uint64_t offset = bits - 0x3fe6a09e667f3bcdull;  // of sqrt(1/2)
-  const std::int64_t exponent = static_cast<std::int64_t>(offset) >> 52;
-  bits -= static_cast<std::uint64_t>(exponent) << 52;
+  const std::int32_t exponent = static_cast<std::int32_t>(offset >> 32) >> 20;
+  bits -= static_cast<std::uint64_t>(static_cast<std::uint32_t>(exponent) << 20) << 32;
   double m;
   __builtin_memcpy(&m, &bits, 8);
   const double z = (m - 1.0) / (m + 1.0), q = z * z;
