@@ -124,6 +124,8 @@ Var apply(const Attributes& a, Operands operands) {
                       offsetof(decltype(with_shapes), shapes) + operands.size() * sizeof(Shape));
 }
 
+Var scaled(const Var& g, double factor) { return factor == 1 ? g : affine(g, factor, 0.0); }
+
 // The cotangent of operand i of a record with constant derivatives, or an undefined Var where it is not one of those.
 Var constant_rule(const Attributes& a, int i, const Var& g) {
   if (a.variant != 0) return {};
@@ -131,11 +133,11 @@ Var constant_rule(const Attributes& a, int i, const Var& g) {
     case Pointwise::add: return g;
     case Pointwise::sub: return i == 0 ? g : neg(g);
     case Pointwise::neg: return neg(g);
-    case Pointwise::affine: return affine(g, a.parameters[0], 0.0);
+    case Pointwise::affine: return scaled(g, a.parameters[0]);
     case Pointwise::axpby:
-    case Pointwise::chain_step: return affine(g, a.parameters[i], 0.0);
+    case Pointwise::chain_step: return scaled(g, a.parameters[i]);
     case Pointwise::matching_residual:
-      return affine(g, i == 0 ? a.parameters[0] : i == 1 ? -a.parameters[0] : a.parameters[1], 0.0);
+      return scaled(g, i == 0 ? a.parameters[0] : i == 1 ? -a.parameters[0] : a.parameters[1]);
     case Pointwise::multiply_add: return i == 2 ? g : Var();
     default: return {};
   }
@@ -156,6 +158,7 @@ void plain_vjp(Backward& b, const Attributes& a, int n, const Shape* shapes) {
     std::size_t count = 0;
     bool itself = false;
     const auto scaled = [&](double factor) {
+      if (factor == 1) return void(itself = true);
       next.op = static_cast<std::int16_t>(Pointwise::affine);
       next.parameters[0] = factor;
       in[count++] = &g;

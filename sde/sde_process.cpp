@@ -53,8 +53,10 @@ struct SdeSteps {
     return result;
   }
   StepPullback pullback(int k, const State& state, const State& costate) const {
+    const bool without = solver->adds_noise_last && sde.frozen.diffusion.kind == Diffusion::Kind::additive;
+    const Increment w = without ? Increment() : noise(k, state[0]);
     return pull(state, costate, [&](const Sde& equation, const SolverState& s) {
-      return solver->step(equation, s, interval(k), noise(k, state[0]), labels);
+      return solver->step(equation, s, interval(k), w, labels);
     });
   }
   StepPullback pull_start(const Tensor& x0, const State& costate) const {

@@ -48,7 +48,7 @@ Var diffuse(const Var& x, double s, const Sigma& sigma, const Var& w) {
     case Kind::none:
       return x;
     case Kind::additive:
-      return axpby(1, x, s * sigma.number, w);
+      return w.defined() ? axpby(1, x, s * sigma.number, w) : x;
     case Kind::matrix:
       return axpby(1, x, s, matmul(w, sigma.value, false, true));
     case Kind::diagonal:
@@ -58,7 +58,8 @@ Var diffuse(const Var& x, double s, const Sigma& sigma, const Var& w) {
 }
 
 Var stage(double a, const Var& x, double c, const Var& b, double s, const Sigma& sigma, const Var& w) {
-  if (sigma.kind == Kind::additive) return chain_step(a, x, c, b, s * sigma.number, w);
+  if (sigma.kind == Kind::additive)
+    return w.defined() ? chain_step(a, x, c, b, s * sigma.number, w) : axpby(a, x, c, b);
   if (sigma.kind == Kind::matrix) return chain_step(a, x, c, b, s, matmul(w, sigma.value, false, true));
   return diffuse(axpby(a, x, c, b), s, sigma, w);
 }

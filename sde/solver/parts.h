@@ -18,9 +18,9 @@ Sigma sigma(const Sde& sde, const Var& x, double t, const Tensor& labels);
 // a first + b second
 Sigma combine(double a, const Sigma& first, double b, const Sigma& second);
 
-// a x + c b + s sigma w; without noise a x + c b.
+// a x + c b + s sigma w; without noise, or for additive noise whose w is undefined, a x + c b.
 Var stage(double a, const Var& x, double c, const Var& b, double s, const Sigma& sigma, const Var& w);
-// x + s sigma w; without noise x.
+// x + s sigma w; likewise x.
 Var diffuse(const Var& x, double s, const Sigma& sigma, const Var& w);
 
 // The steps, one file each; their rows are in solver.cpp. Arguments as of Solver::step.

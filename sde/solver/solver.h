@@ -43,10 +43,12 @@ struct Solver {
   int drift_evaluations;       // a step
   int diffusion_evaluations;   // of diagonal noise, a step
   bool area;                   // reads Increment::area
+  bool adds_noise_last;        // additive noise enters the result alone, so that no derivative of a step depends on it
   bool reversible;             // has `unstep`
   // The state at t0. Null: {x0}, for nothing; reversible_heun evaluates drift and diffusion once.
   SolverState (*start)(const Sde&, const Var& x0, double t0, const Tensor& labels);
-  // The state at t1 from that at t0 and the increment over the interval (w undefined where there is no noise).
+  // The state at t1 from that at t0 and the increment over the interval (w undefined where there is no noise;
+  // a solver that adds noise last leaves additive noise out when w is undefined).
   SolverState (*step)(const Sde&, const SolverState&, StepInterval, const Increment&, const Tensor& labels);
   // The state at t0 from that at t1, by algebra and up to rounding; null unless reversible.
   SolverState (*unstep)(const Sde&, const SolverState& next, StepInterval, const Increment&, const Tensor& labels);

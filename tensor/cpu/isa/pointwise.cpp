@@ -129,6 +129,8 @@ void strided(Function f, const PointwiseCall& call, std::int64_t begin, std::int
   };
   T* out = static_cast<T*>(call.out);
   const bool long_rows = loop.extent[last] >= 32;
+  const T* repeated[Loop::max_operands] = {};  // whose value fills the first elements of the buffer
+  std::int64_t filled[Loop::max_operands] = {};
   for (std::int64_t i = begin; i < end;) {
     std::int64_t n = end - i < block ? end - i : block;
     if (long_rows) {
@@ -139,6 +141,12 @@ void strided(Function f, const PointwiseCall& call, std::int64_t begin, std::int
         const std::int64_t stride = loop.stride[k][last];
         if (stride == 1) {
           in[k] = source;
+        } else if (stride == 0) {  // one number for the whole row, and often for the next ones
+          if (repeated[k] != source || filled[k] < n) {
+            for (std::int64_t j = 0; j < n; ++j) buffer[k][j] = *source;
+            repeated[k] = source, filled[k] = n;
+          }
+          in[k] = buffer[k];
         } else {
           for (std::int64_t j = 0; j < n; ++j) buffer[k][j] = source[j * stride];
           in[k] = buffer[k];
