@@ -39,10 +39,6 @@ Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& predict
   return next;
 }
 
-Tensor step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels, const NoiseKey& key) {
-  return advance(chain, k, x, field(Var(x), Var(step_time(chain, k, x)), labels).value(), key);
-}
-
 Pullback pullback_step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels,
                        const Tensor& costate) {
   require_one_step(chain, "pullback_step");
@@ -51,22 +47,6 @@ Pullback pullback_step(const Field& field, const Chain& chain, int k, const Tens
   const Var prediction = field(tracked, Var(step_time(chain, k, x)), labels);
   const Tensor pulled = std::move(tape).vjp(prediction, costate, {&tracked, 1})[0];
   return {prediction.value(), axpby(chain.A[k], Var(costate), chain.C[k], Var(pulled)).value()};
-}
-
-ParametricPullback pullback_step(const ParametricField& field, const Chain& chain, int k, const Tensor& x,
-                                 const Tensor& labels, const Tensor& costate) {
-  require_one_step(chain, "pullback_step");
-  Tape tape;
-  std::vector<Var> wrt;
-  const Field f = field.watch(tape, wrt);
-  wrt.push_back(tape.watch(x));
-  const Var prediction = f(wrt.back(), Var(step_time(chain, k, x)), labels);
-  auto g = std::move(tape).vjp(prediction, affine(Var(costate), chain.C[k], 0.0).value(), wrt);
-  ParametricPullback result;
-  result.costate = axpby(chain.A[k], Var(costate), 1.0, Var(g.back())).value();
-  g.pop_back();
-  result.parameters = std::move(g);
-  return result;
 }
 
 }  // namespace costate::sde

@@ -22,10 +22,7 @@ Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& predict
 // The e_k of a step.
 Tensor step_noise(int k, const Tensor& x, const NoiseKey& key);
 
-// Prediction and step together, for chains of single steps.
-Tensor step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels, const NoiseKey& key);
-
-// The one seam of all adjoints: the prediction at x and the pullback of `costate` through the mean of step k,
+// The seam of the lean adjoint (the others go through processes, process.h): the prediction at x and the pullback of `costate` through the mean of step k,
 //   A_k a + C_k (d prediction / d x)^T a,
 // for chains of single steps.
 struct Pullback {
@@ -33,13 +30,5 @@ struct Pullback {
 };
 Pullback pullback_step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels,
                        const Tensor& costate);
-
-// The same with the gradient with respect to parameters, C_k (d prediction / d theta)^T a.
-struct ParametricPullback {
-  Tensor costate;
-  std::vector<Tensor> parameters;
-};
-ParametricPullback pullback_step(const ParametricField& field, const Chain& chain, int k, const Tensor& x,
-                                 const Tensor& labels, const Tensor& costate);
 
 }  // namespace costate::sde

@@ -1,4 +1,5 @@
 #include <costate/sde/trace.h>
+#include <costate/sde/words.h>
 
 #include <costate/tensor/random.h>
 
@@ -103,6 +104,7 @@ Values exact(const Rows& rows, const Product& product) {
 }  // namespace
 
 std::string_view name(TraceMethod method) { return kNames[static_cast<std::size_t>(method)]; }
+TraceMethod trace_method(std::string_view word) { return static_cast<TraceMethod>(word_index(word, kNames, "a trace method")); }
 
 std::int64_t trace_products(const TraceOptions& o, std::int64_t dim) {
   if (o.method == TraceMethod::exact) return dim;

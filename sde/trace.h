@@ -28,6 +28,8 @@ struct TraceOptions {
   Probe probe = Probe::rademacher;
 };
 std::string_view name(TraceMethod method);
+// The method of this name; any other word is an Error(argument) with a suggestion.
+TraceMethod trace_method(std::string_view name);
 
 // The products with J^T that one estimate in dimension d takes: d for exact, m for hutchinson, and for hutch_pp m, or 2 d
 // where s >= d. Throws Error(argument) for options outside their range.

@@ -10,10 +10,10 @@ namespace costate::sde {
 
 // The place of `word` in `words`. Any other word is an Error(argument): it is not `what` ("a path family"), what there
 // is, and which of these it resembles.
-template <std::size_t count>
-std::size_t word_index(std::string_view word, const std::array<std::string_view, count>& words, const char* what) {
+template <class Words>
+std::size_t word_index(std::string_view word, const Words& words, const char* what) {
   std::string list;
-  for (std::size_t i = 0; i < count; ++i) {
+  for (std::size_t i = 0; i < words.size(); ++i) {
     if (words[i] == word) return i;
     list += (i ? ", " : "") + std::string(words[i]);
   }

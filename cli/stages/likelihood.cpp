@@ -10,9 +10,7 @@ Json likelihood(const Config& c, const sde::Field& field, const data::Dataset& s
   sde::LikelihoodOptions options;
   options.t = sde::uniform_grid(static_cast<int>(l.steps));
   for (double& t : options.t) t = c.sampler.start + (1 - l.margin - c.sampler.start) * t;
-  options.trace.method = l.trace == "exact"        ? sde::TraceMethod::exact
-                         : l.trace == "hutchinson" ? sde::TraceMethod::hutchinson
-                                                   : sde::TraceMethod::hutch_pp;
+  options.trace.method = sde::trace_method(l.trace);
   options.trace.probes = static_cast<int>(l.probes);
   options.key = {seed_of(c, Purpose::evaluate), 0};
   Tensor x, labels;

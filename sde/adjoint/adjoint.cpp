@@ -2,6 +2,7 @@
 
 #include <costate/autograd/ops.h>
 #include <costate/sde/adjoint/methods.h>
+#include <costate/sde/words.h>
 #include <costate/tensor/error.h>
 
 #include <algorithm>
@@ -29,15 +30,7 @@ int slots_of(const Process& process, const AdjointOptions& options) {
 
 std::span<const AdjointMethod> adjoint_methods() { return kMethods; }
 std::string_view name(AdjointMethod method) { return kNames[static_cast<std::size_t>(method)]; }
-AdjointMethod adjoint_method(std::string_view word) {
-  for (std::size_t i = 0; i < kNames.size(); ++i)
-    if (kNames[i] == word) return kMethods[i];
-  const std::string near = nearest_of(word, kNames);
-  std::string all;
-  for (std::string_view n : kNames) all += (all.empty() ? "" : ", ") + std::string(n);
-  fail(Fault::argument, {"\"", word, "\" is not an adjoint method; they are ", all,
-                         near.empty() ? std::string() : "; did you mean \"" + near + "\"?"});
-}
+AdjointMethod adjoint_method(std::string_view word) { return kMethods[word_index(word, kNames, "an adjoint method")]; }
 bool bitwise_exact(AdjointMethod method) { return method <= AdjointMethod::two_level; }
 
 std::string refusal(const Process& process, const AdjointOptions& options) {
@@ -177,6 +170,17 @@ void accumulate(std::vector<Tensor>& sum, std::vector<Tensor> terms) {
     sum[i].unshare();
     add_in_place(sum[i], terms[i]);
   }
+}
+
+State run_forwards(const Process& process, const Tensor& x0, Gradient& result) {
+  State state = process.start(x0);
+  count(result.work, process.start_work);
+  for (int k = 0; k < process.steps; ++k) {
+    state = process.step(k, state);
+    count(result.work, process.step_work);
+  }
+  result.x = state[0];
+  return state;
 }
 
 void finish(const Process& process, const Tensor& x0, State costate, Gradient& result) {

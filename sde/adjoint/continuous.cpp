@@ -33,13 +33,7 @@ Tensor heun_back(const Process& process, int k, const Tensor& x1, const Tensor& 
 
 Gradient backsolve(const Process& process, const Tensor& x0, const Terminal& terminal, const AdjointOptions& options) {
   Gradient result;
-  State state = process.start(x0);
-  count(result.work, process.start_work);
-  for (int k = 0; k < process.steps; ++k) {
-    state = process.step(k, state);
-    count(result.work, process.step_work);
-  }
-  result.x = state[0];
+  State state = run_forwards(process, x0, result);
   Tensor x = state[0], a = terminal(x);
   state.clear();
   for (int k = process.steps - 1; k >= 0; --k) {

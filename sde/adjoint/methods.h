@@ -19,6 +19,8 @@ CheckpointPlan plan_of(const Process& process, const AdjointOptions& options);
 
 // sum += terms, entry by entry; an empty sum takes the terms.
 void accumulate(std::vector<Tensor>& sum, std::vector<Tensor> terms);
+// All steps, with no state kept: the last one, whose x is the result's.
+State run_forwards(const Process& process, const Tensor& x0, Gradient& result);
 // The end of a backward sweep: the costate of x_0 from that of the starting state.
 void finish(const Process& process, const Tensor& x0, State costate, Gradient& result);
 // The costate of the last state from that of x_K: the other entries are zeros.

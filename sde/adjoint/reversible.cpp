@@ -5,13 +5,7 @@ namespace costate::sde::detail {
 
 Gradient reversible(const Process& process, const Tensor& x0, const Terminal& terminal, const AdjointOptions& options) {
   Gradient result;
-  State state = process.start(x0);
-  count(result.work, process.start_work);
-  for (int k = 0; k < process.steps; ++k) {
-    state = process.step(k, state);
-    count(result.work, process.step_work);
-  }
-  result.x = state[0];
+  State state = run_forwards(process, x0, result);
   State costate = terminal_costate(state, terminal);
   for (int k = process.steps - 1; k >= 0; --k) {
     state = process.unstep(k, state);

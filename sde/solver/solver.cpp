@@ -1,4 +1,5 @@
 #include <costate/sde/solver/parts.h>
+#include <costate/sde/words.h>
 
 #include <array>
 
@@ -50,15 +51,8 @@ std::span<const Solver> solvers() { return kSolvers; }
 
 const Solver& solver(std::string_view word) {
   std::vector<std::string_view> names;
-  std::string list;
-  for (const Solver& s : kSolvers) {
-    if (s.name == word) return s;
-    names.push_back(s.name);
-    list += (list.empty() ? "" : &s == std::end(kSolvers) - 1 ? " and " : ", ") + std::string(s.name);
-  }
-  const std::string near = nearest_of(word, names);
-  fail(Fault::argument, {"\"", word, "\" is not a solver; they are ", list,
-                         near.empty() ? std::string() : "; did you mean \"" + near + "\"?"});
+  for (const Solver& s : kSolvers) names.push_back(s.name);
+  return kSolvers[word_index(word, names, "a solver")];
 }
 
 std::string refusal(const Solver& s, const Sde& sde) {

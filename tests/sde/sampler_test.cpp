@@ -251,7 +251,6 @@ TEST(Exponential, MultistepChainsAreRefusedWhereTheyAreNotUnderstood) {
   const Field zero = [](const Var& x, const Var&, const Tensor&) { return affine(x, 0.0, 0.0); };
   const Tensor x = Tensor::full({2, 3}, 1.0, DType::f64);
   expect_error("multistep", [&] { advance(chain, 3, x, x, {}); });
-  expect_error("multistep", [&] { step(zero, chain, 3, x, {}, {}); });
   expect_error("multistep", [&] { pullback_step(zero, chain, 3, x, {}, x); });
   EXPECT_TRUE(may_sample_with(exact_memoryless(kLinear, uniform_grid(10)), chain));
 }

@@ -204,7 +204,7 @@ std::string error_of(const std::function<void()>& f) {
 
 TEST(Solver, Errors) {
   EXPECT_EQ(error_of([] { solver("miltsein"); }),
-            "\"miltsein\" is not a solver; they are euler_maruyama, milstein, heun, sra1, reversible_heun, midpoint and rk4; did "
+            "\"miltsein\" is not a solver; there are euler_maruyama, milstein, heun, sra1, reversible_heun, midpoint, rk4; did "
             "you mean \"milstein\"?");
   const BrownianPath path({0, 1}, NoiseKey{});
   const Tensor x0 = Tensor::full({1, 2}, 0, DType::f64);
