@@ -41,37 +41,44 @@ Json metadata_config(const SafetensorsMetadata& metadata, const std::string& pat
   fail(Fault::data, {"'", path, "' has no metadata '", config_key, "': it is not a checkpoint of costate"});
 }
 
-// The first key below `path` whose values differ, or "".
+Config config_in(const SafetensorsFile& file, const std::string& path) {
+  const Json json = metadata_config(file.metadata(), path);
+  try {
+    return read_config_text(json.dump(), "the configuration in checkpoint '" + path + "'", {}).config;
+  } catch (const Error& e) {
+    fail(Fault::data, {e.what()});
+  }
+}
+
+// The first key below `path` whose values differ, or "". Both have the same keys.
 std::string first_difference(const Json& a, const Json& b, const std::string& path) {
   if (!a.is_object() || !b.is_object()) return a == b ? "" : path;
   for (const auto& [key, value] : a.items()) {
     const std::string inner = path.empty() ? key : path + "." + key;
-    if (!b.contains(key)) return inner;
-    if (std::string found = first_difference(value, b[key], inner); !found.empty()) return found;
+    if (std::string found = first_difference(value, b.at(key), inner); !found.empty()) return found;
   }
   return "";
 }
 
+// The value of a key that is there.
 std::string shown(const Json& root, const std::string& path) {
   const Json* at = &root;
-  std::size_t begin = 0;
-  while (begin <= path.size()) {
+  for (std::size_t begin = 0; begin <= path.size();) {
     const std::size_t dot = std::min(path.find('.', begin), path.size());
-    const std::string key = path.substr(begin, dot - begin);
-    if (!at->is_object() || !at->contains(key)) return "absent";
-    at = &(*at)[key];
+    at = &at->at(path.substr(begin, dot - begin));
     begin = dot + 1;
   }
   return at->dump();
 }
 
-void check_same_run(const Json& made_with, const Config& config, const std::vector<std::string>& sections,
+void check_same_run(const Config& recorded, const Config& config, const std::vector<std::string>& sections,
                     const std::string& path) {
-  const Json now = checkpoint_config(config);
+  const Json now = checkpoint_config(config), made_with = checkpoint_config(recorded);
   for (const std::string& s : sections) {
-    const std::string key = !made_with.contains(s) ? s : first_difference(now[s], made_with[s], s);
-    require(key.empty(), key, ": found ", shown(now, key), ", but '", path, "' was made with ",
-            shown(made_with, key), "; use the configuration of that run or another --out");
+    const std::string key = first_difference(now[s], made_with[s], s);
+    if (!key.empty())
+      fail(Fault::argument, {key, ": found ", shown(now, key), ", but '", path, "' was made with ", shown(made_with, key),
+                             "; use the configuration of that run or another --out"});
   }
 }
 
@@ -95,7 +102,8 @@ std::string checked_path(const RunDirectory& directory, const std::string& name,
   if (!fs::exists(path))
     fail(Fault::io, {"'", path, "' does not exist; an earlier stage makes it (costate run makes all)"});
   const SafetensorsFile file(path);
-  check_same_run(metadata_config(file.metadata(), path), config, sections, path);
+  // Keys that the configuration did not have when the checkpoint was made stand for what they are without being set.
+  check_same_run(config_in(file, path), config, sections, path);
   return path;
 }
 
@@ -219,14 +227,6 @@ void load_checkpoint(const RunDirectory& d, const std::string& name, nn::Classif
   load(d, name, classifier, config, sections);
 }
 
-Config config_of_checkpoint(const std::string& path) {
-  const SafetensorsFile file(path);
-  const Json json = metadata_config(file.metadata(), path);
-  try {
-    return read_config_text(json.dump(), "the configuration in checkpoint '" + path + "'", {}).config;
-  } catch (const Error& e) {
-    fail(Fault::data, {e.what()});
-  }
-}
+Config config_of_checkpoint(const std::string& path) { return config_in(SafetensorsFile(path), path); }
 
 }  // namespace costate::cli

@@ -6,6 +6,8 @@
 #include <cctype>
 #include <set>
 
+#include <costate/tensor/safetensors.h>
+
 #include "config/json.h"
 #include "program.h"
 
@@ -270,6 +272,25 @@ TEST(Run, LikelihoodsOfBaseAndTunedModel) {
   const Result probes = costate(folder, {"plan", "config.json", "--set", "evaluate.likelihood.trace=hutch_pp"});
   EXPECT_EQ(probes.code, 2);
   EXPECT_NE(probes.err.find("3"), std::string::npos) << probes.err;
+}
+
+// A checkpoint made before a key existed is one made with the key's default.
+TEST(Run, CheckpointsOutliveNewKeys) {
+  const Folder folder;
+  folder.file("config.json", testing::tiny_points);
+  ASSERT_EQ(costate(folder, {"run", "config.json", "--out", "run", "--quiet"}).code, 0);
+  const std::string base = folder / "run/checkpoints/base.safetensors";
+  SafetensorsMetadata metadata = SafetensorsFile(base).metadata();
+  Json config = Json::parse(metadata.at("costate.config"));
+  ASSERT_EQ(config["path"].erase("power"), 1u);
+  ASSERT_EQ(config["network"].erase("residual"), 1u);
+  metadata["costate.config"] = config.dump();
+  save_safetensors(base, load_safetensors(base), metadata);
+  const Result same = costate(folder, {"sample", "config.json", "--out", "run", "--overwrite", "--quiet"});
+  EXPECT_EQ(same.code, 0) << same.err;
+  const Result other = costate(folder, {"sample", "config.json", "--out", "run", "--overwrite", "--set", "network.residual=true"});
+  EXPECT_EQ(other.code, 2);
+  EXPECT_NE(other.err.find("network.residual: found true, but"), std::string::npos) << other.err;
 }
 
 TEST(Run, PrecisionIsThatOfProducts) {
