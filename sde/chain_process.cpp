@@ -65,24 +65,17 @@ struct ChainSteps {
     return result;
   }
 
-  // J v by sweeping twice: u -> J^T u is linear, and its transpose is J.
-  std::vector<Tensor> push(int k, const Tensor& state, const std::vector<Tensor>& tangents,
+  std::vector<Tensor> push(int k, const Tensor& x, const std::vector<Tensor>& tangents,
                            const std::vector<std::int64_t>& numbers) const {
     Tape tape;
     std::vector<Var> wrt;
     const Field f = watch(field, tape, wrt);
-    wrt.push_back(tape.watch(state));
-    const Var prediction = f(wrt.back(), Var(step_time(chain, k, state)), labels);
-    const Var u = tape.watch(Tensor::zeros(prediction.shape(), state.dtype(), state.device()));
-    const std::vector<Var> pulled = tape.recorded_vjp(prediction, u, wrt);
-    std::vector<Tensor> result;
-    for (std::size_t i = 0; i < tangents.size(); ++i) {
-      std::vector<Tensor> directions = detail::one_number(wrt, numbers[i]);
-      directions.back() = tangents[i];
-      const Tensor moved = tape.vjp(pulled, directions, {&u, 1})[0];
-      result.push_back(axpby(chain.A[k], Var(tangents[i]), chain.C[k], Var(moved)).value());
-    }
-    return result;
+    wrt.push_back(tape.watch(x));
+    const Var prediction = f(wrt.back(), Var(step_time(chain, k, x)), labels);
+    std::vector<Tensor> moved = detail::push_forward(tape, prediction, wrt, tangents, numbers);
+    for (std::size_t i = 0; i < moved.size(); ++i)
+      moved[i] = axpby(chain.A[k], Var(tangents[i]), chain.C[k], Var(moved[i])).value();
+    return moved;
   }
 };
 
@@ -99,9 +92,10 @@ Process chain_process(const ParametricField& field, const Chain& chain, const Te
   };
   p.step = [s](int k, const State& state) { return s->step(k, state); };
   p.pullback = [s](int k, const State& state, const State& costate) { return s->pullback(k, state, costate); };
-  if (!chain.multistep()) p.push = [s](int k, const Tensor& x, const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& numbers) {
-    return s->push(k, x, tangents, numbers);
-  };
+  if (!chain.multistep())
+    p.push = [s](int k, const Tensor& x, const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& numbers) {
+      return s->push(k, x, tangents, numbers);
+    };
   p.parameter_shapes = detail::shapes_of(field);
   p.noisy = std::any_of(chain.std.begin(), chain.std.end(), [](double std) { return std > 0; });
   p.has_running_cost = cost.state || cost.base;

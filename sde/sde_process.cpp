@@ -79,7 +79,6 @@ struct SdeSteps {
     return result;
   }
 
-  // J v by sweeping twice: u -> J^T u is linear, and its transpose is J.
   std::vector<Tensor> push(int k, const Tensor& x, const std::vector<Tensor>& tangents,
                            const std::vector<std::int64_t>& numbers) const {
     Tape tape;
@@ -87,15 +86,7 @@ struct SdeSteps {
     const Sde equation = detail::watch(sde, tape, wrt);
     wrt.push_back(tape.watch(x));
     const Var next = solver->step(equation, {wrt.back()}, interval(k), noise(k, x), labels)[0];
-    const Var u = tape.watch(Tensor::zeros(next.shape(), x.dtype(), x.device()));
-    const std::vector<Var> pulled = tape.recorded_vjp(next, u, wrt);
-    std::vector<Tensor> result;
-    for (std::size_t i = 0; i < tangents.size(); ++i) {
-      std::vector<Tensor> directions = detail::one_number(wrt, numbers[i]);
-      directions.back() = tangents[i];
-      result.push_back(tape.vjp(pulled, directions, {&u, 1})[0]);
-    }
-    return result;
+    return detail::push_forward(tape, next, wrt, tangents, numbers);
   }
 };
 

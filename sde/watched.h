@@ -38,4 +38,19 @@ inline std::vector<Tensor> one_number(const std::vector<Var>& wrt, std::int64_t 
   return directions;
 }
 
+// J v for each direction v of wrt, J = d result/d wrt: a tangent of the last of wrt together with one of the numbers of the
+// others. The tape is swept twice: u -> J^T u is linear, and its transpose is J.
+inline std::vector<Tensor> push_forward(Tape& tape, const Var& result, const std::vector<Var>& wrt,
+                                        const std::vector<Tensor>& tangents, const std::vector<std::int64_t>& numbers) {
+  const Var u = tape.watch(Tensor::zeros(result.shape(), result.value().dtype(), result.value().device()));
+  const std::vector<Var> pulled = tape.recorded_vjp(result, u, wrt);
+  std::vector<Tensor> moved;
+  for (std::size_t i = 0; i < tangents.size(); ++i) {
+    std::vector<Tensor> directions = one_number(wrt, numbers[i]);
+    directions.back() = tangents[i];
+    moved.push_back(tape.vjp(pulled, directions, {&u, 1})[0]);
+  }
+  return moved;
+}
+
 }  // namespace costate::sde::detail
