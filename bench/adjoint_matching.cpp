@@ -51,8 +51,8 @@ int main(int argc, char** argv) {
   c[0] = 2;
   finetune::AdjointMatchingOptions options;
   options.batch = batch;
-  options.lr.peak = 1e-4;
-  options.clip_norm = 0;
+  options.learner.lr.peak = 1e-4;
+  options.learner.clip_norm = 0;
   options.keep_activations = keep;
   options.late_steps = static_cast<int>(std::min(steps / 4, loss_steps));
   options.early_steps = static_cast<int>(loss_steps) - options.late_steps;
@@ -61,7 +61,8 @@ int main(int argc, char** argv) {
                                     finetune::linear_reward(c), options);
   const auto iteration = [&](double& seconds) {
     const double start = now(static_cast<int>(threads));
-    const auto m = trainer.step();
+    trainer.step();
+    const auto m = trainer.last();
     seconds = now(static_cast<int>(threads)) - start;
     return m;
   };

@@ -237,6 +237,10 @@ finetune::FlowMatchingOptions flow_matching_options(const Config& c) {
   return o;
 }
 
+finetune::LearnerOptions learner_options(const OptimiserConfig& o, std::int64_t updates) {
+  return {.adamw = adamw(o), .lr = learning_rate(o.lr, updates), .clip_norm = o.clip_norm, .ema_decay = o.ema_decay};
+}
+
 finetune::AdjointMatchingOptions adjoint_matching_options(const Config& c) {
   using Options = finetune::AdjointMatchingOptions;
   const FinetuneConfig& f = c.finetune;
@@ -251,10 +255,7 @@ finetune::AdjointMatchingOptions adjoint_matching_options(const Config& c) {
   o.loss_clip = f.loss_clip;
   o.loss_space = f.loss_space == "control" ? Options::LossSpace::control : Options::LossSpace::velocity;
   o.denoised_endpoint = f.denoised_endpoint, o.keep_activations = f.keep_activations;
-  o.adamw = adamw(f.optimiser);
-  o.lr = learning_rate(f.optimiser.lr, f.iterations);
-  o.clip_norm = f.optimiser.clip_norm;
-  o.ema_decay = f.optimiser.ema_decay;
+  o.learner = learner_options(f.optimiser, f.iterations);
   return o;
 }
 

@@ -41,6 +41,7 @@ Json network_json(const Config& config, const data::Dataset& data);
 nn::Classifier make_classifier(const ClassifierConfig& config, const data::Dataset& data, Device device);
 
 finetune::FlowMatchingOptions flow_matching_options(const Config& config);
+finetune::LearnerOptions learner_options(const OptimiserConfig& config, std::int64_t updates);
 finetune::AdjointMatchingOptions adjoint_matching_options(const Config& config);
 nn::LoraOptions lora_options(const Config& config);
 finetune::ClassifierOptions classifier_options(const ClassifierConfig& config);

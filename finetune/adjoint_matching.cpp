@@ -30,14 +30,12 @@ struct Pass {
 AdjointMatching::AdjointMatching(sde::Field base, nn::Network tuned, sde::Chain chain, Shape sample_shape, Reward reward,
                                  const AdjointMatchingOptions& options, Device device)
     : base_(std::move(base)),
-      tuned_(std::move(tuned)),
       chain_(std::move(chain)),
       sample_shape_(sample_shape),
       reward_(std::move(reward)),
       options_(options),
       device_(device),
-      optimiser_(options.adamw),
-      ema_(options.ema_decay, true) {
+      learner_("adjoint matching", std::move(tuned), options.learner) {
   require(options_.batch >= 1 && options_.micro_batch >= 0, "adjoint matching: batch ", options_.batch, ", micro_batch ",
           options_.micro_batch, " are out of range");
   require(options_.early_steps >= 0 && options_.late_steps >= 0 && options_.loss_clip >= 0,
@@ -65,21 +63,13 @@ AdjointMatching::AdjointMatching(sde::Field base, nn::Network tuned, sde::Chain 
   }
 }
 
-nn::Network AdjointMatching::average() const {
-  nn::Network copy = nn::clone(tuned_);
-  if (!ema_.enabled() || ema_.average().empty()) return copy;
-  std::size_t i = 0;
-  nn::visit(copy, [&](const std::string&, Var& p) { p.value().copy_from(ema_.average()[i++]); });
-  return copy;
-}
-
 std::vector<int> AdjointMatching::draw_steps() const {
   if (options_.late_steps == 0) return controlled_;
   const auto n = static_cast<int>(controlled_.size()), late = options_.late_steps, rest = n - late;
   std::vector<int> pool(controlled_.begin(), controlled_.begin() + rest);
   const Philox philox{options_.seed, Stream::subset};
   for (int i = 0; i < options_.early_steps; ++i) {
-    const std::uint32_t j = philox.below(static_cast<std::uint32_t>(rest - i), static_cast<std::uint64_t>(iteration_), 0,
+    const std::uint32_t j = philox.below(static_cast<std::uint32_t>(rest - i), static_cast<std::uint64_t>(iteration()), 0,
                                          static_cast<std::uint32_t>(i));
     std::swap(pool[i], pool[i + static_cast<int>(j)]);
   }
@@ -93,9 +83,9 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
                                        AdjointMatchingMetrics& metrics) const {
   using Pairing = AdjointMatchingOptions::Pairing;
   const int last = chain_.steps();
-  const auto first_sample = static_cast<std::uint64_t>(iteration_ * options_.batch + first);
+  const auto first_sample = static_cast<std::uint64_t>(iteration() * options_.batch + first);
   const sde::NoiseKey key{options_.seed, first_sample};
-  const sde::Field field = field_of(tuned_);
+  const sde::Field field = field_of(network());
   Tensor labels;
   if (!label_choices_.empty()) {
     std::vector<std::int32_t> drawn(static_cast<std::size_t>(rows));
@@ -131,7 +121,7 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
         prediction = field(Var(x), t, l).value();
       } else {
         Pass& pass = kept[static_cast<std::size_t>(place[k] * pieces + begin / per_chunk)];
-        pass.prediction = nn::watch(tuned_, *(pass.tape = std::make_unique<Tape>()), pass.watched)(Var(x), t, l);
+        pass.prediction = nn::watch(network(), *(pass.tape = std::make_unique<Tape>()), pass.watched)(Var(x), t, l);
         prediction = pass.prediction.value();
       }
       x = sde::advance(chain_, k, x, prediction, own);
@@ -192,7 +182,7 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
   metrics.costate_norm = std::max(metrics.costate_norm, std::sqrt(largest / static_cast<double>(rows)));
   metrics.reward += sum(Var(r.value)).value().item();
   if (device_ == Device::cpu && !std::isfinite(largest))
-    fail(Fault::numerical, {"adjoint matching: the costate of iteration ", iteration_, " is not finite; |a| grows along the ",
+    fail(Fault::numerical, {"adjoint matching: the costate of iteration ", iteration(), " is not finite; |a| grows along the ",
                             "base network: use more steps or a smaller reward multiplier"});
   metrics.seconds.adjoint += lap(clock);
 
@@ -223,14 +213,14 @@ Gradients AdjointMatching::micro_batch(std::int64_t first, std::int64_t rows, co
   };
   Gradients g;
   if (kept.empty()) {
-    g = sum_gradients(tuned_, total, [&](const nn::Network& network, std::int64_t c) {
+    g = sum_gradients(network(), total, [&](const nn::Network& network, std::int64_t c) {
       const int k = steps[c / per_step];
       const std::int64_t begin = chunks.first(c % per_step), n = chunks.rows(c % per_step);
       const Tensor x = states[k].slice(begin, n);
       return loss_of(network(Var(x), Var(sde::step_time(chain_, k, x)), sde::rows_of(labels, begin, n)), c, begin, n);
     });
   } else {
-    g = sum_chunks(parameter_bytes(tuned_), total, [&](std::int64_t c) {
+    g = sum_chunks(parameter_bytes(network()), total, [&](std::int64_t c) {
       const Pass pass = std::move(kept[c]);
       const std::int64_t begin = c % per_step * per_chunk;
       const Var loss = [&] {
@@ -264,21 +254,18 @@ Gradients AdjointMatching::gradient(AdjointMatchingMetrics& metrics) const {
   return g;
 }
 
-AdjointMatchingMetrics AdjointMatching::step() {
-  AdjointMatchingMetrics metrics;
-  const Gradients g = gradient(metrics);
+Metrics AdjointMatching::step() {
+  AdjointMatchingMetrics m;
+  const Gradients g = gradient(m);
   auto clock = Clock::now();
-  metrics.gradient_norm = nn::gradient_norm(g.parameters);
-  metrics.lr = options_.lr(iteration_);
-  if (device_ == Device::cpu && !(std::isfinite(metrics.loss) && std::isfinite(metrics.gradient_norm)))
-    fail(Fault::numerical, {"adjoint matching: iteration ", iteration_, " has loss ", metrics.loss, " and gradient norm ",
-                            metrics.gradient_norm, "; the parameters are those before it"});
-  auto parameters = mutable_parameters(tuned_);
-  optimiser_.step(parameters, g.parameters, metrics.lr, nn::clip_factor(metrics.gradient_norm, options_.clip_norm));
-  ema_.update(nn::parameters(tuned_));
-  ++iteration_;
-  metrics.seconds.optimise = lap(clock);
-  return metrics;
+  const Learner::Update update = learner_.update(g);
+  m.seconds.optimise = lap(clock);
+  last_ = m;
+  Metrics out;
+  out.set("loss", m.loss), out.set("gradient_norm", update.gradient_norm), out.set("lr", update.lr);
+  out.set("reward", m.reward), out.set("control_cost", m.control_cost);
+  out.set("costate_norm", m.costate_norm), out.set("clipped", m.clipped);
+  return out;
 }
 
 }  // namespace costate::finetune

@@ -6,9 +6,9 @@
 // whose only critical point is the optimal control: the tuned law is then p_base exp(lambda r) / Z. Nothing is
 // differentiated through the trajectory, the costate or the base.
 #pragma once
-#include <costate/finetune/gradients.h>
+#include <costate/finetune/learner.h>
+#include <costate/finetune/objective.h>
 #include <costate/finetune/reward.h>
-#include <costate/nn/optim.h>
 #include <costate/sde/adjoint/lean.h>
 #include <costate/sde/sampler.h>
 
@@ -43,10 +43,7 @@ struct AdjointMatchingOptions {
   // grad r at the noiseless estimate of x_1 from x_{K-1} by the base network, instead of at x_K.
   bool denoised_endpoint = false;
 
-  nn::AdamWOptions adamw{.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999};
-  nn::LearningRate lr{};
-  double clip_norm = 1.0;
-  double ema_decay = 0.0;
+  LearnerOptions learner{};
 };
 
 struct AdjointMatchingMetrics {
@@ -56,13 +53,12 @@ struct AdjointMatchingMetrics {
                                // policy that made the trajectories (unbiased over the draw of steps)
   double costate_norm = 0;     // the largest over steps of the root mean square of |a_k| over samples
   double clipped = 0;          // share of the residuals that the clip cut
-  double gradient_norm = 0, lr = 0;
   struct Seconds {
     double sample = 0, adjoint = 0, regress = 0, optimise = 0;
   } seconds;
 };
 
-class AdjointMatching {
+class AdjointMatching final : public Objective {
  public:
   // `base` is the frozen field that the chain's prediction is a perturbation of; `tuned` starts as a copy of its network.
   // sample_shape is without the axis of rows. `label`: draws the label of a sample, for conditional networks.
@@ -72,16 +68,19 @@ class AdjointMatching {
   // Labels of trajectories are drawn uniformly from these; none: unconditional.
   void set_labels(std::vector<std::int32_t> labels) { label_choices_ = std::move(labels); }
 
-  // One update. Throws Error(Fault::numerical) when reward, costate or loss is not finite; the parameters are then as before.
-  AdjointMatchingMetrics step();
+  // One update; reports costate_norm and clipped as well. Throws also when the costate is not finite.
+  Metrics step() override;
+
+  // More about the last step.
+  const AdjointMatchingMetrics& last() const { return last_; }
 
   // The gradient of one iteration without the update: for tests and studies.
   Gradients gradient(AdjointMatchingMetrics& metrics) const;
 
-  std::int64_t iteration() const { return iteration_; }
-  nn::Network& network() { return tuned_; }
-  const nn::Network& network() const { return tuned_; }
-  nn::Network average() const;
+  std::int64_t iteration() const { return learner_.updates(); }
+  nn::Network& network() { return learner_.network(); }
+  const nn::Network& network() const override { return learner_.network(); }
+  nn::Network average() const override { return learner_.average(); }
   const sde::Chain& chain() const { return chain_; }
 
  private:
@@ -90,7 +89,6 @@ class AdjointMatching {
                         AdjointMatchingMetrics& metrics) const;
 
   sde::Field base_;
-  nn::Network tuned_;
   sde::Chain chain_;
   Shape sample_shape_;
   Reward reward_;
@@ -99,9 +97,8 @@ class AdjointMatching {
   std::vector<std::int32_t> label_choices_;
   sde::Affine terminal_{1, 0};  // alg1: the step at t = 1
   std::vector<int> controlled_;  // steps with noise
-  nn::AdamW optimiser_;
-  nn::Ema ema_;
-  std::int64_t iteration_ = 0;
+  Learner learner_;
+  AdjointMatchingMetrics last_;
 };
 
 }  // namespace costate::finetune

@@ -35,13 +35,25 @@ Var constant(const std::vector<double>& v, const Shape& shape, const Var& like) 
 }  // namespace
 
 Tensor Reward::operator()(const Tensor& x) const {
-  const Tensor v = value(Var(x)).value();
+  const Tensor v = value ? value(Var(x)).value() : black_box(x);
   require(v.shape() == Shape{x.extent(0)}, "reward '", name, "': the value has shape ", v.shape(), " for ", x.extent(0),
           " samples");
   return v;
 }
 
+Reward::Scores Reward::scores(const Tensor& x, bool with_gradient) const {
+  if (with_gradient) {
+    ValueAndGradient both = value_and_gradient(x);
+    return {std::move(both.value), std::move(both.gradient), {}, 0};
+  }
+  Tensor v = (*this)(x);
+  const std::int64_t bad = count_not_finite(v);
+  if (bad) fail(Fault::numerical, {"reward '", name, "': the value of ", bad, " of ", x.extent(0), " samples is not finite"});
+  return {std::move(v), {}, {}, 0};
+}
+
 Reward::ValueAndGradient Reward::value_and_gradient(const Tensor& x) const {
+  require(differentiable(), "reward '", name, "': it has values only; an objective that needs no gradient of the reward takes it");
   Tape tape;
   const Var tracked = tape.watch(x);
   const Var v = value(tracked);

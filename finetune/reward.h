@@ -6,12 +6,15 @@
 
 namespace costate::finetune {
 
-// A differentiable reward of the sum kind: every row on its own, so that one vjp with ones gives all gradients.
+// Every row on its own, so that one vjp with ones gives all gradients. Called by one thread at a time with a whole
+// micro-batch.
 struct Reward {
   std::string name;
-  // (rows, ...) -> (rows,), built from ops. Called by one thread at a time with a whole micro-batch.
-  std::function<Var(const Var& x)> value;
+  std::function<Var(const Var& x)> value{};            // (rows, ...) -> (rows,), built from ops; null for black boxes
+  std::function<Tensor(const Tensor& x)> black_box{};  // the same without a gradient; used where value is null
 
+  bool differentiable() const { return static_cast<bool>(value); }
+  bool defined() const { return value || black_box; }
   Tensor operator()(const Tensor& x) const;
   struct ValueAndGradient {
     Tensor value;     // (rows,)
@@ -20,6 +23,14 @@ struct Reward {
   // Throws Error(Fault::argument) when the value has another shape than (rows,), Error(Fault::numerical), with the number
   // of rows concerned, when a value or gradient is not finite.
   ValueAndGradient value_and_gradient(const Tensor& x) const;
+  // Values, with gradients if they are asked for, and what became of rows whose value is not finite.
+  struct Scores {
+    Tensor value;                      // (rows,)
+    Tensor gradient;                   // of the shape of x, or undefined
+    std::vector<std::uint8_t> valid;   // 0: the row has no part in the loss; empty: all rows have
+    std::int64_t failed = 0;           // rows whose value was not finite
+  };
+  Scores scores(const Tensor& x, bool with_gradient) const;
 };
 
 // c^T x over the flattened features.

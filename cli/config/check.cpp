@@ -2,6 +2,7 @@
 #include <costate/tensor/error.h>
 
 #include "config/read.h"
+#include "objectives/objectives.h"
 
 namespace costate::cli {
 
@@ -139,6 +140,7 @@ void check_config(const Config& c) {
   require(!lora.targets.empty(), "finetune.lora.targets: found [], expected at least one pattern, such as *");
   require(c.finetune.micro_batch <= c.finetune.batch, "finetune.micro_batch: found ", c.finetune.micro_batch,
           ", expected at most finetune.batch, ", c.finetune.batch);
+  check_objective(c);
 }
 
 }  // namespace costate::cli

@@ -5,6 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "config/backpropagation_config.h"
+#include "config/policy_gradient_config.h"
+#include "config/regression_config.h"
+
 namespace costate::cli {
 
 using Matrix = std::vector<std::vector<double>>;
@@ -146,6 +150,9 @@ struct FinetuneConfig {
   std::vector<std::int64_t> labels;
   double guidance = 0.0;
   std::int64_t log_every = 10, checkpoint_every = 0;
+  RegressionConfig regression;
+  PolicyGradientConfig policy_gradient;
+  BackpropagationConfig backpropagation;
 };
 
 struct SampleConfig {

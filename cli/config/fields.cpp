@@ -1,37 +1,12 @@
-#include "config/fields.h"
+#include "config/field_list.h"
+#include "objectives/objectives.h"
 
 #include <costate/tensor/error.h>
 
 namespace costate::cli {
 namespace {
 
-constexpr double large = 1e9;
-
-Range at_least(double low) { return {low, std::numeric_limits<double>::infinity()}; }
-Range count_from(double low) { return {low, large}; }
-Range above(double low) { return {low, std::numeric_limits<double>::infinity(), true, false}; }
-Range seed_range() { return {0, 9007199254740992.0}; }
-
-class List {
- public:
-  explicit List(std::vector<Field>& out) : out_(out) {}
-  void section(std::string prefix) { prefix_ = std::move(prefix) + "."; }
-  void top() { prefix_.clear(); }
-  template <class T>
-  void add(std::string_view key, T& value, std::string doc, Range range = {},
-           std::vector<std::string> choices = {}) {
-    out_.push_back({prefix_ + std::string(key), &value, std::move(doc), range, std::move(choices)});
-  }
-  void choice(std::string_view key, std::string& value, std::vector<std::string> choices, std::string doc) {
-    add(key, value, std::move(doc), {}, std::move(choices));
-  }
-
- private:
-  std::vector<Field>& out_;
-  std::string prefix_;
-};
-
-void data_fields(List& l, DataConfig& d) {
+void data_fields(FieldList& l, DataConfig& d) {
   l.section("data");
   l.choice("kind", d.kind,
            {"glyphs", "mixture", "moons", "rings", "checkerboard", "swiss_roll", "file", "idx", "csv", "npy",
@@ -51,7 +26,7 @@ void data_fields(List& l, DataConfig& d) {
            "Whether the first record of a csv file is a header.");
   l.add("grey", d.grey, "png: colour pictures become grey.");
   l.add("count", d.count, "Items to make or to read; 0: 10000 of a generator, all of a file.", {0, 1e7});
-  l.add("first", d.first, "Number of the first item.", {0, large});
+  l.add("first", d.first, "Number of the first item.", {0, large_count});
   l.add("seed", d.seed, "Seed of the generator; independent of the seed of the run.", seed_range());
   l.add("resolution", d.resolution, "glyphs: pixels a side.", {6, 512});
   l.add("mixture.means", d.mixture_means, "mixture: centres [[x, y], ...]; []: eight on the unit circle.");
@@ -72,7 +47,7 @@ void data_fields(List& l, DataConfig& d) {
         {0, 1, false, true});
 }
 
-void network_fields(List& l, NetworkConfig& n) {
+void network_fields(FieldList& l, NetworkConfig& n) {
   l.section("network");
   l.choice("kind", n.kind, {"mlp", "unet", "dit", "pretrained"},
            "The architecture: a multilayer perceptron over all features, or for pictures the UNet of diffusers "
@@ -114,20 +89,7 @@ void network_fields(List& l, NetworkConfig& n) {
         above(0));
 }
 
-void optimiser_fields(List& l, OptimiserConfig& o) {
-  l.add("lr.peak", o.lr.peak, "Learning rate after the warm-up.", above(0));
-  l.add("lr.warmup", o.lr.warmup, "Updates of linear warm-up.", {0, large});
-  l.choice("lr.decay", o.lr.decay, {"constant", "cosine"}, "What follows the warm-up.");
-  l.add("lr.final", o.lr.final, "Cosine: the last learning rate as a share of the peak.", {0, 1});
-  l.add("weight_decay", o.weight_decay, "Decoupled weight decay of AdamW.", at_least(0));
-  l.add("beta1", o.beta1, "AdamW: decay of the first moment.", {0, 1, false, true});
-  l.add("beta2", o.beta2, "AdamW: decay of the second moment.", {0, 1, false, true});
-  l.add("clip_norm", o.clip_norm, "Largest norm of the gradient; 0: no clipping.", at_least(0));
-  l.add("ema_decay", o.ema_decay,
-        "Decay of the averaged weights, which are the ones saved; 0: the last weights.", {0, 1, false, true});
-}
-
-void classifier_fields(List& l, std::string path, ClassifierConfig& c) {
+void classifier_fields(FieldList& l, std::string path, ClassifierConfig& c) {
   l.section(std::move(path));
   l.add("hidden", c.hidden, "Width of the hidden layers.", {1, 65536});
   l.add("depth", c.depth, "Number of hidden layers.", {1, 64});
@@ -141,7 +103,7 @@ void classifier_fields(List& l, std::string path, ClassifierConfig& c) {
   l.add("log_every", c.log_every, "Updates from one row of the metrics to the next.", count_from(1));
 }
 
-void reward_fields(List& l, RewardConfig& r) {
+void reward_fields(FieldList& l, RewardConfig& r) {
   l.section("reward");
   l.choice("kind", r.kind, {"none", "linear", "quadratic", "log_density_ratio", "classifier"},
            "What fine-tuning raises, as a function of what the network sees (after data.scaling).");
@@ -159,9 +121,10 @@ void reward_fields(List& l, RewardConfig& r) {
   l.add("targets", r.targets, "classifier: log probability of any of these classes.", {0, 65535});
 }
 
-void finetune_fields(List& l, FinetuneConfig& f) {
+void finetune_fields(FieldList& l, FinetuneConfig& f) {
   l.section("finetune");
-  l.choice("objective", f.objective, {"adjoint_matching"}, "How the control is learnt.");
+  l.choice("objective", f.objective, objective_names(),
+           "How the control is learnt. An objective brings defaults of its own, which are in the table of objectives.");
   l.add("iterations", f.iterations, "Updates.", count_from(1));
   l.add("batch", f.batch, "Trajectories an update.", {1, 1e6});
   l.add("micro_batch", f.micro_batch, "Trajectories held in memory at a time; 0: all.", {0, 1e6});
@@ -203,10 +166,13 @@ void finetune_fields(List& l, FinetuneConfig& f) {
         at_least(0));
   l.add("log_every", f.log_every, "Updates from one row of the metrics to the next.", count_from(1));
   l.add("checkpoint_every", f.checkpoint_every,
-        "Updates from one intermediate checkpoint to the next; 0: none.", {0, large});
+        "Updates from one intermediate checkpoint to the next; 0: none.", {0, large_count});
+  regression_fields(l, f.regression);
+  policy_gradient_fields(l, f.policy_gradient);
+  backpropagation_fields(l, f.backpropagation);
 }
 
-void path_fields(List& l, PathConfig& p) {
+void path_fields(FieldList& l, PathConfig& p) {
   l.section("path");
   l.choice("family", p.family,
            {"linear", "power", "vp_linear", "vp_scaled_linear", "vp_sigmoid", "vp_squaredcos", "vp_cosine", "vp_table", "edm"},
@@ -223,7 +189,7 @@ void path_fields(List& l, PathConfig& p) {
   l.add("rho", p.rho, "edm: the exponent of sigma.", at_least(1));
 }
 
-void sampler_fields(List& l, SamplerConfig& s) {
+void sampler_fields(FieldList& l, SamplerConfig& s) {
   l.section("sampler");
   l.choice("kind", s.kind,
            {"exact_memoryless", "ddpm", "ddim", "euler_maruyama", "scaled", "flow_sde", "constant", "churned", "ode"},
@@ -262,9 +228,22 @@ std::string joined(const std::vector<std::string>& words) {
 
 }  // namespace
 
+void optimiser_fields(FieldList& l, OptimiserConfig& o) {
+  l.add("lr.peak", o.lr.peak, "Learning rate after the warm-up.", above(0));
+  l.add("lr.warmup", o.lr.warmup, "Updates of linear warm-up.", {0, large_count});
+  l.choice("lr.decay", o.lr.decay, {"constant", "cosine"}, "What follows the warm-up.");
+  l.add("lr.final", o.lr.final, "Cosine: the last learning rate as a share of the peak.", {0, 1});
+  l.add("weight_decay", o.weight_decay, "Decoupled weight decay of AdamW.", at_least(0));
+  l.add("beta1", o.beta1, "AdamW: decay of the first moment.", {0, 1, false, true});
+  l.add("beta2", o.beta2, "AdamW: decay of the second moment.", {0, 1, false, true});
+  l.add("clip_norm", o.clip_norm, "Largest norm of the gradient; 0: no clipping.", at_least(0));
+  l.add("ema_decay", o.ema_decay,
+        "Decay of the averaged weights, which are the ones saved; 0: the last weights.", {0, 1, false, true});
+}
+
 std::string Range::description() const {
   const bool has_low = low > -std::numeric_limits<double>::infinity(),
-             has_high = high < large && high != 9007199254740992.0;
+             has_high = high < large_count && high != 9007199254740992.0;
   if (has_low && has_high)
     return sentence({"in ", low_open ? "(" : "[", low, ", ", high, high_open ? ")" : "]"});
   if (has_low) return sentence({low_open ? "above " : "of at least ", low});
@@ -291,7 +270,7 @@ std::string Field::expected() const {
 
 std::vector<Field> fields(Config& c) {
   std::vector<Field> out;
-  List l(out);
+  FieldList l(out);
   l.add("name", c.name, "Name of the run, for reports.");
   l.add("seed", c.seed, "Seed of everything random but the data generator and the classifiers.",
         seed_range());
@@ -317,7 +296,7 @@ std::vector<Field> fields(Config& c) {
   l.add("time_margin", p.time_margin, "Times are drawn from [margin, 1 - margin].", {0, 0.5, false, true});
   l.add("log_every", p.log_every, "Updates from one row of the metrics to the next.", count_from(1));
   l.add("checkpoint_every", p.checkpoint_every,
-        "Updates from one intermediate checkpoint to the next; 0: none.", {0, large});
+        "Updates from one intermediate checkpoint to the next; 0: none.", {0, large_count});
   classifier_fields(l, "classifiers.reward", c.reward_classifier);
   classifier_fields(l, "classifiers.judge", c.judge);
   reward_fields(l, c.reward);
@@ -369,6 +348,9 @@ std::vector<Section> sections() {
           {"reward", "The reward"},
           {"sampler", "The sampler"},
           {"finetune", "Fine-tuning"},
+          {"finetune.regression", "Objectives that regress the control on a gradient of the value"},
+          {"finetune.policy_gradient", "Objectives that weight the likelihood of trajectories"},
+          {"finetune.backpropagation", "Objectives that differentiate the reward through the sampler"},
           {"sample", "Samples and pictures"},
           {"evaluate", "Evaluation"}};
 }

@@ -13,8 +13,15 @@
 namespace costate::cli {
 namespace {
 
-constexpr std::string_view columns[] = {"loss",   "gradient_norm", "lr",           "accuracy",
-                                        "reward", "control_cost",  "costate_norm", "clipped"};
+// A line for every line: with one more field.
+std::string with_empty_column(const std::string& table) {
+  std::string out;
+  for (const char c : table) {
+    if (c == '\n') out += ',';
+    out += c;
+  }
+  return out;
+}
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -62,10 +69,12 @@ Metrics::Metrics(std::string folder, const std::vector<std::string>& dropped_sta
     csv_ = kept_lines(folder_ + "/metrics.csv", table);
     timing_ = kept_lines(folder_ + "/timing.csv", table);
   }
-  if (csv_.empty()) {
-    csv_ = "stage,step";
-    for (const std::string_view c : columns) csv_ += "," + std::string(c);
-    csv_ += "\n";
+  if (csv_.empty()) csv_ = "stage,step\n";
+  const std::string head = csv_.substr(0, csv_.find('\n'));
+  for (std::size_t begin = head.find(',', head.find(',') + 1); begin < head.size();) {
+    const std::size_t end = std::min(head.find(',', begin + 1), head.size());
+    columns_.push_back(head.substr(begin + 1, end - begin - 1));
+    begin = end;
   }
   if (timing_.empty()) timing_ = "stage,step,seconds\n";
 }
@@ -77,8 +86,13 @@ void Metrics::row(std::string_view stage, std::int64_t step, const Values& value
   for (const auto& [name, v] : values)
     json += ",\"" + std::string(name) + "\":" + (std::isfinite(v) ? number_text(v) : "null");
   jsonl_ += json + "}\n";
+  for (const auto& [name, v] : values) {
+    if (std::find(columns_.begin(), columns_.end(), name) != columns_.end()) continue;
+    columns_.emplace_back(name);
+    csv_ = with_empty_column(csv_).insert(csv_.find('\n') + 1, name);
+  }
   csv_ += head;
-  for (const std::string_view c : columns) {
+  for (const std::string& c : columns_) {
     csv_ += ",";
     for (const auto& [name, v] : values)
       if (name == c) csv_ += number_text(v);

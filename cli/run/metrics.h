@@ -20,7 +20,7 @@ class Metrics {
   // `folder` "" keeps nothing. Rows of earlier stages are kept, those of `dropped_stages` forgotten.
   explicit Metrics(std::string folder, const std::vector<std::string>& dropped_stages = {});
 
-  // Names are out of those of the table's columns; numbers that are not finite become null in JSON.
+  // A name that the table has no column for becomes its last column; numbers that are not finite become null in JSON.
   void row(std::string_view stage, std::int64_t step, const Values& values, double seconds);
   // Writes all files if `force` or if a few seconds have passed since the last time.
   void flush(bool force);
@@ -28,6 +28,7 @@ class Metrics {
  private:
   std::string folder_;
   std::string jsonl_, csv_, timing_;
+  std::vector<std::string> columns_;  // of the table, behind stage and step
   double last_flush_ = 0;
 };
 

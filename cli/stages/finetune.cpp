@@ -1,9 +1,11 @@
-// Adjoint matching from the base checkpoint.
+// Fine-tuning from the base checkpoint, by any objective.
 #include <costate/finetune/network_field.h>
 #include <costate/sde/memoryless.h>
 
 #include <chrono>
+#include <cmath>
 
+#include "objectives/objectives.h"
 #include "stages/stages.h"
 
 namespace costate::cli {
@@ -20,17 +22,19 @@ void finetune_stage(Session& s) {
   nn::Network tuned =
       lora ? nn::Network(nn::Adapters{nn::with_lora(base, lora_options(c))}) : nn::clone(base);
   const sde::Chain chain = make_chain(c);
-  finetune::AdjointMatching trainer(finetune::field_of(base), std::move(tuned), chain,
-                                    item_shape(data.model), reward, adjoint_matching_options(c), s.device);
-  if (!c.finetune.labels.empty()) {
-    std::vector<std::int32_t> labels;
-    for (const std::int64_t l : c.finetune.labels) {
-      require(l < data.model.classes, "finetune.labels: found ", l, ", but the classes of the data are 0 to ",
-              data.model.classes - 1);
-      labels.push_back(static_cast<std::int32_t>(l));
-    }
-    trainer.set_labels(std::move(labels));
+  finetune::ControlProblem problem{.chain = chain,
+                                   .base = finetune::field_of(base),
+                                   .sample_shape = item_shape(data.model),
+                                   .reward = reward,
+                                   .reward_multiplier = c.reward.multiplier,
+                                   .device = s.device};
+  for (const std::int64_t l : c.finetune.labels) {
+    require(l < data.model.classes, "finetune.labels: found ", l, ", but the classes of the data are 0 to ",
+            data.model.classes - 1);
+    problem.labels.push_back(static_cast<std::int32_t>(l));
   }
+  const std::unique_ptr<finetune::Objective> trainer =
+      objective(c.finetune.objective).make({c, std::move(problem), base, std::move(tuned)});
   const Json described = network_json(c, data.model);
   const auto keep = [&](const std::string& name, const nn::Network& network, std::int64_t step) {
     if (lora)
@@ -45,42 +49,44 @@ void finetune_stage(Session& s) {
     if (!memory.memoryless || !memory.convertible) s.progress->note("note: " + memory.sentence);
   }
   const auto start = std::chrono::steady_clock::now();
-  finetune::AdjointMatchingMetrics sum;
+  // Means over the iterations since the last row; lr is the last one.
+  std::vector<finetune::Metrics::Entry> mean;
   double rows = 0;
+  const auto value = [&](std::string_view name) {
+    for (const auto& m : mean)
+      if (m.name == name) return m.value;
+    return std::nan("");
+  };
   s.rounds(total, c.finetune.iterations, [&] {
     for (std::int64_t n = 1; n <= total; ++n) {
-      const finetune::AdjointMatchingMetrics m = trainer.step();
-      sum.loss += m.loss, sum.reward += m.reward, sum.control_cost += m.control_cost,
-          sum.costate_norm += m.costate_norm;
-      sum.clipped += m.clipped, sum.gradient_norm += m.gradient_norm, rows += 1;
+      const finetune::Metrics metrics = trainer->step();
+      rows += 1;
+      if (rows == 1) mean = metrics.entries();
+      for (std::size_t i = 0; rows > 1 && i < mean.size(); ++i) {
+        const double v = metrics.entries()[i].value;
+        mean[i].value = mean[i].name == "lr" ? v : mean[i].value + (v - mean[i].value) / rows;
+      }
       if (n % c.finetune.log_every == 0 || n == total) {
         const double seconds =
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        s.log("finetune", n,
-              {{"loss", sum.loss / rows},
-               {"gradient_norm", sum.gradient_norm / rows},
-               {"lr", m.lr},
-               {"reward", sum.reward / rows},
-               {"control_cost", sum.control_cost / rows},
-               {"costate_norm", sum.costate_norm / rows},
-               {"clipped", sum.clipped / rows}},
-              seconds);
-        s.step(n, "loss " + short_number(sum.loss / rows) + "  reward " + short_number(sum.reward / rows) +
-                      "  KL " + short_number(sum.control_cost / rows));
-        if (n < total) sum = {}, rows = 0;
+        Values row;
+        for (const auto& m : mean) row.emplace_back(m.name, m.value);
+        s.log("finetune", n, row, seconds);
+        s.step(n, "loss " + short_number(value("loss")) + "  reward " + short_number(value("reward")) + "  KL " +
+                      short_number(value("control_cost")));
+        rows = 0;
       }
       if (s.checkpoint_due(n, c.finetune.checkpoint_every, c.finetune.iterations)) {
-        const nn::Network average = trainer.average();
+        const nn::Network average = trainer->average();
         if (!s.planning()) keep(numbered(tuned_file(c), n), average, n);
       }
     }
   });
-  const nn::Network average = trainer.average();
+  const nn::Network average = trainer->average();
   if (s.planning()) return;
   keep(tuned_file(c), average, total);
   s.directory->remove({lora ? tuned_checkpoint : adapters_checkpoint});  // of the model that was replaced
-  s.end("reward " + short_number(sum.reward / rows) + ", control cost " +
-        short_number(sum.control_cost / rows));
+  s.end("reward " + short_number(value("reward")) + ", control cost " + short_number(value("control_cost")));
 }
 
 }  // namespace costate::cli

@@ -32,7 +32,7 @@ int main() {
 
   // 3. Adjoint matching: the tuned law becomes p(x) exp(reward(x)) / Z.
   const sde::Chain chain = sde::exact_memoryless({}, sde::uniform_grid(40));
-  finetune::AdjointMatching tuning(finetune::field_of(base), base, chain, {2}, reward, {.batch = 128, .lr = {.peak = 1e-3}});
+  finetune::AdjointMatching tuning(finetune::field_of(base), base, chain, {2}, reward, {.batch = 128});
   for (int i = 0; i < 60; ++i) tuning.step();
 
   // 4. Samples, before and after.

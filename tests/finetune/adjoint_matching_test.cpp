@@ -164,8 +164,8 @@ Shifts train_shifts(const sde::Chain& chain, Options::Pairing pairing) {
   options.batch = 8;
   options.pairing = pairing;
   options.loss_space = Options::LossSpace::velocity;
-  options.clip_norm = 0;
-  options.lr = {.peak = 0.2, .warmup = 0, .total = 400, .decay = nn::LearningRate::Decay::cosine};
+  options.learner.clip_norm = 0;
+  options.learner.lr = {.peak = 0.2, .warmup = 0, .total = 400, .decay = nn::LearningRate::Decay::cosine};
   Perturbed model = perturbed(base, chain.steps(), 1);
   model.linear = Var();  // shifts alone: the optimum of a linear reward is a shift
   struct ShiftOnly {
@@ -301,7 +301,7 @@ TEST(AdjointMatching, KeptActivationsGiveTheGradientOfRecomputedOnes) {
 
 TEST(AdjointMatching, TheSubsetOfStepsIsUnbiased) {
   // Over many iterations the mean of the control cost from 3 + 4 of 11 steps is that of all steps.
-  Options options{.adamw = {}, .lr = {.peak = 3e-3}};
+  Options options{.learner = {.lr = {.peak = 3e-3}}};
   AdjointMatching all = small_trainer(options);
   options.early_steps = 3, options.late_steps = 4;
   for (int i = 0; i < 10; ++i) all.step();
@@ -341,7 +341,7 @@ TEST(AdjointMatching, MetaPredictsThePeakToTheByte) {
   for (const int n : {1, 2}) {
     set_threads(n);
     for (const Options& o : {Options{}, Options{.micro_batch = 40, .early_steps = 2, .late_steps = 3, .loss_clip = 2},
-                             Options{.denoised_endpoint = true, .ema_decay = 0.9},
+                             Options{.denoised_endpoint = true, .learner = {.ema_decay = 0.9}},
                              Options{.early_steps = 3, .late_steps = 4, .keep_activations = true}}) {
       memory::Usage peak[2];
       for (const Device device : {Device::cpu, Device::meta}) {

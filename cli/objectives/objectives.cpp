@@ -1,0 +1,47 @@
+#include "objectives/objectives.h"
+
+#include <costate/tensor/error.h>
+
+namespace costate::cli {
+
+const std::vector<ObjectiveEntry>& objectives() {
+  static const std::vector<ObjectiveEntry> all = [] {
+    std::vector<ObjectiveEntry> list = regression_objectives();
+    for (auto more : {policy_gradient_objectives(), backpropagation_objectives()})
+      list.insert(list.end(), more.begin(), more.end());
+    return list;
+  }();
+  return all;
+}
+
+std::vector<std::string> objective_names() {
+  std::vector<std::string> names;
+  for (const ObjectiveEntry& e : objectives()) names.push_back(e.name);
+  return names;
+}
+
+const ObjectiveEntry& objective(const std::string& name) {
+  for (const ObjectiveEntry& e : objectives())
+    if (e.name == name) return e;
+  fail(Fault::argument, {"finetune.objective: found '", name, "'; `costate config-reference` lists the objectives"});
+}
+
+FinetuneConfig standard_finetune(const std::string& name) {
+  FinetuneConfig f = Config().finetune;
+  f.objective = name;
+  objective(name).preset(f);
+  return f;
+}
+
+void check_objective(const Config& c) {
+  const Loop loop = objective(c.finetune.objective).loop;
+  const FinetuneConfig standard = standard_finetune(c.finetune.objective);
+  const auto only = [&](Loop whose, bool given, const char* section) {
+    require(loop == whose || !given, section, ": the objective '", c.finetune.objective, "' does not look at these keys");
+  };
+  only(Loop::regression, !(c.finetune.regression == standard.regression), "finetune.regression");
+  only(Loop::policy_gradient, !(c.finetune.policy_gradient == standard.policy_gradient), "finetune.policy_gradient");
+  only(Loop::backpropagation, !(c.finetune.backpropagation == standard.backpropagation), "finetune.backpropagation");
+}
+
+}  // namespace costate::cli

@@ -1,0 +1,49 @@
+// The registry of objectives: the names that finetune.objective takes, the defaults that go with each, and how each is made.
+// There are three loops; an objective is one of them with certain options.
+#pragma once
+#include <costate/finetune/control_problem.h>
+#include <costate/finetune/objective.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+
+namespace costate::cli {
+
+struct ObjectiveInputs {
+  const Config& config;
+  finetune::ControlProblem problem;
+  nn::Network base, tuned;  // problem.base is the field of `base`
+};
+
+enum class Loop { regression, policy_gradient, backpropagation };
+
+struct ObjectiveEntry {
+  std::string name;    // adjoint_matching
+  std::string title;   // Adjoint matching
+  std::string source;  // arXiv 2409.08861
+  Loop loop = Loop::regression;
+  // Changes the defaults of FinetuneConfig to those of this objective; keys of the file come after it.
+  void (*preset)(FinetuneConfig&) = [](FinetuneConfig&) {};
+  std::unique_ptr<finetune::Objective> (*make)(ObjectiveInputs inputs) = nullptr;
+};
+
+// One file a loop.
+std::vector<ObjectiveEntry> regression_objectives();
+std::vector<ObjectiveEntry> policy_gradient_objectives();
+std::vector<ObjectiveEntry> backpropagation_objectives();
+
+// All of them, in the order in which they are shown.
+const std::vector<ObjectiveEntry>& objectives();
+std::vector<std::string> objective_names();
+// Throws Error(argument) for an unknown name.
+const ObjectiveEntry& objective(const std::string& name);
+// The standard configuration of an objective.
+FinetuneConfig standard_finetune(const std::string& objective);
+
+// Keys of a loop that `finetune.objective` does not belong to, or that this objective does not look at, are errors.
+void check_objective(const Config& config);
+
+}  // namespace costate::cli
