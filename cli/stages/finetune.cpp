@@ -2,11 +2,8 @@
 #include <costate/finetune/network_field.h>
 #include <costate/sde/memoryless.h>
 
-#include <chrono>
-#include <cmath>
-
 #include "objectives/objectives.h"
-#include "stages/stages.h"
+#include "stages/train.h"
 
 namespace costate::cli {
 
@@ -42,51 +39,13 @@ void finetune_stage(Session& s) {
     else
       save_checkpoint(*s.directory, name, network, c, described, "finetune", step);
   };
-  const std::int64_t total = s.iterations(c.finetune.iterations);
-  s.begin("finetune", total);
   if (s.progress && !s.planning()) {
     const sde::Memory memory = sde::memory_of(chain);
     if (!memory.memoryless || !memory.convertible) s.progress->note("note: " + memory.sentence);
   }
-  const auto start = std::chrono::steady_clock::now();
-  // Means over the iterations since the last row; lr is the last one.
-  std::vector<finetune::Metrics::Entry> mean;
-  double rows = 0;
-  const auto value = [&](std::string_view name) {
-    for (const auto& m : mean)
-      if (m.name == name) return m.value;
-    return std::nan("");
-  };
-  s.rounds(total, c.finetune.iterations, [&] {
-    for (std::int64_t n = 1; n <= total; ++n) {
-      const finetune::Metrics metrics = trainer->step();
-      rows += 1;
-      if (rows == 1) mean = metrics.entries();
-      for (std::size_t i = 0; rows > 1 && i < mean.size(); ++i) {
-        const double v = metrics.entries()[i].value;
-        mean[i].value = mean[i].name == "lr" ? v : mean[i].value + (v - mean[i].value) / rows;
-      }
-      if (n % c.finetune.log_every == 0 || n == total) {
-        const double seconds =
-            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        Values row;
-        for (const auto& m : mean) row.emplace_back(m.name, m.value);
-        s.log("finetune", n, row, seconds);
-        s.step(n, "loss " + short_number(value("loss")) + "  reward " + short_number(value("reward")) + "  KL " +
-                      short_number(value("control_cost")));
-        rows = 0;
-      }
-      if (s.checkpoint_due(n, c.finetune.checkpoint_every, c.finetune.iterations)) {
-        const nn::Network average = trainer->average();
-        if (!s.planning()) keep(numbered(tuned_file(c), n), average, n);
-      }
-    }
-  });
-  const nn::Network average = trainer->average();
-  if (s.planning()) return;
-  keep(tuned_file(c), average, total);
-  s.directory->remove({lora ? tuned_checkpoint : adapters_checkpoint});  // of the model that was replaced
-  s.end("reward " + short_number(value("reward")) + ", control cost " + short_number(value("control_cost")));
+  train(s, *trainer, tuned_file(c), {.keep = keep});
+  if (!s.planning())  // of the model that was replaced
+    s.directory->remove({lora ? tuned_checkpoint : adapters_checkpoint});
 }
 
 }  // namespace costate::cli

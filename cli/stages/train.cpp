@@ -1,0 +1,72 @@
+#include "stages/train.h"
+
+#include <chrono>
+#include <cmath>
+
+namespace costate::cli {
+namespace {
+
+// Means over iterations; lr is that of the last one.
+class Mean {
+ public:
+  void add(const finetune::Metrics& metrics) {
+    if (rows_++ == 0) mean_ = metrics.entries();
+    for (std::size_t i = 0; rows_ > 1 && i < mean_.size(); ++i) {
+      const double v = metrics.entries()[i].value;
+      mean_[i].value = mean_[i].name == "lr" ? v : mean_[i].value + (v - mean_[i].value) / static_cast<double>(rows_);
+    }
+  }
+  void restart() { rows_ = 0; }
+  double operator[](std::string_view name) const {
+    for (const auto& m : mean_)
+      if (m.name == name) return m.value;
+    return std::nan("");
+  }
+  Values values() const {
+    Values out;
+    for (const auto& m : mean_) out.emplace_back(m.name, m.value);
+    return out;
+  }
+
+ private:
+  std::vector<finetune::Metrics::Entry> mean_;
+  std::int64_t rows_ = 0;
+};
+
+}  // namespace
+
+void train(Session& s, finetune::Objective& objective, const std::string& file, const TrainingHooks& hooks) {
+  const FinetuneConfig& f = s.config.finetune;
+  const std::int64_t total = s.iterations(f.iterations);
+  s.begin("finetune", total);
+  const auto start = std::chrono::steady_clock::now();
+  Mean mean;
+  s.rounds(total, f.iterations, [&] {
+    for (std::int64_t n = 1; n <= total; ++n) {
+      mean.add(objective.step());
+      if (n % f.log_every == 0 || n == total) {
+        Values row = mean.values();
+        std::string detail = "loss " + short_number(mean["loss"]) + "  reward " + short_number(mean["reward"]) + "  KL " +
+                             short_number(mean["control_cost"]);
+        if (hooks.probe && !s.planning())
+          for (const auto& [name, value] : hooks.probe(objective.network())) {
+            row.emplace_back(name, value);
+            detail += "  " + std::string(name) + " " + short_number(value);
+          }
+        s.log("finetune", n, row, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        s.step(n, detail);
+        mean.restart();
+      }
+      if (s.checkpoint_due(n, f.checkpoint_every, f.iterations)) {
+        const nn::Network average = objective.average();
+        if (!s.planning()) hooks.keep(numbered(file, n), average, n);
+      }
+    }
+  });
+  const nn::Network average = objective.average();
+  if (s.planning()) return;
+  hooks.keep(file, average, total);
+  s.end("reward " + short_number(mean["reward"]) + ", control cost " + short_number(mean["control_cost"]));
+}
+
+}  // namespace costate::cli
