@@ -41,7 +41,7 @@ LinearQuadraticChain::LinearQuadraticChain(const sde::Chain& chain, GaussianMome
           "LinearQuadraticChain: the reward has a coefficient that is not finite");
   require(options.first_step >= 0 && options.first_step <= chain.steps(), "LinearQuadraticChain: the first tuned step is ",
           options.first_step, ", expected 0 to ", chain.steps());
-  const bool in_return = options.penalty == LinearQuadraticOptions::Penalty::kl_in_return;
+  const bool in_return = options.penalty == KlPenalty::in_return;
   require(in_return || !options.initial_law,
           "LinearQuadraticChain: the initial law is tuned with the penalty in the return only, whose value it is tilted by");
   require(options.first_step == 0 || !options.initial_law,

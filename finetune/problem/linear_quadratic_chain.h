@@ -10,9 +10,9 @@
 // |kappa| a step (arXiv 2412.18164, PI-FT). The optimum of the fixed widths misses the tilted law by O(1/K): there the width
 // is s^2/(1 - kappa).
 #pragma once
+#include <costate/finetune/problem/kl_penalty.h>
 #include <costate/sde/chain.h>
 
-#include <cstdint>
 #include <vector>
 
 namespace costate::finetune {
@@ -28,10 +28,7 @@ struct GaussianMoments {
 
 struct LinearQuadraticOptions {
   double temperature = 1;  // a: the shift is small where a is large
-  // What the penalty is part of. `kl_in_return`: of what each step's future is worth, the problem above. `kl_in_loss`: of the
-  // loss at the states that were visited only, so that d_k = (s_k^2/a) E[W'(x_{k+1})] with W the tuned model's expected
-  // reward without later penalties: what a KL term beside a policy gradient converges to (DPOK, Flow-GRPO).
-  enum class Penalty : std::uint8_t { kl_in_return, kl_in_loss } penalty = Penalty::kl_in_return;
+  KlPenalty penalty = KlPenalty::in_return;
   int first_step = 0;          // steps before it stay the base's: the window of arXiv 2410.08315 (HRF)
   bool initial_law = false;    // the law of x_0 is tuned as well, at the price a KL(nu || N(0, 1)) (arXiv 2402.15194)
 };
@@ -44,7 +41,7 @@ class LinearQuadraticChain {
                        LinearQuadraticOptions options = {});
 
   struct Value {
-    double Q, b, c;  // V_k(x) = Q x^2/2 + b x + c; of `kl_in_loss`, W_k
+    double Q, b, c;  // V_k(x) = Q x^2/2 + b x + c; of KlPenalty::in_loss, W_k
   };
   struct Step {
     double J, h, s;             // the base

@@ -80,7 +80,7 @@ TEST(LinearQuadraticChain, NoOtherShiftOfAStepIsBetter) {
 // A penalty in the loss alone under-shoots concave rewards and over-shoots convex ones.
 TEST(LinearQuadraticChain, KlInTheLossHasAnotherFixedPoint) {
   Options in_loss;
-  in_loss.penalty = Options::Penalty::kl_in_loss;
+  in_loss.penalty = KlPenalty::in_loss;
   const LinearQuadraticChain short_chain(ddpm(50), kData, kReward, in_loss);
   EXPECT_NEAR(short_chain.tuned().terminal.mean, 1.026, 5e-4);
   EXPECT_NEAR(short_chain.tuned().path_kl, 0.252, 5e-4);
@@ -132,7 +132,7 @@ TEST(LinearQuadraticChain, WindowsOfSteps) {
   const double b = 0.9, a = 0.7;
   double last = 1e9;
   for (int first : {0, 10, 25, 35, 40}) {
-    const LinearQuadraticChain lq(chain, kData, {0, 0, b}, {a, Options::Penalty::kl_in_return, first});
+    const LinearQuadraticChain lq(chain, kData, {0, 0, b}, {a, KlPenalty::in_return, first});
     double conditional = 0;  // Var(x_K | x_first) along the base steps
     for (std::size_t k = static_cast<std::size_t>(first); k < lq.steps().size(); ++k)
       conditional = lq.steps()[k].J * lq.steps()[k].J * conditional + lq.steps()[k].s * lq.steps()[k].s;
@@ -192,8 +192,8 @@ TEST(LinearQuadraticChain, Refusals) {
   EXPECT_NE(infinite.find("kappa"), std::string::npos) << infinite;
   EXPECT_NE(message(ddpm(5), kData, kReward, {0.0}), "");
   EXPECT_NE(message(ddpm(5), {0, -1}, kReward, {}), "");
-  EXPECT_NE(message(ddpm(5), kData, kReward, {1, Options::Penalty::kl_in_return, 6}), "");
-  EXPECT_NE(message(ddpm(5), kData, kReward, {1, Options::Penalty::kl_in_loss, 0, true}), "");
+  EXPECT_NE(message(ddpm(5), kData, kReward, {1, KlPenalty::in_return, 6}), "");
+  EXPECT_NE(message(ddpm(5), kData, kReward, {1, KlPenalty::in_loss, 0, true}), "");
   EXPECT_NE(message(ddpm(5), kData, {NAN, 0, 0}, {}), "");
   EXPECT_EQ(message(ddpm(5), kData, kReward, {}), "");
   // kappa is the factor by which policy iteration contracts, beyond 1 for concave rewards too, where damping helps.
