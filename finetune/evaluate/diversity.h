@@ -13,6 +13,10 @@ double mean_pairwise_distance(int dim, std::span<const double> x);
 // the unbiased covariance, in O(rows dim).
 double mean_pairwise_squared_distance(int dim, std::span<const double> x);
 
+// sum_ij |x_i - x_j|^2/(2 n (n - 1)), the "variance" of generated sets that fine-tuning studies report (of features of
+// pictures): half of the above, the trace of the unbiased covariance.
+inline double pairwise_variance(int dim, std::span<const double> x) { return mean_pairwise_squared_distance(dim, x) / 2; }
+
 // The share of the mass in each of `bins` equal cells of [low, high), and outside. Everything sums to 1.
 struct Histogram {
   double low, high;

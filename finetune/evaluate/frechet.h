@@ -13,4 +13,11 @@ namespace costate::finetune {
 // are not finite.
 double frechet_distance(int dim, std::span<const double> x, std::span<const double> y, double ridge = 1e-6);
 
+// The same between weighted sets, such as tuned samples and samples of the base with weights exp(lambda r), the law that
+// fine-tuning aims at: means sum w x and covariances sum w (x - m)(x - m)^T/(1 - sum w^2), the unbiased ones for weights
+// that do not depend on x. Weights (rows), nonnegative, scaled to sum to 1, or empty for equal ones; at least two weights of
+// a set must be positive. The bias is that of about as many rows as the weights' effective sample size.
+double weighted_frechet_distance(int dim, std::span<const double> x, std::span<const double> x_weights,
+                                 std::span<const double> y, std::span<const double> y_weights, double ridge = 1e-6);
+
 }  // namespace costate::finetune
