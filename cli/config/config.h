@@ -155,6 +155,21 @@ struct FinetuneConfig {
   BackpropagationConfig backpropagation;
 };
 
+struct SmcConfig {
+  std::int64_t particles = 0;
+  std::string proposal = "guided", tempering = "linear";
+  double resample_below = 0.5;
+};
+
+struct BestOfNConfig {
+  std::int64_t n = 8;
+};
+
+struct NoiseConfig {
+  std::int64_t iterations = 50, vector = 4, permutations = 100;
+  double gamma = 0.0, lr = 1e-2, clip_norm = 1.0;
+};
+
 struct SampleConfig {
   std::int64_t count = 64;
   std::vector<std::string> samplers{"sde", "ode"};
@@ -163,6 +178,10 @@ struct SampleConfig {
   double guidance = 0.0;
   std::string ode = "euler";
   std::int64_t ode_steps = 0;
+  std::vector<std::string> methods;
+  SmcConfig smc;
+  BestOfNConfig best_of_n;
+  NoiseConfig noise;
 };
 
 struct LikelihoodConfig {
@@ -171,10 +190,16 @@ struct LikelihoodConfig {
   double margin = 0.0;
 };
 
+struct VendiConfig {
+  std::int64_t count = 400;
+  double order = 1.0, bandwidth = 0.0;
+};
+
 struct EvaluateConfig {
   std::int64_t count = 2048, projections = 128;
   std::vector<std::int64_t> labels;
-  bool control_error = true;
+  bool control_error = true, checkpoints = false, methods = false;
+  VendiConfig vendi;
   LikelihoodConfig likelihood;
 };
 

@@ -316,6 +316,7 @@ std::vector<Field> fields(Config& c) {
            "or the second-order DPM-Solver++(2M).");
   l.add("ode_steps", c.sample.ode_steps, "Steps of ode sampling, here and in evaluate; 0: sampler.steps.",
         {0, 100000});
+  add_search_fields(out, c.sample);
   l.section("evaluate");
   l.add("count", c.evaluate.count, "Samples of each kind that the numbers are computed from.", {2, 1e7});
   l.add("projections", c.evaluate.projections, "Directions of the sliced Wasserstein distance.", {1, 100000});
@@ -323,6 +324,7 @@ std::vector<Field> fields(Config& c) {
         "Conditional networks: classes, taken in turn; []: those of finetune.labels.", {0, 65535});
   l.add("control_error", c.evaluate.control_error,
         "Where the optimum is known: the relative error of the control at every step.");
+  add_evaluation_fields(out, c.evaluate);
   LikelihoodConfig& likelihood = c.evaluate.likelihood;
   l.add("likelihood.count", likelihood.count,
         "Items of the data (of the held-out part, if there is one) whose log-likelihood is computed under base and tuned "

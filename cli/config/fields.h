@@ -37,6 +37,11 @@ struct Field {
 // All keys of the configuration in the order in which they are shown.
 std::vector<Field> fields(Config& config);
 
+// Parts of them that are described in files of their own: sample.methods and what belongs to it (search.cpp), and what
+// evaluations look at beyond their samples (evaluation.cpp).
+void add_search_fields(std::vector<Field>& list, SampleConfig& config);
+void add_evaluation_fields(std::vector<Field>& list, EvaluateConfig& config);
+
 struct Section {
   std::string path, doc;
 };

@@ -25,6 +25,9 @@ ReadConfig read_config_text(std::string_view text, std::string_view what,
 
 // Rules between keys that one key alone cannot show; throws Fault::argument.
 void check_config(const Config& config);
+// Its parts in files of their own, as in fields.h.
+void check_search(const Config& config);
+void check_evaluation(const Config& config);
 
 // All keys with their values, nested as in the file. Reading it back gives the same configuration.
 Json to_json(const Config& config);

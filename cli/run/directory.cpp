@@ -14,7 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 // What `create` may remove.
 constexpr std::string_view own_entries[] = {"config.resolved.json", "run.json",   "metrics.jsonl",
-                                            "metrics.csv",          "timing.csv", "evaluation.json",
+                                            "metrics.csv",          "timing.csv", "evaluation.json", "curve.csv",
                                             "summary.md",           "samples",    "checkpoints",
                                             "study.json",           "study.csv",  "report.html",
                                             "figures"};

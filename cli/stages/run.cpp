@@ -42,7 +42,7 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
         parts.push_back({"sample", sample_stage, {"samples"}, {}});
         break;
       case Stage::evaluate:
-        parts.push_back({"evaluate", evaluate_stage, {"evaluation.json"}, {}});
+        parts.push_back({"evaluate", evaluate_stage, {"evaluation.json", "curve.csv"}, {}});
         break;
     }
   return parts;
@@ -79,7 +79,7 @@ Json usage_json(const memory::Usage& u) {
   return {{"bytes", u.total}, {"by_tag", by_tag}};
 }
 Json evaluations_json(const Evaluations& e) {
-  return {{"plain", e.plain}, {"state", e.state}, {"parameters", e.parameters}};
+  return {{"plain", e.plain}, {"state", e.state}, {"parameters", e.parameters}, {"rewards", e.rewards}};
 }
 
 // 0: none.
@@ -166,7 +166,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
     if (stages.front() == Stage::finetune) {
       directory.write("config.resolved.json", resolved);
       for (const char* stale : {"sample", "evaluate"}) record["stages"].erase(stale);
-      directory.remove({"samples", "evaluation.json"});  // of the model that was replaced
+      directory.remove({"samples", "evaluation.json", "curve.csv"});  // of the model that was replaced
     }
     const StageRecord& r = session.records.back();
     record["stages"][r.name] = {{"seconds", r.seconds},

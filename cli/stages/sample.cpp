@@ -1,10 +1,12 @@
 // Samples of the base and the tuned model as arrays and pictures.
 #include <costate/finetune/data/npy.h>
+#include <costate/finetune/evaluate/estimate.h>
 #include <costate/finetune/network_field.h>
 
 #include "image/png.h"
 #include "image/scatter.h"
-#include "stages/stages.h"
+#include "stages/evaluation.h"
+#include "stages/search.h"
 
 namespace costate::cli {
 namespace {
@@ -116,6 +118,22 @@ void sample_stage(Session& s) {
            sampler == c.sample.samplers.front() || model == "tuned" ? &row : nullptr);
       ++made;
     }
+  }
+  if (!c.sample.methods.empty()) {
+    const finetune::Reward reward = load_reward(s, data.model);
+    SearchRequest request{c.sample.count, c.sample.labels, "sample.labels", c.sample.guidance,
+                          {seed_of(c, Purpose::sample), 0}, c.sample.model != "tuned", c.sample.model != "base"};
+    Json facts = Json::object();
+    search(s, data, reward, request, [&](const Found& found) {
+      const Tensor r = reward(found.x);
+      if (s.planning()) return;
+      const auto extents = found.x.shape().extents();
+      keep(found.name, data::original(data.model, found.x.values<float>()), {extents.begin(), extents.end()}, nullptr);
+      facts[found.name] = found.facts;
+      facts[found.name]["reward"] = json_estimate(finetune::mean_estimate(r.to_doubles()));
+      ++made;
+    });
+    if (!s.planning()) s.directory->write("samples/methods.json", facts.dump(2) + "\n");
   }
   if (s.planning()) return;
   std::erase_if(row, [&](const Raster& r) { return r.height != row.back().height; });

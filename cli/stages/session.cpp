@@ -49,13 +49,14 @@ nn::Network load_network(Session& s, const data::Dataset& data, const std::strin
   return counted(std::move(network), s.counter);
 }
 
-nn::Network load_tuned(Session& s, const data::Dataset& data) {
-  if (s.config.finetune.lora.rank == 0) return load_network(s, data, tuned_checkpoint, tuned_sections);
+nn::Network load_tuned(Session& s, const data::Dataset& data, std::int64_t step) {
+  const std::string name = step > 0 ? numbered(tuned_file(s.config), step) : tuned_file(s.config);
+  if (s.config.finetune.lora.rank == 0) return load_network(s, data, name, tuned_sections);
   nn::Network network = load_network(s, data, base_checkpoint, base_sections);
   if (s.planning())
     plan_adapters(network, s.config.finetune.lora);
   else
-    load_adapters(*s.directory, adapters_checkpoint, network, s.config, tuned_sections);
+    load_adapters(*s.directory, name, network, s.config, tuned_sections);
   return network;
 }
 
@@ -73,7 +74,7 @@ finetune::Reward load_reward(Session& s, const data::Dataset& data) {
   nn::Classifier classifier;
   if (s.config.reward.kind == "classifier")
     classifier = load_classifier(s, data, s.config.reward_classifier, reward_checkpoint, classifier_sections);
-  return make_reward(s.config.reward, data, classifier);
+  return counted(make_reward(s.config.reward, data, classifier), s.counter);
 }
 
 std::string numbered(const std::string& checkpoint, std::int64_t step) {

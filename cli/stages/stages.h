@@ -58,11 +58,11 @@ class Session {
   template <class Body>
   void rounds(std::int64_t made, std::int64_t wanted, const Body& body) {
     const Evaluations before = counter->now();
-    const std::int64_t flops_before = flops();
+    const std::int64_t flops_before = flops() + assumed_flops;
     body();
     if (!planning()) return;
     counter->repeat(before, made, wanted);
-    assumed_flops += (flops() - flops_before) / made * (wanted - made);
+    assumed_flops += (flops() + assumed_flops - flops_before) / made * (wanted - made);
   }
 
   void log(std::string_view stage, std::int64_t step, const Values& values, double seconds) {
@@ -90,8 +90,9 @@ void evaluate_stage(Session& session);
 // requests are made and nothing is read.
 nn::Network load_network(Session& session, const data::Dataset& data, const std::string& name,
                          const std::vector<std::string>& sections);
-// The tuned network: its checkpoint, or the base with the adapters of the run.
-nn::Network load_tuned(Session& session, const data::Dataset& data);
+// The tuned network: its checkpoint, or the base with the adapters of the run. `step`: the intermediate one after so many
+// updates; 0: the last.
+nn::Network load_tuned(Session& session, const data::Dataset& data, std::int64_t step = 0);
 nn::Classifier load_classifier(Session& session, const data::Dataset& data, const ClassifierConfig& config,
                                const std::string& name, const std::vector<std::string>& sections);
 finetune::Reward load_reward(Session& session, const data::Dataset& data);

@@ -46,6 +46,8 @@ void train(Session& s, finetune::Objective& objective, const std::string& file, 
       mean.add(objective.step());
       if (n % f.log_every == 0 || n == total) {
         Values row = mean.values();
+        row.emplace_back("reward_queries", static_cast<double>(s.counter->now().rewards));
+        row.emplace_back("evaluations", static_cast<double>(s.counter->now().total()));
         std::string detail = "loss " + short_number(mean["loss"]) + "  reward " + short_number(mean["reward"]) + "  KL " +
                              short_number(mean["control_cost"]);
         if (hooks.probe && !s.planning())
