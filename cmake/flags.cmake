@@ -20,4 +20,7 @@ function(costate_flags target)
     target_compile_options(${target} PRIVATE -fsanitize=${COSTATE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
     target_link_options(${target} PRIVATE -fsanitize=${COSTATE_SANITIZE})
   endif()
+  if(COSTATE_FUZZ)  # counters of the edges taken, which a fuzzer's main reads
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+  endif()
 endfunction()

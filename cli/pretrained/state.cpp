@@ -35,39 +35,11 @@ bool is_pickle(const fs::path& p) {
 
 SafetensorsSet open_index(const std::string& path, std::vector<std::string>& notes,
                           const SafetensorsOptions& options) {
-  const Json index = read_json_object(path);
   const std::string where = "index '" + path + "'";
-  for (const auto& [key, value] : index.items())
-    if (key != "weight_map" && key != "metadata")
-      fail(Fault::data,
-           {where, ": the key ", utf8::quoted(key), " is not known; expected weight_map and metadata"});
-  if (!index.contains("weight_map") || !index["weight_map"].is_object())
-    fail(Fault::data, {where, ": weight_map is ",
-                       index.contains("weight_map") ? description(index["weight_map"]) : "absent",
-                       ", expected an object of tensor names and file names"});
-  WeightMap map;
-  for (const auto& [tensor, file] : index["weight_map"].items()) {
-    if (!file.is_string())
-      fail(Fault::data, {where, ": weight_map has ", description(file), " for tensor ", utf8::quoted(tensor),
-                         ", expected a file name"});
-    map[tensor] = file.get<std::string>();
-    if (map.size() > safetensors_max_tensors)
-      fail(Fault::data, {where, ": it lists more than ", safetensors_max_tensors, " tensors"});
-  }
-  SafetensorsSet set(fs::path(path).parent_path().string(), map, where, options);
-  if (index.contains("metadata")) {
-    const Json& m = index["metadata"];
-    if (!m.is_object()) fail(Fault::data, {where, ": metadata is ", description(m), ", expected an object"});
-    if (m.contains("total_size")) {
-      const Json& n = m["total_size"];
-      if (!n.is_number_unsigned() && !(n.is_number_integer() && n.get<std::int64_t>() >= 0))
-        fail(Fault::data,
-             {where, ": metadata.total_size is ", description(n), ", expected a number of bytes"});
-      if (n.get<std::uint64_t>() != set.bytes())
-        notes.push_back(sentence(
-            {where, " says ", n.get<std::uint64_t>(), " bytes, but its tensors have ", set.bytes()}));
-    }
-  }
+  const ShardIndex index = shard_index(read_json_object(path), where);
+  SafetensorsSet set(fs::path(path).parent_path().string(), index.map, where, options);
+  if (index.total_size && *index.total_size != set.bytes())
+    notes.push_back(sentence({where, " says ", *index.total_size, " bytes, but its tensors have ", set.bytes()}));
   return set;
 }
 
@@ -167,6 +139,35 @@ Json parse_json_object(std::string_view text, const std::string& where) {
 Json read_json_object(const std::string& path) {
   const std::vector<std::byte> bytes = read_file(path, std::uint64_t{64} << 20);
   return parse_json_object(as_text(bytes), "'" + path + "'");
+}
+
+ShardIndex shard_index(const Json& index, const std::string& where) {
+  ShardIndex out;
+  for (const auto& [key, value] : index.items())
+    if (key != "weight_map" && key != "metadata")
+      fail(Fault::data,
+           {where, ": the key ", utf8::quoted(key), " is not known; expected weight_map and metadata"});
+  if (!index.contains("weight_map") || !index["weight_map"].is_object())
+    fail(Fault::data, {where, ": weight_map is ",
+                       index.contains("weight_map") ? description(index["weight_map"]) : "absent",
+                       ", expected an object of tensor names and file names"});
+  for (const auto& [tensor, file] : index["weight_map"].items()) {
+    if (!file.is_string())
+      fail(Fault::data, {where, ": weight_map has ", description(file), " for tensor ", utf8::quoted(tensor),
+                         ", expected a file name"});
+    check_shard_name(out.map[tensor] = file.get<std::string>(), where);
+    if (out.map.size() > safetensors_max_tensors)
+      fail(Fault::data, {where, ": it lists more than ", safetensors_max_tensors, " tensors"});
+  }
+  if (!index.contains("metadata")) return out;
+  const Json& m = index["metadata"];
+  if (!m.is_object()) fail(Fault::data, {where, ": metadata is ", description(m), ", expected an object"});
+  if (!m.contains("total_size")) return out;
+  const Json& n = m["total_size"];
+  if (!n.is_number_unsigned() && !(n.is_number_integer() && n.get<std::int64_t>() >= 0))
+    fail(Fault::data, {where, ": metadata.total_size is ", description(n), ", expected a number of bytes"});
+  out.total_size = n.get<std::uint64_t>();
+  return out;
 }
 
 SafetensorsSet open_weights(const std::string& path, std::vector<std::string>& notes, bool lenient) {

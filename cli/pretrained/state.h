@@ -4,6 +4,7 @@
 #include <costate/tensor/safetensors_set.h>
 #include <costate/tensor/tensor.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,15 @@ Json parse_json_object(std::string_view text, const std::string& where);
 // JSON from a file that is not ours: Fault::data with the path in the sentence when it is malformed, longer
 // than 64 MiB or not an object.
 Json read_json_object(const std::string& path);
+
+// What an index of shards says.
+struct ShardIndex {
+  WeightMap map;
+  std::optional<std::uint64_t> total_size;  // metadata.total_size: bytes of all tensors
+};
+// `index` is an object. Throws Fault::data, beginning with `where`, for keys but weight_map and metadata, for values of other
+// types than these have, and for file names that check_shard_name refuses.
+ShardIndex shard_index(const Json& index, const std::string& where);
 
 // Opens what `path` is: "x.safetensors", "x.safetensors.index.json", or a folder that holds one of
 // diffusion_pytorch_model.safetensors(.index.json), model.safetensors(.index.json) or a single .safetensors
