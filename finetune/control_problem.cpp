@@ -19,6 +19,11 @@ void ControlProblem::check(const char* what) const {
           "' has no noise; a control is a mean shift in units of the noise");
 }
 
+void ControlProblem::require_pathwise(const char* what) const {
+  require(pathwise, what, ": the cost of this problem jumps where a path stops, so that a path's derivative is not that of the ",
+          "expected cost; take an objective that weights the likelihood of paths, such as log_variance or reinforce");
+}
+
 Tensor ControlProblem::initial_states(std::int64_t rows, const sde::NoiseKey& key) const {
   if (!initial) return sde::initial_noise(sample_shape, rows, key, DType::f32, device);
   Tensor x = initial(rows, key);

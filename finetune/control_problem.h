@@ -27,6 +27,12 @@ struct ControlProblem {
   // f_k(x): (rows, ...) -> (rows,), the cost of step k (times its length), from ops; null: none. It is a cost: lambda does
   // not multiply it.
   std::function<Var(int k, const Var& x)> state_cost{};
+  // Problems that stop: from the first k with running(x_k) = 0 a row stays where it is, at no cost and with no control.
+  // (rows, ...) -> (rows,), 1 or 0; null: nothing stops.
+  std::function<Tensor(const Tensor& x)> running{};
+  // Whether the derivative of a path's cost along the path is that of its expectation: not where a path stops at a cost that
+  // jumps. Objectives that differentiate paths refuse what is not (require_pathwise).
+  bool pathwise = true;
   InitialLaw initial{};
   std::vector<std::int32_t> labels{};  // the labels of trajectories are drawn uniformly from these; none: unconditional
   Device device = Device::cpu;
@@ -36,6 +42,8 @@ struct ControlProblem {
   // Throws Error(argument), on behalf of `what`, unless chain, base and reward are there, the chain is one of single steps
   // and some step has noise.
   void check(const char* what) const;
+  // Throws Error(argument) on behalf of an objective that differentiates paths.
+  void require_pathwise(const char* what) const;
 
   Tensor initial_states(std::int64_t rows, const sde::NoiseKey& key) const;  // (rows, sample shape)
   // (rows,) of i32, or undefined without labels: a function of (key, row).

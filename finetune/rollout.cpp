@@ -3,6 +3,8 @@
 #include <costate/autograd/ops.h>
 #include <costate/sde/sampler.h>
 
+#include <algorithm>
+
 namespace costate::finetune {
 namespace {
 
@@ -12,6 +14,12 @@ void add_rows(const Var& x, std::vector<double>& out) {
   if (t.is_meta()) return;
   std::size_t i = 0;
   for (const float v : t.values<float>()) out[i++] += static_cast<double>(v);
+}
+
+// x where the mask (rows,) is 1, `otherwise` where it is 0.
+Tensor select(const Tensor& mask, const Tensor& x, const Tensor& otherwise) {
+  const Var m = reshape(broadcast_to(Var(mask.reshape({x.extent(0), 1})), Shape{x.extent(0), x.numel() / x.extent(0)}), x.shape());
+  return add(mul(m, Var(x)), mul(affine(m, -1, 1), Var(otherwise))).value();
 }
 
 std::vector<double> sums(const std::vector<std::vector<double>>& of_step, int first) {
@@ -46,19 +54,29 @@ Trajectories simulate(const sde::Field& tuned, const ControlProblem& problem, st
         if (options.base_predictions) paths.base_predictions[k] = make();
       }
   }
+  if (problem.running) paths.stopped_at.assign(static_cast<std::size_t>(rows), last);
   const Tensor start = options.start.defined() ? options.start : problem.initial_states(rows, key);
   sde::each_chunk(rows, [&](std::int64_t begin, std::int64_t n) {
     const sde::NoiseKey own = key.from(begin);
     const Tensor labels = sde::rows_of(paths.labels, begin, n);
     Tensor x = start.slice(begin, n);
+    Tensor running;  // 1 until a row stops
     for (int k = first; k < last; ++k) {
+      if (problem.running) {
+        const Tensor now = problem.running(x);
+        running = running.defined() ? mul(Var(running), Var(now)).value() : now;
+        if (!running.is_meta())
+          for (std::int64_t i = 0; i < n; ++i)
+            if (running.values<float>()[i] == 0) paths.stopped_at[begin + i] = std::min(paths.stopped_at[begin + i], k);
+      }
       paths.states[k].slice(begin, n).copy_from(x);
       const Var t(sde::step_time(chain, k, x));
       const Tensor prediction = tuned(Var(x), t, labels).value();
       if (paths.predictions[k].defined()) paths.predictions[k].slice(begin, n).copy_from(prediction);
       if (options.base_predictions && paths.base_predictions[k].defined())
         paths.base_predictions[k].slice(begin, n).copy_from(problem.base(Var(x), t, labels).value());
-      x = sde::advance(chain, k, x, prediction, own);
+      const Tensor next = sde::advance(chain, k, x, prediction, own);
+      x = running.defined() ? select(running, next, x) : next;
     }
     paths.states[last].slice(begin, n).copy_from(x);
   });
@@ -84,9 +102,25 @@ StepLikelihoods step_likelihoods(const ControlProblem& problem, const Trajectori
       std::fill(cost.begin(), cost.end(), 0.0), std::fill(inner.begin(), inner.end(), 0.0);
       add_rows(square(u), cost), add_rows(mul(u, e), inner);
       for (std::int64_t i = 0; i < n; ++i) {
+        if (!paths.active(k, begin + i)) continue;
         out.control_cost[k][begin + i] = cost[i] / 2;
         out.log_ratio[k][begin + i] = inner[i] + cost[i] / 2;
       }
+    }
+  });
+  return out;
+}
+
+std::vector<double> path_state_cost(const ControlProblem& problem, const Trajectories& paths, int first) {
+  std::vector<double> out(static_cast<std::size_t>(paths.rows()));
+  if (!problem.state_cost) return out;
+  sde::each_chunk(paths.rows(), [&](std::int64_t begin, std::int64_t n) {
+    for (int k = first; k < paths.steps(); ++k) {
+      const Tensor cost = problem.state_cost(k, Var(paths.states[k].slice(begin, n))).value();
+      if (cost.is_meta()) continue;
+      const auto values = cost.values<float>();
+      for (std::int64_t i = 0; i < n; ++i)
+        if (paths.active(k, begin + i)) out[begin + i] += static_cast<double>(values[i]);
     }
   });
   return out;

@@ -13,6 +13,12 @@ struct Trajectories {
   std::vector<Tensor> predictions;       // tuned, of step k (K entries); undefined where the step has no noise
   std::vector<Tensor> base_predictions;  // of the base; empty unless they were asked for, undefined where there is no noise
 
+  // Problems that stop: the first step that a row does not take (K: it takes all); empty where nothing stops.
+  std::vector<int> stopped_at{};
+
+  bool active(int k, std::int64_t row) const {
+    return stopped_at.empty() || k < stopped_at[static_cast<std::size_t>(row)];
+  }
   std::int64_t rows() const { return states.back().extent(0); }
   int steps() const { return static_cast<int>(states.size()) - 1; }
   const Tensor& terminal() const { return states.back(); }
@@ -37,7 +43,10 @@ struct StepLikelihoods {
   std::vector<double> path_cost(int first = 0) const;
   std::vector<double> path_log_ratio(int first = 0) const;
 };
-// Zeros for steps without noise, before first_step, and on the meta device. Needs the predictions of the base.
+// Zeros for steps without noise, before first_step, of rows that have stopped, and on the meta device. Needs the predictions of the base.
 StepLikelihoods step_likelihoods(const ControlProblem& problem, const Trajectories& paths);
+
+// sum_k f_k(x_k) of every path, (rows,), over the steps that it takes; zeros without a state cost and on the meta device.
+std::vector<double> path_state_cost(const ControlProblem& problem, const Trajectories& paths, int first = 0);
 
 }  // namespace costate::finetune
