@@ -52,6 +52,14 @@ struct StudyOptions {
 // Compares adjoint methods as the file says (study/study.h): a table, study.csv, study.json, figures and report.html.
 void study_command(const StudyOptions& options, std::ostream& out);
 
+struct CompareOptions {
+  std::vector<std::string> runs;  // run directories
+  std::string out;                // where compare.csv, compare.json and report.html go; "": nowhere
+  bool overwrite = false, json = false;
+};
+// Compares runs (compare/compare.h): a table. Returns sentences about runs that were left out.
+std::vector<std::string> compare_command(const CompareOptions& options, std::ostream& out);
+
 struct CheckGradOptions {
   std::string config;
   std::vector<std::string> settings;  // as of RunOptions

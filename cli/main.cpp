@@ -148,6 +148,14 @@ int run(int argc, char** argv) {
   studies->add_flag("--quiet", study.quiet, "No progress on stderr");
   studies->add_flag("--json", study.json, "Print the result as JSON");
   studies->footer(footer);
+  CompareOptions compare;
+  CLI::App* compares = app.add_subcommand(
+      "compare", "Compare run directories, seeds of one setting together: a table and, with --out, a page with plots");
+  compares->add_option("runs", compare.runs, "Run directories")->required()->type_name("DIR");
+  compares->add_option("--out", compare.out, "The folder for compare.csv, compare.json and report.html; none: the table alone");
+  compares->add_flag("--overwrite", compare.overwrite, "Replace an earlier comparison there");
+  compares->add_flag("--json", compare.json, "Print the result as JSON");
+  compares->footer(footer);
   CheckGradOptions check;
   CLI::App* checks = app.add_subcommand(
       "check-grad", "Compare every adjoint method, and central differences, on the problem of a run; writes nothing");
@@ -220,6 +228,10 @@ int run(int argc, char** argv) {
   }
   if (differs->parsed()) return diff_command(diff, std::cout) ? 0 : 1;
   if (reference->parsed()) return std::cout << config_reference(), 0;
+  if (compares->parsed()) {
+    for (const std::string& sentence : compare_command(compare, std::cout)) std::cerr << "note: " << sentence << "\n";
+    return 0;
+  }
   if (studies->parsed()) {
     if (!a.threads.empty()) study.settings.push_back("threads=" + a.threads);
     if (!a.out.empty()) study.settings.push_back("out=" + Json(a.out).dump());

@@ -22,13 +22,13 @@ constexpr const char* style = R"(
   svg.plot .paper { fill: var(--paper); } svg.plot .marker { stroke: var(--paper); }
   svg.plot .title { fill: var(--ink); } svg.plot .label { fill: var(--soft); } svg.plot .tick { fill: var(--soft); }
   svg.plot .muted { fill: var(--muted); } svg.plot .grid { stroke: #2b2f34; } svg.plot .axis { stroke: #6e7378; }
-  svg.plot .line.s0 { stroke: #4ba3dc; } svg.plot .marker.s0, svg.plot .name.s0 { fill: #4ba3dc; }
-  svg.plot .line.s1 { stroke: #f08242; } svg.plot .marker.s1, svg.plot .name.s1 { fill: #f08242; }
-  svg.plot .line.s2 { stroke: #2fc498; } svg.plot .marker.s2, svg.plot .name.s2 { fill: #2fc498; }
-  svg.plot .line.s3 { stroke: #dd98bf; } svg.plot .marker.s3, svg.plot .name.s3 { fill: #dd98bf; }
-  svg.plot .line.s4 { stroke: #f0b94a; } svg.plot .marker.s4, svg.plot .name.s4 { fill: #f0b94a; }
-  svg.plot .line.s5 { stroke: #8fd0f5; } svg.plot .marker.s5, svg.plot .name.s5 { fill: #8fd0f5; }
-  svg.plot .line.s6 { stroke: #a5a9ad; } svg.plot .marker.s6, svg.plot .name.s6 { fill: #a5a9ad; } }
+  svg.plot .line.s0 { stroke: #4ba3dc; } svg.plot .marker.s0, svg.plot .name.s0, svg.plot .band.s0 { fill: #4ba3dc; }
+  svg.plot .line.s1 { stroke: #f08242; } svg.plot .marker.s1, svg.plot .name.s1, svg.plot .band.s1 { fill: #f08242; }
+  svg.plot .line.s2 { stroke: #2fc498; } svg.plot .marker.s2, svg.plot .name.s2, svg.plot .band.s2 { fill: #2fc498; }
+  svg.plot .line.s3 { stroke: #dd98bf; } svg.plot .marker.s3, svg.plot .name.s3, svg.plot .band.s3 { fill: #dd98bf; }
+  svg.plot .line.s4 { stroke: #f0b94a; } svg.plot .marker.s4, svg.plot .name.s4, svg.plot .band.s4 { fill: #f0b94a; }
+  svg.plot .line.s5 { stroke: #8fd0f5; } svg.plot .marker.s5, svg.plot .name.s5, svg.plot .band.s5 { fill: #8fd0f5; }
+  svg.plot .line.s6 { stroke: #a5a9ad; } svg.plot .marker.s6, svg.plot .name.s6, svg.plot .band.s6 { fill: #a5a9ad; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", "DejaVu Sans", sans-serif; }

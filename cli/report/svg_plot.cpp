@@ -238,24 +238,38 @@ class Drawing {
 
   void draw(std::size_t i) {
     const Series& s = p_.series[i];
-    std::string line, dots, bars;
+    std::string line, dots, bars, bands, band, back;  // the band's upper edge, and its lower one backwards
     bool open = false;
+    const auto close_band = [&] {
+      if (!band.empty() && !back.empty()) bands += band + back + "z";
+      band.clear(), back.clear();
+    };
     for (std::size_t k = 0; k < s.xs.size(); ++k) {
       if (!shown(p_, s.xs[k], s.ys[k])) {
         open = false;
+        close_band();
         continue;
       }
       const double x = column(s.xs[k]), y = row(s.ys[k]);
       line += (open ? "L" : "M") + number(x) + " " + number(y);
       open = true;
       dots += marker(i, x, y, 3.8);
-      if (s.errors.empty() || !(s.errors[k] > 0)) continue;
+      if (s.errors.empty() || (!s.band && !(s.errors[k] > 0))) continue;
       const double low = s.ys[k] - s.errors[k], high = s.ys[k] + s.errors[k];
       const double from = p_.log_y && low <= 0 ? area_.bottom : row(low), to = row(high);
+      if (s.band) {
+        band += (band.empty() ? "M" : "L") + number(x) + " " + number(to);
+        back.insert(0, "L" + number(x) + " " + number(from));
+        continue;
+      }
       bars += "M" + number(x) + " " + number(from) + "V" + number(to) + "M" + number(x - 3) + " " + number(from) + "h6M" +
               number(x - 3) + " " + number(to) + "h6";
     }
     if (line.empty()) return;
+    close_band();
+    if (!bands.empty())
+      w_.out += "<path class=\"" + class_of(i, "band") + "\" d=\"" + bands + "\" fill=\"" + colours[i % colour_count] +
+                "\" fill-opacity=\"0.16\"/>\n";
     const std::string stroke = std::string(" stroke=\"") + colours[i % colour_count] + "\"";
     if (!bars.empty())
       w_.out += "<path class=\"" + class_of(i, "line") + "\" d=\"" + bars + "\" fill=\"none\"" + stroke + " stroke-width=\"1.2\"/>\n";

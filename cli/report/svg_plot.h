@@ -13,6 +13,7 @@ struct Series {
   std::string name{};              // in the legend; "": not there
   std::vector<double> xs{}, ys{};  // of equal length, in the order of the line; one that is not finite breaks the line
   std::vector<double> errors{};    // half lengths of vertical bars about ys, such as standard errors; none, or as many as ys
+  bool band = false;             // errors as a shaded band about the line instead of bars
   bool line = true;
   bool markers = true;  // beside a line only up to 60 points
 };
