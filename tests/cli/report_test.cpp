@@ -196,6 +196,27 @@ TEST(SvgPlot, PutsPointsInTheirPlaces) {
   EXPECT_TRUE(x[0] > 0 && x[2] < p.width && y[2] > 0 && y[0] < p.height);
 }
 
+// A band is one closed shape a stretch without gaps: along the upper ends, back along the lower ones.
+TEST(SvgPlot, BandsFollowTheErrors) {
+  const double nan = std::nan("");
+  const auto path_of = [](const Plot& p) {
+    const std::string svg = svg_plot(p);
+    const std::size_t at = svg.find("class=\"band s0\" d=\"");
+    if (at == std::string::npos) return std::string();
+    const std::size_t from = svg.find("d=\"", at) + 3;
+    return svg.substr(from, svg.find('"', from) - from);
+  };
+  Plot p{.series = {{.name = "a", .xs = {0, 1, 2, 3}, .ys = {1, 2, nan, 4}, .errors = {0.5, 0, 1, 1}, .band = true}}};
+  const std::string d = path_of(p);
+  EXPECT_EQ(std::count(d.begin(), d.end(), 'M'), 2);  // before the gap and after it
+  EXPECT_EQ(std::count(d.begin(), d.end(), 'z'), 2);
+  EXPECT_EQ(std::count(d.begin(), d.end(), 'L'), 3 + 1);  // two upper ends are an M and an L, and two lower ones
+  EXPECT_EQ(svg_plot(p).find("h6M"), std::string::npos);  // no bars
+  p.series[0].band = false;
+  EXPECT_EQ(path_of(p), "");
+  EXPECT_NE(svg_plot(p).find("h6M"), std::string::npos);
+}
+
 TEST(SvgPlot, HoldsWhateverTheDataAre) {
   const std::vector<std::vector<double>> data{{}, {1}, {0}, {nan}, {inf, -inf}, {1, nan, 2, 3}, {-1, 0, 1}, {1e-308, 1e308}, {7, 7, 7},
                                               {1, std::nextafter(1.0, 2.0)}, {5e-324}, {-1e200, 1e200}};
