@@ -198,7 +198,6 @@ TEST(SvgPlot, PutsPointsInTheirPlaces) {
 
 // A band is one closed shape a stretch without gaps: along the upper ends, back along the lower ones.
 TEST(SvgPlot, BandsFollowTheErrors) {
-  const double nan = std::nan("");
   const auto path_of = [](const Plot& p) {
     const std::string svg = svg_plot(p);
     const std::size_t at = svg.find("class=\"band s0\" d=\"");
