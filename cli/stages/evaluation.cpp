@@ -46,6 +46,11 @@ std::string Table::text(bool markdown) const {
 
 namespace {
 
+std::string title(std::string key) {
+  std::replace(key.begin(), key.end(), '_', ' ');
+  return key;
+}
+
 std::string cell(const Json& v) {
   if (v.is_null()) return "-";
   if (v.is_object() && v.contains("value"))
@@ -57,34 +62,41 @@ std::string cell(const Json& v) {
     for (const Json& e : v) out += (out.empty() ? "" : " ") + cell(e);
     return out;
   }
+  if (v.is_object()) {
+    std::string out;
+    for (const auto& [key, e] : v.items()) out += (out.empty() ? "" : ", ") + title(key) + " " + cell(e);
+    return out;
+  }
   return v.is_string() ? v.get<std::string>() : v.dump();
 }
 
 }  // namespace
 
 std::string evaluation_text(const Json& evaluation, bool markdown) {
-  const Json& sets = evaluation["samples"];
-  std::vector<std::string> head{""};
-  std::vector<std::string> keys;
-  for (const auto& [name, set] : sets.items()) {
-    std::string title = name;
-    std::replace(title.begin(), title.end(), '_', ' ');
-    head.push_back(title);
+  std::vector<std::string> names, keys;
+  for (const auto& [name, set] : evaluation["samples"].items()) {
+    names.push_back(name);
     for (const auto& [key, value] : set.items())
       if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
   }
-  const auto title = [](std::string key) {
-    std::replace(key.begin(), key.end(), '_', ' ');
-    return key;
-  };
-  Table table(head);
-  for (const std::string& key : keys) {
-    if (key == "class_frequency") continue;  // long: in evaluation.json
-    std::vector<std::string> row{title(key)};
-    for (const auto& [name, set] : sets.items()) row.push_back(set.contains(key) ? cell(set[key]) : "");
-    table.row(row);
+  std::string out;
+  constexpr std::size_t widest = 5;  // sets in one table: the models' four, and then those of sampling-time methods
+  for (std::size_t first = 0, count = std::min<std::size_t>(4, names.size()); first < names.size();
+       first += count, count = std::min(widest, names.size() - first)) {
+    std::vector<std::string> head{""};
+    for (std::size_t i = first; i < first + count; ++i) head.push_back(title(names[i]));
+    Table table(head);
+    for (const std::string& key : keys) {
+      if (key == "class_frequency") continue;  // long: in evaluation.json
+      std::vector<std::string> row{title(key)};
+      for (std::size_t i = first; i < first + count; ++i) {
+        const Json& set = evaluation["samples"][names[i]];
+        row.push_back(set.contains(key) ? cell(set[key]) : "");
+      }
+      table.row(row);
+    }
+    out += (first ? "\n" : "") + table.text(markdown);
   }
-  std::string out = table.text(markdown);
   for (const auto& [section, values] : evaluation.items()) {
     if (section == "samples" || !values.is_object()) continue;
     Table part({title(section), ""});

@@ -25,9 +25,13 @@ ControlReport control_report(double lambda, std::span<const double> base_rewards
   out.log_weight_variance = error_of_g * error_of_g * static_cast<double>(g.size());
   out.base_ess = effective_sample_size(base_weights) / static_cast<double>(base_weights.size());
   out.tuned_ess = effective_sample_size(g) / static_cast<double>(g.size());
-  const Estimate& z =
-      out.log_z_of_tuned.standard_error <= out.log_z_of_base.standard_error ? out.log_z_of_tuned : out.log_z_of_base;
-  out.gap = {z.value - out.objective.value, std::hypot(z.standard_error, out.objective.standard_error)};
+  // Of log mean e^G - mean G: path i moves it by (n w_i - 1) - (G_i - mean G), over n.
+  std::vector<double> influence = normalised_weights(g);
+  for (std::size_t i = 0; i < g.size(); ++i) influence[i] = influence[i] * static_cast<double>(g.size()) - g[i];
+  const Estimate paired{out.log_z_of_tuned.value - mean_estimate(g).value, mean_estimate(influence).standard_error},
+      independent{out.log_z_of_base.value - out.objective.value,
+                  std::hypot(out.log_z_of_base.standard_error, out.objective.standard_error)};
+  out.gap = independent.standard_error < paired.standard_error ? independent : paired;
   return out;
 }
 

@@ -22,7 +22,10 @@ struct ControlReport {
   Estimate log_z_of_tuned;   // from weights e^G of tuned paths
   double log_weight_variance = 0;  // Var G, unbiased; NaN from one path
   double base_ess = 0, tuned_ess = 0;  // effective shares of the samples, in (0, 1]; the second tends to 1 at the optimum
-  // log Z - J by the estimate of log Z with the smaller standard error; its error counts both.
+  // log Z - J = KL(P_u || P*), by whichever of two estimates has the smaller standard error: log mean e^G - mean G, from the
+  // same paths, whose errors cancel near the optimum (where both are the constant G); or log_z_of_base - objective, from
+  // independent samples, where the control is so far off that few tuned paths carry all weight. The first is biased
+  // downwards, as log_z_estimate is.
   Estimate gap;
 };
 

@@ -205,6 +205,10 @@ TEST(ControlReport, OptimalAndAbsentControl) {
   EXPECT_NEAR(optimal.objective.value, problem.log_z(), 4 * optimal.objective.standard_error + 0.01);
   EXPECT_LT(optimal.log_weight_variance, 0.02);  // 0 but for the steps: O(h)
   EXPECT_GT(optimal.tuned_ess, 0.98);
+  // Half of Var G to second order, and never below 0 (Jensen); the errors of log Z and J, which are not small, cancel.
+  EXPECT_GE(optimal.gap.value, 0);
+  EXPECT_NEAR(optimal.gap.value, optimal.log_weight_variance / 2, 0.1 * optimal.log_weight_variance);
+  EXPECT_LT(optimal.gap.standard_error, 0.1 * optimal.objective.standard_error);
   EXPECT_NEAR(none.log_weight_variance, 2 * gap, 4 * 2 * gap * std::sqrt(2.0 / n) + 0.01);  // Var of lambda r
   EXPECT_NEAR(none.gap.value, gap, 4 * none.gap.standard_error + 0.01);
   EXPECT_NEAR(none.tuned_ess, std::exp(-2 * gap), 0.06);  // of log-normal weights: exp(-Var)
