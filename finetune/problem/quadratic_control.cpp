@@ -179,6 +179,20 @@ QuadraticControl::Cost QuadraticControl::cost(std::span<const double> x0, bool c
 QuadraticControl::Cost QuadraticControl::optimal_cost(std::span<const double> x0) const { return cost(x0, true); }
 QuadraticControl::Cost QuadraticControl::zero_cost(std::span<const double> x0) const { return cost(x0, false); }
 
+QuadraticControlProblem isotropic(const QuadraticControlProblem& problem) {
+  problem.check();
+  const Problem q(problem);
+  const auto values = [](const Matrix& m) { return std::vector<double>(m.data(), m.data() + m.size()); };
+  // Products of three matrices are symmetric up to rounding; the halves are made equal.
+  const auto congruent = [&](const Matrix& G) {
+    const Matrix m = q.sigma.transpose() * G * q.sigma;
+    return values((m + m.transpose()) / 2);
+  };
+  const Vector w = q.sigma.transpose() * q.w;
+  return {problem.dim, values(q.sigma.fullPivLu().solve(q.A * q.sigma)), values(Matrix::Identity(problem.dim, problem.dim)),
+          congruent(q.P), congruent(q.Q), {w.data(), w.data() + w.size()}, problem.horizon};
+}
+
 std::vector<double> linear_control(const QuadraticControlProblem& problem, double t) {
   problem.check();
   const int d = problem.dim;

@@ -63,6 +63,10 @@ class QuadraticControl {
   std::vector<double> nodes_, slopes_;  // (steps + 1, dim dim + dim + 1): (F, p, c) and their derivatives on the grid
 };
 
+// The same problem in the coordinates y = sigma^{-1} x, in which the noise is isotropic: A, P, Q and w become sigma^{-1} A sigma,
+// sigma^T P sigma, sigma^T Q sigma and sigma^T w. Controls and costs are what they were.
+QuadraticControlProblem isotropic(const QuadraticControlProblem& problem);
+
 // P = Q = 0 in closed form: u*(t) = -sigma^T e^{A^T (T - t)} w wherever the state is. (dim) numbers.
 std::vector<double> linear_control(const QuadraticControlProblem& problem, double t);
 
