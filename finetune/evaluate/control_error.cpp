@@ -86,7 +86,8 @@ ControlObjective control_objective(const ControlBenchmark& b, const sde::Field& 
       if (on[r] == 0) continue;
       const std::size_t row = static_cast<std::size_t>(first) + r;
       double martingale = 0;
-      for (std::size_t i = r * dim; i < (r + 1) * dim; ++i) martingale += b.chain.std[static_cast<std::size_t>(k)] * u[i] * noise[i];
+      for (std::size_t i = r * dim; i < (r + 1) * dim; ++i)
+        martingale += b.chain.std[static_cast<std::size_t>(k)] * u[i] * noise[i];
       const double step = h / 2 * square_norm(u, r, dim) + (running.empty() ? 0.0 : running[r]);
       cost[row] += step, certificate[row] += step + martingale;
     }

@@ -20,7 +20,8 @@ ControlErrorEstimate control_error(const ControlBenchmark& benchmark, const sde:
 struct ControlObjective {
   Estimate cost;  // E[sum_k (h |u|^2/2 + h f) + g], with the standard error of plain simulation
   // The same mean of the cost plus sum_k sqrt(h) u . e_k, which is zero in the mean for every control. At the optimum of
-  // continuous time the sum is the number V(x_0, 0) on every path, so that the standard error is small near it and certifies it.
+  // continuous time the sum is the number V(x_0, 0) on every path, so that the standard error is small near it and certifies
+  // it.
   Estimate certificate;
 };
 

@@ -1,5 +1,6 @@
 #include <costate/autograd/ops.h>
 #include <costate/finetune/problem/control_benchmark.h>
+#include <costate/finetune/problem/grid_control.h>
 #include <costate/finetune/problem/scalar_control.h>
 #include <costate/sde/words.h>
 #include <costate/tensor/error.h>
@@ -74,8 +75,8 @@ ControlBenchmark quadratic_ou(std::string name, double A, double P, double Q, co
   std::vector<double> x0;
   for (int i = 0; i < d; ++i) x0.push_back(0.5 * draw.normal(0, start_draw, static_cast<std::uint32_t>(i)));
   return quadratic_benchmark(std::move(name),
-                             {d, scaled_identity(d, A), scaled_identity(d, 1), scaled_identity(d, P), scaled_identity(d, Q)}, x0,
-                             o.steps > 0 ? o.steps : 50);
+                             {d, scaled_identity(d, A), scaled_identity(d, 1), scaled_identity(d, P), scaled_identity(d, Q)},
+                             x0, o.steps > 0 ? o.steps : 50);
 }
 
 ControlBenchmark quadratic_ou_easy(const Options& o) {
@@ -115,6 +116,27 @@ sde::Field well_drift(std::string name, std::vector<double> kappa) {
   };
 }
 
+// The solution at the times of a chain, by at least 800 implicit steps, which its accuracy needs (scalar_control_test.cpp).
+std::shared_ptr<const ScalarControl> solved_at_steps(const ScalarControlProblem& problem, int steps) {
+  const int levels = steps * ((steps + 199) / steps);
+  return std::make_shared<const ScalarControl>(problem, levels, (levels + 799) / levels);
+}
+
+// The least cost of one coordinate of the double well's chain from 0. The value at 0 does not ask for the law of x_0, which
+// only has to stay on the grid.
+std::optional<double> well_chain_cost(const sde::Chain& chain, double kappa, double nu) {
+  if (8 * kappa * chain.C.front() >= 1) return std::nullopt;  // Euler's steps overshoot the wells, and diverge beyond them
+  const auto drift = [kappa](double, std::span<const double> x, std::span<double> out) {
+    for (std::size_t i = 0; i < x.size(); ++i) out[i] = -4 * kappa * x[i] * (x[i] * x[i] - 1);
+  };
+  GridControlOptions options;
+  options.grid = {-2.75, 2.75, 700};
+  options.initial = {0, 0.01};
+  const GridControl solved(
+      chain, drift, [nu](double x) { return -nu * (x * x - 1) * (x * x - 1); }, options);
+  return -solved.value(0, 0);
+}
+
 ControlBenchmark double_well_problem(const Options& o) {
   const std::vector<double> kappa = {5, 5, 5, 1, 1, 1, 1, 1, 1, 1}, nu = {3, 3, 3, 1, 1, 1, 1, 1, 1, 1};
   ControlBenchmark b;
@@ -127,16 +149,15 @@ ControlBenchmark double_well_problem(const Options& o) {
                 return neg(sum(mul(square(square(x) - 1.0), constant(nu, {1, x.extent(1)}, x)), 1));
               }};
   b.x0.assign(10, 0.0);
-  // The levels of the solution are the times of the chain, and no fewer than its accuracy needs.
-  const int levels = steps * ((199 + steps) / steps);
-  const auto narrow = std::make_shared<const ScalarControl>(double_well(5, 3), levels),
-             wide = std::make_shared<const ScalarControl>(double_well(1, 1), levels);
+  const auto narrow = solved_at_steps(double_well(5, 3), steps), wide = solved_at_steps(double_well(1, 1), steps);
   b.optimal_control = rows_of_control(b.name, b.dim, [narrow, wide](double t, std::int64_t rows, const auto* x, auto* out) {
     using T = std::remove_reference_t<decltype(*out)>;
     for (std::int64_t i = 0; i < rows * 10; ++i)
       out[i] = static_cast<T>((i % 10 < 3 ? narrow : wide)->control(static_cast<double>(x[i]), t));
   });
   b.optimal_cost = 3 * narrow->value(0, 0) + 7 * wide->value(0, 0);
+  const auto steep = well_chain_cost(b.chain, 5, 3), flat = well_chain_cost(b.chain, 1, 1);
+  if (steep && flat) b.chain_optimal_cost = 3 * *steep + 7 * *flat;
   b.published = {200, 128, 80000};
   return b;
 }
@@ -171,7 +192,7 @@ ControlBenchmark molecular_dynamics(const Options& o) {
     return on;
   };
   b.pathwise = false;
-  const auto solved = std::make_shared<const ScalarControl>(well_exit(1), steps * ((199 + steps) / steps));
+  const auto solved = solved_at_steps(well_exit(1), steps);
   b.optimal_control = rows_of_control(b.name, 1, [solved](double t, std::int64_t rows, const auto* x, auto* out) {
     using T = std::remove_reference_t<decltype(*out)>;
     for (std::int64_t i = 0; i < rows; ++i) out[i] = static_cast<T>(solved->control(static_cast<double>(x[i]), t));
@@ -192,7 +213,8 @@ std::span<const std::string_view> control_benchmark_names() { return kNames; }
 
 ControlBenchmark control_benchmark(std::string_view name, const ControlBenchmarkOptions& options) {
   const std::size_t i = sde::word_index(name, kNames, "a control benchmark");
-  require(options.steps >= 0, "control benchmark ", name, ": ", options.steps, " steps, expected at least 1, or 0 for as published");
+  require(options.steps >= 0, "control benchmark ", name, ": ", options.steps,
+          " steps, expected at least 1, or 0 for as published");
   return kFactories[i](options);
 }
 
@@ -200,7 +222,8 @@ ControlBenchmark quadratic_benchmark(std::string name, const QuadraticControlPro
                                      int steps) {
   const QuadraticControlProblem p = isotropic(problem);
   require(problem.horizon == 1, "quadratic_benchmark: the horizon is ", problem.horizon, ", but chains run from t = 0 to 1");
-  require(x0.size() == static_cast<std::size_t>(p.dim), "quadratic_benchmark: x0 has ", x0.size(), " entries in dimension ", p.dim);
+  require(x0.size() == static_cast<std::size_t>(p.dim), "quadratic_benchmark: x0 has ", x0.size(), " entries in dimension ",
+          p.dim);
   ControlBenchmark b;
   b.name = std::move(name), b.dim = p.dim;
   b.chain = chain_of(b.name, steps);
@@ -229,6 +252,7 @@ ControlBenchmark quadratic_benchmark(std::string name, const QuadraticControlPro
     shared->control(t, rows, x, out);
   });
   b.optimal_cost = shared->value(b.x0, 0);
+  b.chain_optimal_cost = finetune::chain_optimal_cost(p, b.x0, steps);
   b.published = {steps, 0, 0};
   return b;
 }

@@ -17,6 +17,7 @@
 #include <costate/sde/field.h>
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,9 @@ struct ControlBenchmark {
   // u*(x, t), (rows, dim) of x's type, without derivatives: that of continuous time.
   std::function<Tensor(double t, const Tensor& x)> optimal_control;
   double optimal_cost = 0;  // V(x_0, 0) in continuous time: steps of h miss it by O(h), with stopping by O(sqrt(h))
+  // The least cost of the chain itself over all controls u_k(x), which is what learning on it can reach: by the Riccati
+  // recursion or by dynamic programming on a grid (grid_control.h). Not known where the problem stops.
+  std::optional<double> chain_optimal_cost{};
 
   // Problems that stop. The chain's table cannot say that a row has stopped, which depends on its past, so rollouts must: from
   // the first k with running(x_k) = 0 the row stays where it is, at no cost, with no control, and its reward is that of the

@@ -22,9 +22,10 @@ Var ControlNetwork::control(const Var& x, const Var& t) const {
 
 ControlNetwork make_control_network(sde::Field base, const ControlNetworkOptions& o, nn::Init& init) {
   require(static_cast<bool>(base), "control network: there is no base field");
-  require(o.dim >= 1 && !o.hidden.empty() && std::all_of(o.hidden.begin(), o.hidden.end(), [](std::int64_t n) { return n >= 1; }),
-          "control network: the dimension is ", o.dim, " and there are ", o.hidden.size(),
-          " hidden layers; the dimension and every width must be at least 1, and there must be a hidden layer");
+  require(
+      o.dim >= 1 && !o.hidden.empty() && std::all_of(o.hidden.begin(), o.hidden.end(), [](std::int64_t n) { return n >= 1; }),
+      "control network: the dimension is ", o.dim, " and there are ", o.hidden.size(),
+      " hidden layers; the dimension and every width must be at least 1, and there must be a hidden layer");
   require(o.time_frequencies >= 0, "control network: time_frequencies is ", o.time_frequencies, ", expected at least 0");
   ControlNetwork n{std::move(base), o, {}, {}, {}};
   std::vector<std::int64_t> width{o.dim + (o.time_frequencies > 0 ? 2 * o.time_frequencies : 1)};

@@ -1,6 +1,6 @@
 // The network of control problems (control_benchmark.h): its prediction is the drift b(x) + u(x, t), u a multilayer perceptron
-// that narrows and widens again, with linear connections across, as in arXiv 2312.02027, Appendix F (there of the value's
-// gradient): with h_0 = [x, t],
+// that narrows and widens again, with linear connections across, as in the experiments of arXiv 2312.02027 (there of the
+// value's gradient): with h_0 = [x, t],
 //   h_{i+1} = s(D_i h_i), i < n;   o_n = h_n,   o_i = s(U_i o_{i+1}) + R_i h_i, 0 < i < n;   u = U_0 o_1 + R_0 h_0.
 // U_0 and R_0 start at zero: the first control is zero.
 #pragma once

@@ -38,7 +38,8 @@ GridFunction blurred(const UniformGrid& grid, const GridFunction& f, double s) {
 
 // The density of mean(X) + s e where s is wide enough that the points' images overlap: a sum of normal densities. Along the
 // grid a normal density is a product of geometric sequences.
-std::vector<double> spread(const UniformGrid& grid, const std::vector<double>& density, const std::vector<double>& mean, double s) {
+std::vector<double> spread(const UniformGrid& grid, const std::vector<double>& density, const std::vector<double>& mean,
+                           double s) {
   std::vector<double> out(grid.points(), 0.0);
   const double h = grid.width(), ratio = std::exp(-h * h / (s * s));
   const double norm = h / (s * std::sqrt(2 * std::numbers::pi));
@@ -72,8 +73,9 @@ std::vector<double> pushed(const UniformGrid& grid, const GridFunction& density,
   while (p[end] < floor) --end;
   for (std::size_t j = begin, i = 0; j < end; ++j) {
     if (!(m[j + 1] > m[j]))
-      fail(Fault::numerical, {"GridControl: the mean of step ", k, ", which has no noise to speak of, does not increase at x = ",
-                              grid.point(j), ", so that it folds the law"});
+      fail(Fault::numerical,
+           {"GridControl: the mean of step ", k, ", which has no noise to speak of, does not increase at x = ", grid.point(j),
+            ", so that it folds the law"});
     for (; i < out.size() && grid.point(i) < m[j + 1]; ++i) {
       if (grid.point(i) < m[j]) continue;
       double low = grid.point(j), high = grid.point(j + 1), x = low + (high - low) * (grid.point(i) - m[j]) / (m[j + 1] - m[j]);
@@ -104,8 +106,8 @@ ScalarPrediction mixture_prediction(std::shared_ptr<const GaussianMixture> mixtu
   };
 }
 
-GridControl::GridControl(const sde::Chain& chain, const ScalarPrediction& prediction, const std::function<double(double)>& reward,
-                         const GridControlOptions& options)
+GridControl::GridControl(const sde::Chain& chain, const ScalarPrediction& prediction,
+                         const std::function<double(double)>& reward, const GridControlOptions& options)
     : options_(options) {
   sde::require_one_step(chain, "GridControl");
   options.grid.check("GridControl");
@@ -114,6 +116,9 @@ GridControl::GridControl(const sde::Chain& chain, const ScalarPrediction& predic
           options.temperature, ", expected a positive number");
   require(options.first_step >= 0 && options.first_step <= chain.steps(), "GridControl: the first tuned step is ",
           options.first_step, ", expected 0 to ", chain.steps());
+  require(options.initial.variance > 0 && std::isfinite(options.initial.variance) && std::isfinite(options.initial.mean),
+          "GridControl: the initial law has mean ", options.initial.mean, " and variance ", options.initial.variance,
+          ", expected finite numbers and a positive variance");
   std::vector<double> x, p(options.grid.points());
   for (std::size_t i = 0; i < options.grid.points(); ++i) x.push_back(options.grid.point(i));
   for (std::size_t k = 0; k < chain.A.size(); ++k) {
@@ -201,7 +206,8 @@ GridControl::Outcome GridControl::propagate(const sde::Chain& chain, bool tuned)
   const UniformGrid& grid = options_.grid;
   std::vector<double> density;
   for (std::size_t i = 0; i < grid.points(); ++i)
-    density.push_back(std::exp(-grid.point(i) * grid.point(i) / 2) / std::sqrt(2 * std::numbers::pi));
+    density.push_back(std::exp(-std::pow(grid.point(i) - options_.initial.mean, 2) / (2 * options_.initial.variance)) /
+                      std::sqrt(2 * std::numbers::pi * options_.initial.variance));
   Outcome out;
   for (std::size_t k = 0; k < mean_.size(); ++k) {
     const double s = chain.std[k];

@@ -10,6 +10,7 @@
 // multiply.
 #pragma once
 #include <costate/finetune/problem/gaussian_mixture.h>
+#include <costate/finetune/problem/gaussian_moments.h>
 #include <costate/finetune/problem/grid_function.h>
 #include <costate/finetune/problem/kl_penalty.h>
 #include <costate/sde/chain.h>
@@ -31,6 +32,7 @@ struct GridControlOptions {
   double temperature = 1;  // a
   KlPenalty penalty = KlPenalty::in_return;
   int first_step = 0;      // steps before it stay the base's
+  GaussianMoments initial{0, 1};  // the law of x_0, of positive variance
   // Wide enough that the laws do not reach the ends, fine enough for the value and the narrowest law.
   UniformGrid grid{-8, 8, 1600};
 };

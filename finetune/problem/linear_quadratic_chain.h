@@ -10,6 +10,7 @@
 // |kappa| a step (arXiv 2412.18164, PI-FT). The optimum of the fixed widths misses the tilted law by O(1/K): there the width
 // is s^2/(1 - kappa).
 #pragma once
+#include <costate/finetune/problem/gaussian_moments.h>
 #include <costate/finetune/problem/kl_penalty.h>
 #include <costate/sde/chain.h>
 
@@ -20,10 +21,6 @@ namespace costate::finetune {
 // r(x) = -curvature (x - centre)^2/2 + slope x.
 struct ScalarQuadraticReward {
   double curvature = 0, centre = 0, slope = 0;
-};
-
-struct GaussianMoments {
-  double mean = 0, variance = 1;
 };
 
 struct LinearQuadraticOptions {

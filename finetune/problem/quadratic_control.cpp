@@ -193,6 +193,30 @@ QuadraticControlProblem isotropic(const QuadraticControlProblem& problem) {
           congruent(q.P), congruent(q.Q), {w.data(), w.data() + w.size()}, problem.horizon};
 }
 
+double chain_optimal_cost(const QuadraticControlProblem& problem, std::span<const double> x0, int steps) {
+  problem.check();
+  require(steps >= 1, "chain_optimal_cost: ", steps, " steps, expected at least 1");
+  require(x0.size() == static_cast<std::size_t>(problem.dim), "chain_optimal_cost: the state has ", x0.size(),
+          " entries in dimension ", problem.dim);
+  // With V' = x^T F x + p^T x + c and m = (1 + h A) x the best step leads to G (m - h D p), G = (1 + 2 h D F)^{-1}.
+  const Problem q(problem);
+  const double h = problem.horizon / steps;
+  const Matrix one = Matrix::Identity(problem.dim, problem.dim), M = one + h * q.A;
+  Point v{q.Q, q.w, 0};
+  for (int k = 0; k < steps; ++k) {
+    const Matrix H = one + 2 * h * q.D * v.F, G = H.inverse();
+    // Convex in u, or else without a minimum: sigma^{-1} H sigma = 1 + 2 h sigma^T F sigma must be positive.
+    const Matrix inner = one + 2 * h * q.sigma.transpose() * v.F * q.sigma;
+    if (!(Eigen::LLT<Matrix>(inner).info() == Eigen::Success))
+      fail(Fault::numerical, {"chain_optimal_cost: the value of step ", steps - 1 - k, " of ", steps, " is infinite"});
+    const double c = v.c + h * (q.D * v.F).trace() - h / 2 * v.p.dot(G * q.D * v.p);
+    const Matrix F = M.transpose() * v.F * G * M + h * q.P;
+    v = {(F + F.transpose()) / 2, M.transpose() * G.transpose() * v.p, c};
+  }
+  const VectorMap x(x0.data(), problem.dim);
+  return x.dot(v.F * x) + v.p.dot(x) + v.c;
+}
+
 std::vector<double> linear_control(const QuadraticControlProblem& problem, double t) {
   problem.check();
   const int d = problem.dim;

@@ -63,9 +63,14 @@ class QuadraticControl {
   std::vector<double> nodes_, slopes_;  // (steps + 1, dim dim + dim + 1): (F, p, c) and their derivatives on the grid
 };
 
-// The same problem in the coordinates y = sigma^{-1} x, in which the noise is isotropic: A, P, Q and w become sigma^{-1} A sigma,
-// sigma^T P sigma, sigma^T Q sigma and sigma^T w. Controls and costs are what they were.
+// The same problem in the coordinates y = sigma^{-1} x, in which the noise is isotropic: A, P, Q and w become sigma^{-1} A
+// sigma, sigma^T P sigma, sigma^T Q sigma and sigma^T w. Controls and costs are what they were.
 QuadraticControlProblem isotropic(const QuadraticControlProblem& problem);
+
+// The least cost of the Euler-Maruyama chain x_{k+1} = x_k + h (A x_k + sigma u_k) + sqrt(h) sigma e_k, h = T/steps, with the
+// running costs h (|u_k|^2/2 + x_k^T P x_k), over all controls u_k(x): what learning on the chain can reach, by the Riccati
+// recursion. It tends to V(x0, 0) as O(h).
+double chain_optimal_cost(const QuadraticControlProblem& problem, std::span<const double> x0, int steps);
 
 // P = Q = 0 in closed form: u*(t) = -sigma^T e^{A^T (T - t)} w wherever the state is. (dim) numbers.
 std::vector<double> linear_control(const QuadraticControlProblem& problem, double t);

@@ -33,9 +33,10 @@ TEST(GridControl, TwoModesReferenceTable) {
     int steps;
     double tuned, tilt, objective, log_z, gap, kappa;
   };
-  for (const Row& row : {Row{10, 0.8168, 0.8638, 0.3580, 0.4014, 0.0434, 0.329}, Row{20, 0.8424, 0.8736, 0.3996, 0.4320, 0.0324, 0.283},
-                         Row{50, 0.8629, 0.8782, 0.4333, 0.4505, 0.0172, 0.198}, Row{100, 0.8713, 0.8795, 0.4477, 0.4573, 0.0096, 0.135},
-                         Row{200, 0.8759, 0.8802, 0.4558, 0.4610, 0.0051, 0.084}}) {
+  for (const Row& row :
+       {Row{10, 0.8168, 0.8638, 0.3580, 0.4014, 0.0434, 0.329}, Row{20, 0.8424, 0.8736, 0.3996, 0.4320, 0.0324, 0.283},
+        Row{50, 0.8629, 0.8782, 0.4333, 0.4505, 0.0172, 0.198}, Row{100, 0.8713, 0.8795, 0.4477, 0.4573, 0.0096, 0.135},
+        Row{200, 0.8759, 0.8802, 0.4558, 0.4610, 0.0051, 0.084}}) {
     const GridControl g = two_mode_problem(row.steps);
     EXPECT_NEAR(g.tuned().terminal.probability_above(0), row.tuned, 1.5e-4) << row.steps;
     EXPECT_NEAR(g.tilt().probability_above(0), row.tilt, 1.5e-4) << row.steps;
@@ -65,9 +66,9 @@ TEST(GridControl, LinearQuadraticChainsInClosedForm) {
       for (int first : {0, 8}) {
         const double curvature = 0.7, centre = 1.5, temperature = 0.8;
         const LinearQuadraticChain exact(chain, {0.5, 0.8}, {curvature, centre, 0}, {temperature, penalty, first});
-        const GridControl g(
-            chain, mixture_prediction(data, chain),
-            [&](double x) { return -curvature * (x - centre) * (x - centre) / 2; }, {temperature, penalty, first, {-12, 12, 1200}});
+        const GridControl g(chain, mixture_prediction(data, chain),
+                            [&](double x) { return -curvature * (x - centre) * (x - centre) / 2; },
+                            {temperature, penalty, first, {0, 1}, {-12, 12, 1200}});
         EXPECT_NEAR(g.tuned().terminal.mean, exact.tuned().terminal.mean, 1e-8) << chain.description << first;
         EXPECT_NEAR(g.tuned().terminal.variance, exact.tuned().terminal.variance, 1e-7) << chain.description << first;
         EXPECT_NEAR(g.tuned().path_kl, exact.tuned().path_kl, 1e-8) << chain.description << first;
@@ -154,7 +155,8 @@ TEST(GridControl, Refusals) {
   EXPECT_NE(message([](double x) { return 3 * x * x; }, {0.5}).find("kappa"), std::string::npos);
   EXPECT_NE(message(linear, {0.0}), "");
   EXPECT_NE(message(linear, {1, KlPenalty::in_return, 11}), "");
-  EXPECT_NE(message(linear, {1, KlPenalty::in_return, 0, {-2, 2, 400}}).find("wider"), std::string::npos);
+  EXPECT_NE(message(linear, {1, KlPenalty::in_return, 0, {0, 0}}), "");
+  EXPECT_NE(message(linear, {1, KlPenalty::in_return, 0, {0, 1}, {-2, 2, 400}}).find("wider"), std::string::npos);
   EXPECT_NE(message([](double x) { return std::log(x); }, {}).find("not finite"), std::string::npos);
   EXPECT_THROW(mixture_prediction(nullptr, chain), Error);
 }

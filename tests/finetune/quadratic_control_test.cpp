@@ -32,7 +32,9 @@ QuadraticControlProblem general_problem() {
       for (int c = 0; c < 3; ++c) v.push_back(m(r, c));
     return v;
   };
-  const auto square = [](const Eigen::Matrix3d& m) { return Eigen::Matrix3d((m * m.transpose()).selfadjointView<Eigen::Lower>()); };
+  const auto square = [](const Eigen::Matrix3d& m) {
+    return Eigen::Matrix3d((m * m.transpose()).selfadjointView<Eigen::Lower>());
+  };
   return {d, rows(draw(0, 0.5)), rows(Eigen::Matrix3d::Identity() + draw(1, 0.3)), rows(square(draw(2, 0.6))),
           rows(square(draw(3, 0.5))), {0.4, -0.3, 0.9}, 0.8};
 }
@@ -142,6 +144,31 @@ TEST(QuadraticControl, LinearOrnsteinUhlenbeck) {
   EXPECT_NEAR(linear_control(plain, 0.25)[3], -std::exp(-0.75), 1e-14);
 }
 
+// The chain of Euler-Maruyama steps has an optimum of its own. Of a linear cost it is -(h/2) sum_k |sigma^T (1 + h A^T)^k w|^2;
+// of any it tends to the value of continuous time, twice as close for half the step; and it does not depend on coordinates.
+TEST(QuadraticControl, OptimalCostOfTheChain) {
+  QuadraticControlProblem p = general_problem();
+  const std::vector<double> x0 = {0.7, -0.4, 1.1};
+  const double exact = QuadraticControl(p).value(x0, 0);
+  const double a = chain_optimal_cost(p, x0, 400) - exact, b = chain_optimal_cost(p, x0, 800) - exact;
+  EXPECT_NEAR(a / b, 2, 0.02);
+  EXPECT_LT(std::abs(b), 5e-3);
+  using Matrix = Eigen::Matrix<double, 3, 3, Eigen::RowMajor>;
+  const Matrix sigma(p.sigma.data()), A(p.A.data());
+  const Eigen::Vector3d x(x0.data()), y = sigma.inverse() * x;
+  EXPECT_NEAR(chain_optimal_cost(isotropic(p), {y.data(), 3}, 30), chain_optimal_cost(p, x0, 30), 1e-12);
+  std::fill(p.P.begin(), p.P.end(), 0.0), std::fill(p.Q.begin(), p.Q.end(), 0.0);
+  const double h = p.horizon / 30;
+  Eigen::Vector3d costate(p.w.data());
+  double expected = 0;
+  for (int k = 0; k < 30; ++k) {
+    expected -= h / 2 * (sigma.transpose() * costate).squaredNorm();
+    costate += h * A.transpose() * costate;
+  }
+  expected += costate.dot(x);
+  EXPECT_NEAR(chain_optimal_cost(p, x0, 30), expected, 1e-12);
+}
+
 TEST(QuadraticControl, Refusals) {
   const QuadraticControlProblem good{1, {0}, {1}, {1}, {1}};
   QuadraticControlProblem p = good;
@@ -155,6 +182,7 @@ TEST(QuadraticControl, Refusals) {
   EXPECT_THROW(linear_control(good, 0), Error);
   QuadraticControlProblem skew{2, {0, 0, 0, 0}, {1, 0, 0, 1}, {0, 1, -1, 0}, {1, 0, 0, 1}};
   EXPECT_THROW(QuadraticControl{skew}, Error);
+  EXPECT_THROW(chain_optimal_cost(good, std::vector<double>{0}, 0), Error);
   // A terminal reward x^2 within a horizon in which V would have to be infinite: F' = 2 F^2 from -1 blows up at T - 1/2.
   p = good, p.P = {0}, p.Q = {-1};
   try {
@@ -164,6 +192,7 @@ TEST(QuadraticControl, Refusals) {
     EXPECT_EQ(e.fault(), Fault::numerical);
     EXPECT_NE(std::string(e.what()).find("infinite"), std::string::npos) << e.what();
   }
+  EXPECT_THROW(chain_optimal_cost(p, std::vector<double>{0}, 50), Error);
 }
 
 }  // namespace

@@ -63,7 +63,8 @@ class Kernel {
       next.assign(phi.size(), 0.0);
       for (int i = 0; i <= 2 * n; ++i)
         for (int j = std::max(-band, -i); j <= std::min(band, 2 * n - i); ++j)
-          next[static_cast<std::size_t>(i)] += kernel[static_cast<std::size_t>(std::abs(j))] * phi[static_cast<std::size_t>(i + j)];
+          next[static_cast<std::size_t>(i)] +=
+              kernel[static_cast<std::size_t>(std::abs(j))] * phi[static_cast<std::size_t>(i + j)];
       for (std::size_t i = 0; i < phi.size(); ++i) phi[i] = next[i] * half[i];
     }
     for (int i = -n; i <= n; ++i) {
