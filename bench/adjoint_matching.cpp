@@ -6,7 +6,7 @@
 //
 // --serve: for every line "run" on standard input one iteration is timed and "seconds sample adjoint regress optimise" is
 // printed, so that bench/compare_adjoint_matching.py can interleave programs.
-#include <costate/finetune/adjoint_matching.h>
+#include <costate/finetune/regression/value_gradient.h>
 #include <costate/finetune/network_field.h>
 #include <costate/nn/mlp.h>
 #include <costate/tensor/parallel.h>
@@ -49,16 +49,16 @@ int main(int argc, char** argv) {
   network.output = nn::make_linear(init, hidden, dim);
   std::vector<double> c(static_cast<std::size_t>(dim));
   c[0] = 2;
-  finetune::AdjointMatchingOptions options;
+  finetune::ValueGradientOptions options;
   options.batch = batch;
   options.learner.lr.peak = 1e-4;
   options.learner.clip_norm = 0;
   options.keep_activations = keep;
   options.late_steps = static_cast<int>(std::min(steps / 4, loss_steps));
   options.early_steps = static_cast<int>(loss_steps) - options.late_steps;
-  finetune::AdjointMatching trainer(finetune::field_of(network), network,
-                                    sde::euler_maruyama(sde::Schedule{}, sde::uniform_grid(static_cast<int>(steps))), {dim},
-                                    finetune::linear_reward(c), options);
+  const finetune::ControlProblem problem{sde::euler_maruyama(sde::Schedule{}, sde::uniform_grid(static_cast<int>(steps))),
+                                         finetune::field_of(network), {dim}, finetune::linear_reward(c)};
+  finetune::ValueGradientRegression trainer(problem, network, options);
   const auto iteration = [&](double& seconds) {
     const double start = now(static_cast<int>(threads));
     trainer.step();
@@ -79,7 +79,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   std::vector<double> times;
-  finetune::AdjointMatchingMetrics m;
+  finetune::ValueGradientMetrics m;
   for (std::int64_t i = 0; i < iterations + 3; ++i) {
     m = iteration(seconds);
     if (i >= 3) times.push_back(seconds);

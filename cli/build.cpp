@@ -241,24 +241,6 @@ finetune::LearnerOptions learner_options(const OptimiserConfig& o, std::int64_t 
   return {.adamw = adamw(o), .lr = learning_rate(o.lr, updates), .clip_norm = o.clip_norm, .ema_decay = o.ema_decay};
 }
 
-finetune::AdjointMatchingOptions adjoint_matching_options(const Config& c) {
-  using Options = finetune::AdjointMatchingOptions;
-  const FinetuneConfig& f = c.finetune;
-  Options o;
-  o.batch = f.batch, o.micro_batch = f.micro_batch;
-  o.reward_multiplier = c.reward.multiplier;
-  o.seed = seed_of(c, Purpose::finetune);
-  o.pairing = f.pairing == "next"   ? Options::Pairing::next
-              : f.pairing == "same" ? Options::Pairing::same
-                                    : Options::Pairing::alg1;
-  o.early_steps = static_cast<int>(f.early_steps), o.late_steps = static_cast<int>(f.late_steps);
-  o.loss_clip = f.loss_clip;
-  o.loss_space = f.loss_space == "control" ? Options::LossSpace::control : Options::LossSpace::velocity;
-  o.denoised_endpoint = f.denoised_endpoint, o.keep_activations = f.keep_activations;
-  o.learner = learner_options(f.optimiser, f.iterations);
-  return o;
-}
-
 nn::LoraOptions lora_options(const Config& c) {
   const LoraConfig& l = c.finetune.lora;
   return {.rank = static_cast<int>(l.rank),

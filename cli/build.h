@@ -1,12 +1,13 @@
 // From the configuration to the objects of the library: the registry of kinds.
 #pragma once
-#include <costate/finetune/adjoint_matching.h>
 #include <costate/finetune/classifier_training.h>
 #include <costate/finetune/data/dataset.h>
 #include <costate/finetune/flow_matching.h>
+#include <costate/finetune/learner.h>
 #include <costate/finetune/problem/mixture_tilt.h>
 #include <costate/finetune/reward.h>
 #include <costate/nn/lora.h>
+#include <costate/sde/sampler.h>
 #include <optional>
 
 #include "config/config.h"
@@ -42,7 +43,6 @@ nn::Classifier make_classifier(const ClassifierConfig& config, const data::Datas
 
 finetune::FlowMatchingOptions flow_matching_options(const Config& config);
 finetune::LearnerOptions learner_options(const OptimiserConfig& config, std::int64_t updates);
-finetune::AdjointMatchingOptions adjoint_matching_options(const Config& config);
 nn::LoraOptions lora_options(const Config& config);
 finetune::ClassifierOptions classifier_options(const ClassifierConfig& config);
 

@@ -42,6 +42,7 @@ void check_objective(const Config& c) {
   only(Loop::regression, !(c.finetune.regression == standard.regression), "finetune.regression");
   only(Loop::policy_gradient, !(c.finetune.policy_gradient == standard.policy_gradient), "finetune.policy_gradient");
   only(Loop::backpropagation, !(c.finetune.backpropagation == standard.backpropagation), "finetune.backpropagation");
+  if (loop == Loop::regression) check_regression(c);
 }
 
 }  // namespace costate::cli

@@ -32,6 +32,8 @@ struct ObjectiveEntry {
 
 // One file a loop.
 std::vector<ObjectiveEntry> regression_objectives();
+// Keys of this loop that the objective, which belongs to it, does not look at are errors.
+void check_regression(const Config& config);
 std::vector<ObjectiveEntry> policy_gradient_objectives();
 std::vector<ObjectiveEntry> backpropagation_objectives();
 

@@ -1,5 +1,5 @@
-// Objectives that regress the control on a gradient of the value.
-#include <costate/finetune/adjoint_matching.h>
+// Objectives that regress the control on a gradient of the value: one class, with these presets.
+#include <costate/finetune/regression/value_gradient.h>
 
 #include "build.h"
 #include "objectives/objectives.h"
@@ -7,18 +7,102 @@
 namespace costate::cli {
 namespace {
 
-std::unique_ptr<finetune::Objective> make_adjoint_matching(ObjectiveInputs in) {
-  const finetune::ControlProblem& p = in.problem;
-  auto trainer = std::make_unique<finetune::AdjointMatching>(p.base, std::move(in.tuned), p.chain, p.sample_shape, p.reward,
-                                                             adjoint_matching_options(in.config), p.device);
-  trainer->set_labels(p.labels);
-  return trainer;
+using Options = finetune::ValueGradientOptions;
+
+finetune::LearnerOptions constant_rate(double lr) { return {.lr = {.peak = lr}}; }
+
+Options options_of(const Config& c) {
+  const FinetuneConfig& f = c.finetune;
+  const RegressionConfig& r = f.regression;
+  Options o;
+  o.batch = f.batch, o.micro_batch = f.micro_batch;
+  o.seed = seed_of(c, Purpose::finetune);
+  o.pairing = f.pairing == "next"   ? Options::Pairing::next
+              : f.pairing == "same" ? Options::Pairing::same
+                                    : Options::Pairing::alg1;
+  o.early_steps = static_cast<int>(f.early_steps), o.late_steps = static_cast<int>(f.late_steps);
+  o.loss_clip = f.loss_clip;
+  o.loss_space = f.loss_space == "control" ? Options::LossSpace::control : Options::LossSpace::velocity;
+  o.denoised_endpoint = f.denoised_endpoint, o.keep_activations = f.keep_activations;
+  o.learner = learner_options(f.optimiser, f.iterations);
+  o.kl_weights = r.kl_weights, o.normaliser_decay = r.normaliser_decay;
+  o.reparametrisation.gamma = r.matrices.gamma, o.reparametrisation.scale = r.matrices.scale;
+  o.reparametrisation.hidden = r.matrices.hidden, o.reparametrisation.learner = constant_rate(r.matrices.lr);
+  finetune::ValueOptions& v = o.value;
+  v.form = r.value.form == "skip" ? finetune::ValueOptions::Form::skip : finetune::ValueOptions::Form::plain;
+  v.target = r.value.target == "td" ? finetune::ValueOptions::Target::td : finetune::ValueOptions::Target::monte_carlo;
+  v.hidden = r.value.hidden, v.depth = static_cast<int>(r.value.depth);
+  v.time_frequencies = static_cast<int>(r.value.time_frequencies);
+  v.learner = constant_rate(r.value.lr), v.target_decay = r.value.target_decay;
+  v.updates = static_cast<int>(r.value.updates), v.pairs = static_cast<int>(r.value.pairs);
+  v.damping = r.value.damping, v.contraction_every = static_cast<int>(r.value.contraction_every);
+  v.contraction_rows = r.value.contraction_rows;
+  v.contraction_iterations = static_cast<int>(r.value.contraction_iterations);
+  o.replay = {.size = r.replay.size, .passes = r.replay.passes, .weighted = r.replay.weighted,
+              .least_ess = r.replay.least_ess};
+  return o;
+}
+
+template <Options::Costate costate, bool path_weights = false, bool learned_matrices = true>
+std::unique_ptr<finetune::Objective> make(ObjectiveInputs in) {
+  Options o = options_of(in.config);
+  o.costate = costate, o.path_weights = path_weights, o.reparametrisation.learned = learned_matrices;
+  return std::make_unique<finetune::ValueGradientRegression>(std::move(in.problem), std::move(in.tuned), o);
 }
 
 }  // namespace
 
 std::vector<ObjectiveEntry> regression_objectives() {
-  return {{.name = "adjoint_matching", .title = "Adjoint matching", .source = "arXiv 2409.08861", .make = make_adjoint_matching}};
+  using Costate = Options::Costate;
+  const std::string socm = "arXiv 2312.02027", matching = "arXiv 2409.08861", pi = "arXiv 2412.18164";
+  const auto entry = [](std::string name, std::string title, const std::string& source, auto make) {
+    ObjectiveEntry e;
+    e.name = std::move(name), e.title = std::move(title), e.source = source, e.loop = Loop::regression, e.make = make;
+    return e;
+  };
+  return {entry("adjoint_matching", "Adjoint matching", matching, make<Costate::lean>),
+          entry("discrete_adjoint", "Discrete-adjoint matching", matching, make<Costate::full>),
+          entry("continuous_adjoint", "Continuous-adjoint matching", matching, make<Costate::continuous>),
+          entry("socm", "Stochastic optimal control matching", socm, make<Costate::reparametrised, true>),
+          entry("socm_constant", "Stochastic optimal control matching, M = 1", socm, make<Costate::reparametrised, true, false>),
+          entry("socm_adjoint", "Adjoint matching with path weights", socm, make<Costate::lean, true>),
+          entry("pi_ft", "Policy iteration on a value network", pi, make<Costate::value>),
+          entry("stein", "Policy iteration by Stein's identity", pi, make<Costate::stein>)};
+}
+
+void check_regression(const Config& c) {
+  const FinetuneConfig& f = c.finetune;
+  const std::string& name = f.objective;
+  const RegressionConfig standard = standard_finetune(name).regression, &r = f.regression;
+  const auto only = [&](bool used, bool given, const char* keys, const char* whose) {
+    require(used || !given, keys, ": applies to ", whose, " only, but the objective is '", name, "'");
+  };
+  const bool weighted = name.starts_with("socm"), value = name == "pi_ft" || name == "stein";
+  const bool adjoint = name == "adjoint_matching" || name == "discrete_adjoint" || name == "continuous_adjoint";
+  only(adjoint || name == "socm_adjoint", f.pairing != "next", "finetune.pairing", "adjoints");
+  only(name == "adjoint_matching", f.pairing == "alg1", "finetune.pairing = alg1", "adjoint_matching");
+  only(adjoint, f.denoised_endpoint, "finetune.denoised_endpoint", "adjoints without path weights");
+  only(!weighted, r.kl_weights != standard.kl_weights, "finetune.regression.kl_weights", "objectives without path weights");
+  only(weighted, r.normaliser_decay != standard.normaliser_decay, "finetune.regression.normaliser_decay",
+       "socm, socm_constant and socm_adjoint");
+  only(name == "socm", !(r.matrices == standard.matrices), "finetune.regression.matrices", "socm");
+  only(value, !(r.value == standard.value), "finetune.regression.value", "pi_ft and stein");
+  only(name == "stein", r.value.pairs != standard.value.pairs, "finetune.regression.value.pairs", "stein");
+  const auto needs = [](bool used, bool given, const char* keys, const char* what) {
+    require(used || !given, keys, ": applies with ", what, " only");
+  };
+  needs(r.value.target == "td", r.value.target_decay != standard.value.target_decay, "finetune.regression.value.target_decay",
+        "finetune.regression.value.target = td");
+  needs(r.value.contraction_every > 0,
+        r.value.damping || r.value.contraction_rows != standard.value.contraction_rows ||
+            r.value.contraction_iterations != standard.value.contraction_iterations,
+        "finetune.regression.value.damping, contraction_rows and contraction_iterations",
+        "finetune.regression.value.contraction_every above 0");
+  const ReplayConfig replay{.size = r.replay.size};
+  needs(r.replay.size > 0, !(r.replay == replay), "finetune.regression.replay.passes, weighted and least_ess",
+        "finetune.regression.replay.size above 0");
+  needs(r.replay.weighted, r.replay.least_ess != replay.least_ess, "finetune.regression.replay.least_ess",
+        "finetune.regression.replay.weighted");
 }
 
 }  // namespace costate::cli

@@ -1,5 +1,5 @@
 // Fine-tuning inside a C++ program: a flow model of points on two moons is tuned toward a reward that is plain C++ code.
-#include <costate/finetune/adjoint_matching.h>
+#include <costate/finetune/regression/value_gradient.h>
 #include <costate/finetune/data/points.h>
 #include <costate/finetune/flow_matching.h>
 #include <costate/finetune/network_field.h>
@@ -32,7 +32,8 @@ int main() {
 
   // 3. Adjoint matching: the tuned law becomes p(x) exp(reward(x)) / Z.
   const sde::Chain chain = sde::exact_memoryless({}, sde::uniform_grid(40));
-  finetune::AdjointMatching tuning(finetune::field_of(base), base, chain, {2}, reward, {.batch = 128});
+  const finetune::ControlProblem problem{chain, finetune::field_of(base), {2}, reward};
+  finetune::ValueGradientRegression tuning(problem, base, {.batch = 128});
   for (int i = 0; i < 60; ++i) tuning.step();
 
   // 4. Samples, before and after.

@@ -1,12 +1,13 @@
 // Adjoint matching against closed forms: no test here looks at a network that was merely trained for a while.
 #include <costate/autograd/ops.h>
-#include <costate/finetune/adjoint_matching.h>
+#include <costate/finetune/regression/value_gradient.h>
 #include <costate/finetune/evaluate/estimate.h>
 #include <costate/sde/girsanov.h>
 #include <costate/finetune/network_field.h>
 #include <costate/finetune/problem/analytic_field.h>
 #include <costate/finetune/problem/linear_gaussian.h>
 #include <costate/finetune/problem/mixture_tilt.h>
+#include <costate/sde/adjoint/lean.h>
 #include <costate/sde/exponential.h>
 #include <costate/tensor/parallel.h>
 #include <gtest/gtest.h>
@@ -18,7 +19,7 @@ namespace costate::finetune {
 namespace {
 
 using sde::uniform_grid;
-using Options = AdjointMatchingOptions;
+using Options = ValueGradientOptions;
 
 // A closed-form velocity plus a perturbation theta_k (a vector a step) + W x: the "network" whose right parameters are 0
 // when the closed form is the optimum.
@@ -66,9 +67,9 @@ TEST(AdjointMatching, TheGradientVanishesAtTheClosedFormOptimum) {
     std::vector<std::vector<double>> draws;
     for (std::uint64_t batch = 0; batch < 16; ++batch) {
       options.seed = batch;
-      AdjointMatching am(velocity_field(base, {}), perturbed(start, steps, 2), chain, {2},
-                         quadratic_reward(reward.nu, reward.Q), options);
-      AdjointMatchingMetrics metrics;
+      ValueGradientRegression am({chain, velocity_field(base, {}), {2}, quadratic_reward(reward.nu, reward.Q)},
+                                 perturbed(start, steps, 2), options);
+      ValueGradientMetrics metrics;
       const Gradients g = am.gradient(metrics);
       auto d = g.parameters[1].to_doubles();
       const auto shift = g.parameters[0].to_doubles();
@@ -177,7 +178,7 @@ Shifts train_shifts(const sde::Chain& chain, Options::Pairing pairing) {
     }
     void visit(const nn::Visitor& v) { v("shift", p.shift); }
   };
-  AdjointMatching am(base, ShiftOnly{model}, chain, {1}, linear_reward({1.0}), options);
+  ValueGradientRegression am({chain, base, {1}, linear_reward({1.0})}, ShiftOnly{model}, options);
   for (int i = 0; i < 400; ++i) am.step();
   // The means of the tuned chains by antithetic pairs x_0, -x_0 are exact here (the base mean is 0, the model a shift), so
   // that a single noiseless path from 0 gives them.
@@ -221,15 +222,16 @@ TEST(AdjointMatching, ConstantNoiseHasItsKnownBias) {
 
 // ---------------------------------------------------------------------------------------------- the machinery
 
-AdjointMatching small_trainer(Options options, Device device = Device::cpu, Reward reward = linear_reward({1.0, 0.5})) {
+ValueGradientRegression small_trainer(Options options, Device device = Device::cpu, Reward reward = linear_reward({1.0, 0.5})) {
   nn::Init init(3, DType::f32, device);
   nn::MlpOptions mlp;
   mlp.hidden = 32, mlp.depth = 2, mlp.time_frequencies = 3;
   nn::VelocityMlp network = nn::make_velocity_mlp(mlp, init);
   network.output = nn::make_linear(init, 32, 2);
   options.batch = options.batch == 256 ? 150 : options.batch;
-  return AdjointMatching(field_of(network), network, sde::exact_memoryless({}, uniform_grid(12)), {2}, std::move(reward), options,
-                         device);
+  ControlProblem problem{sde::exact_memoryless({}, uniform_grid(12)), field_of(network), {2}, std::move(reward)};
+  problem.device = device;
+  return {std::move(problem), network, options};
 }
 std::vector<double> all_parameters(const nn::Network& network) {
   std::vector<double> v;
@@ -245,7 +247,7 @@ TEST(AdjointMatching, BitsDoNotDependOnThreads) {
     std::vector<double> reference;
     for (const int n : {1, 2, 3}) {
       set_threads(n);
-      AdjointMatching am = small_trainer(
+      ValueGradientRegression am = small_trainer(
           {.early_steps = 3, .late_steps = 4, .keep_activations = keep, .denoised_endpoint = true});
       for (int i = 0; i < 3; ++i) am.step();
       const auto v = all_parameters(am.network());
@@ -257,20 +259,20 @@ TEST(AdjointMatching, BitsDoNotDependOnThreads) {
 }
 
 TEST(AdjointMatching, TheBaseIsNotTouchedAndTheFirstControlIsZero) {
-  AdjointMatching am = small_trainer({});
+  ValueGradientRegression am = small_trainer({});
   const auto before = all_parameters(am.network());
-  AdjointMatchingMetrics first;
+  ValueGradientMetrics first;
   am.gradient(first);
   EXPECT_EQ(first.control_cost, 0);  // tuned = base: the same bits
   for (int i = 0; i < 5; ++i) am.step();
-  AdjointMatchingMetrics later;
+  ValueGradientMetrics later;
   am.gradient(later);
   EXPECT_GT(later.control_cost, 0);
   EXPECT_NE(all_parameters(am.network()), before);
 }
 
 TEST(AdjointMatching, MicroBatchesGiveTheSameGradient) {
-  AdjointMatchingMetrics m1, m2;
+  ValueGradientMetrics m1, m2;
   const Gradients whole = small_trainer({}).gradient(m1), parts = small_trainer({.micro_batch = 40}).gradient(m2);
   EXPECT_NEAR(m1.reward, m2.reward, 1e-6);
   for (std::size_t i = 0; i < whole.parameters.size(); ++i) {
@@ -283,7 +285,7 @@ TEST(AdjointMatching, MicroBatchesGiveTheSameGradient) {
 
 TEST(AdjointMatching, KeptActivationsGiveTheGradientOfRecomputedOnes) {
   for (const Options& o : {Options{}, Options{.early_steps = 3, .late_steps = 4, .loss_clip = 2, .denoised_endpoint = true}}) {
-    AdjointMatchingMetrics again, kept;
+    ValueGradientMetrics again, kept;
     Options keeping = o;
     keeping.keep_activations = true;
     const Gradients a = small_trainer(o).gradient(again), b = small_trainer(keeping).gradient(kept);
@@ -302,10 +304,10 @@ TEST(AdjointMatching, KeptActivationsGiveTheGradientOfRecomputedOnes) {
 TEST(AdjointMatching, TheSubsetOfStepsIsUnbiased) {
   // Over many iterations the mean of the control cost from 3 + 4 of 11 steps is that of all steps.
   Options options{.learner = {.lr = {.peak = 3e-3}}};
-  AdjointMatching all = small_trainer(options);
+  ValueGradientRegression all = small_trainer(options);
   options.early_steps = 3, options.late_steps = 4;
   for (int i = 0; i < 10; ++i) all.step();
-  AdjointMatchingMetrics full;
+  ValueGradientMetrics full;
   all.gradient(full);
   // The same network, its steps drawn by 200 seeds' first iterations on other trajectories: compare within 4 standard
   // errors of the 200 draws.
@@ -318,9 +320,9 @@ TEST(AdjointMatching, TheSubsetOfStepsIsUnbiased) {
     mlp.hidden = 32, mlp.depth = 2, mlp.time_frequencies = 3;
     nn::VelocityMlp base = nn::make_velocity_mlp(mlp, init);
     base.output = nn::make_linear(init, 32, 2);
-    AdjointMatching subset(field_of(base), all.network(), sde::exact_memoryless({}, uniform_grid(12)), {2},
-                           linear_reward({1.0, 0.5}), o);
-    AdjointMatchingMetrics m;
+    ValueGradientRegression subset({sde::exact_memoryless({}, uniform_grid(12)), field_of(base), {2}, linear_reward({1.0, 0.5})},
+                                   all.network(), o);
+    ValueGradientMetrics m;
     subset.gradient(m);
     draws.push_back(m.control_cost);
   }
@@ -329,7 +331,7 @@ TEST(AdjointMatching, TheSubsetOfStepsIsUnbiased) {
 }
 
 TEST(AdjointMatching, ClippingIsCountedAndCutsTheGradient) {
-  AdjointMatchingMetrics none, all;
+  ValueGradientMetrics none, all;
   small_trainer({.loss_clip = 1e9}).gradient(none);
   const Gradients g = small_trainer({.loss_clip = 1e-12}).gradient(all);
   EXPECT_EQ(none.clipped, 0);
@@ -347,7 +349,7 @@ TEST(AdjointMatching, MetaPredictsThePeakToTheByte) {
       for (const Device device : {Device::cpu, Device::meta}) {
         const memory::PeakScope scope;
         {
-          AdjointMatching am = small_trainer(o, device);
+          ValueGradientRegression am = small_trainer(o, device);
           for (int i = 0; i < 3; ++i) am.step();
         }
         peak[device == Device::meta] = scope.peak();
@@ -361,7 +363,7 @@ TEST(AdjointMatching, MetaPredictsThePeakToTheByte) {
 
 TEST(AdjointMatching, ABadRewardStopsBeforeTheUpdate) {
   int calls = 0;
-  AdjointMatching am = small_trainer({}, Device::cpu,
+  ValueGradientRegression am = small_trainer({}, Device::cpu,
                                      callback_reward("moody", [&](auto x, auto rows, auto value, auto gradient) {
                                        for (std::size_t i = 0; i < x.size(); ++i) gradient[i] = 1;
                                        for (std::int64_t i = 0; i < rows; ++i) value[i] = 0;
@@ -384,7 +386,7 @@ TEST(AdjointMatching, BadOptionsAreRefusedInWords) {
   nn::Init init(1);
   const nn::Network network = nn::make_velocity_mlp({}, init);
   const auto make = [&](const sde::Chain& chain, const Options& o) {
-    AdjointMatching am(field_of(network), network, chain, {2}, linear_reward({1, 0}), o);
+    ValueGradientRegression am({chain, field_of(network), {2}, linear_reward({1, 0})}, network, o);
   };
   const sde::Chain exact = sde::exact_memoryless({}, uniform_grid(10));
   EXPECT_THROW(make(exact, {.batch = 0}), Error);
