@@ -40,7 +40,9 @@ Trajectories simulate(const sde::Field& tuned, const ControlProblem& problem, st
   if (options.start.defined() || first > 0)
     require(options.start.defined() && options.start.shape() == shape, "simulate: the start of step ", first, " has shape ",
             options.start.defined() ? options.start.shape() : Shape{}, "; expected ", shape);
-  Trajectories paths{key, problem.draw_labels(rows, key), {}, {}, {}};
+  require(!options.labels.defined() || options.labels.shape() == Shape{rows}, "simulate: labels of shape ",
+          options.labels.defined() ? options.labels.shape() : Shape{}, " for ", rows, " rows");
+  Trajectories paths{key, options.labels.defined() ? options.labels : problem.draw_labels(rows, key), {}, {}, {}};
   {
     const memory::TagScope scope(memory::Tag::trajectory);
     const auto make = [&] { return Tensor::empty(shape, DType::f32, problem.device); };

@@ -29,6 +29,7 @@ struct RolloutOptions {
   // Start at x_{first_step} = `start` (rows, ...) instead of at x_0.
   int first_step = 0;
   Tensor start{};
+  Tensor labels{};  // (rows,) of i32, instead of those that the problem draws
 };
 
 // Chunks of rows in parallel; noises and labels are those of the key, whatever the split of the batch.
