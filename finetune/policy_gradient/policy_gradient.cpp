@@ -22,6 +22,9 @@ PathBatch separate(PathBatch batch) {
   for (auto* list : {&batch.paths.states, &batch.paths.predictions, &batch.paths.base_predictions})
     for (Tensor& t : *list)
       if (t.defined()) t = t.clone();
+  for (std::size_t k = 0; k < batch.critic_input.size(); ++k)
+    if (Tensor& x = batch.critic_input[k]; x.defined())
+      x = x.numel() == batch.paths.states[k].numel() ? batch.paths.states[k].reshape(x.shape()) : x.clone();
   return batch;
 }
 

@@ -1,0 +1,478 @@
+// The loop of policy gradients: definitions by finite differences, critics and their resets, windows, and what every objective
+// owes (threads, plans, bad rewards, words).
+#include <costate/finetune/policy_gradient/neuron_reset.h>
+#include <costate/sde/grid.h>
+#include <costate/tensor/parallel.h>
+
+#include <numeric>
+
+#include "finetune/policy_gradient_support.h"
+
+namespace costate::finetune {
+namespace {
+
+using namespace testing;
+using Options = PolicyGradientOptions;
+using Loss = Options::Loss;
+using Divergence = Options::Divergence;
+
+TEST(PathLosses, GradientsAreThoseOfTheirDefinitionsByFiniteDifferences) {
+  // Loss as a function of the policy's table over fixed paths, from its definition, in double precision; central differences
+  // with 1e-4. f32 predictions and sums leave 2e-4 of the largest component.
+  const int steps = 5;
+  ControlProblem problem = plain_chain(steps, 0.8, 0.5, 0.4, quadratic_reward({1.0}, {0.7}));
+  problem.state_cost = [](int k, const Var& x) { return affine(sum(square(x), 1), 0.05 * (k + 1), 0.0); };
+  problem.reward_multiplier = 1.5;
+  const std::vector<double> shift{0.1, -0.2, 0.3, 0.0, 0.2}, slope{-0.1, 0.2, 0.1, -0.2, 0.1};
+  Options o;
+  o.batch = 64;
+  for (const Loss loss : {Loss::cross_entropy, Loss::variance, Loss::log_variance, Loss::moment, Loss::trajectory_balance}) {
+    o.loss = loss;
+    o.log_z = loss == Loss::moment ? Options::LogZ::learned : Options::LogZ::batch;
+    PolicyGradient pg("test", problem, affine_policy(problem, shift, slope), o);
+    const PathBatch b = pg.sample();
+    const auto gradient = flat(pg.gradient(b));
+    const auto n = static_cast<std::size_t>(o.batch);
+    // x_k, and z = (x_{k+1} - base mean)/std = u + e.
+    std::vector<std::vector<double>> x(steps), z(steps);
+    for (int k = 0; k < steps; ++k) {
+      x[k] = b.paths.states[k].to_doubles();
+      const auto e = sde::step_noise(k, b.paths.states[k], b.paths.key).to_doubles();
+      for (std::size_t i = 0; i < n; ++i) z[k].push_back(0.5 / 0.4 * (shift[k] + slope[k] * x[k][i]) + e[i]);
+    }
+    const auto log_ratio = [&](const std::vector<double>& p) {
+      std::vector<double> L(n);
+      for (int k = 0; k < steps; ++k)
+        for (std::size_t i = 0; i < n; ++i) {
+          const double u = 0.5 / 0.4 * (p[k] + p[steps + k] * x[k][i]);
+          L[i] += u * z[k][i] - u * u / 2;
+        }
+      return L;
+    };
+    std::vector<double> here = shift;
+    here.insert(here.end(), slope.begin(), slope.end());
+    const std::vector<double> S = b.path_score(), made = log_ratio(here);
+    for (std::size_t i = 0; i < n; ++i) EXPECT_NEAR(made[i], b.path_log_ratio()[i], 1e-4);
+    std::vector<double> weight(n);
+    for (std::size_t i = 0; i < n; ++i) weight[i] = S[i] - made[i];
+    const double log_z = log_mean_exp(weight);
+    const auto definition = [&](const std::vector<double>& p) {
+      const auto L = log_ratio(p);
+      double mean = 0, total = 0;
+      std::vector<double> v(n);
+      for (std::size_t i = 0; i < n; ++i) {
+        v[i] = loss == Loss::cross_entropy ? -std::exp(weight[i] - log_z) * L[i]
+               : loss == Loss::variance    ? std::exp(S[i] - L[i] - log_z)
+                                           : S[i] - L[i];
+        mean += v[i] / static_cast<double>(n);
+      }
+      if (loss == Loss::cross_entropy) return mean;
+      const double centre = loss == Loss::moment ? 0 : mean;
+      for (const double y : v) total += (y - centre) * (y - centre);
+      const double count = loss == Loss::variance || loss == Loss::log_variance ? static_cast<double>(n - 1) : static_cast<double>(n);
+      return (loss == Loss::trajectory_balance ? 0.5 : 1.0) * total / count;
+    };
+    double largest = 0;
+    for (const double g : gradient) largest = std::max(largest, std::abs(g));
+    for (std::size_t j = 0; j < here.size(); ++j) {
+      auto up = here, down = here;
+      up[j] += 1e-4, down[j] -= 1e-4;
+      EXPECT_NEAR(gradient[j], (definition(up) - definition(down)) / 2e-4, 2e-4 * largest) << static_cast<int>(loss) << " " << j;
+    }
+  }
+}
+
+TEST(PathLosses, LaterUpdatesSeeThePolicyAsItIs) {
+  // A second pass over the same paths: its coefficients come from the log-ratio since. With learning rate 0 the policy has not
+  // moved, and a loss of ten epochs is that of one; with a large one it has.
+  const ControlProblem problem = plain_chain(4, 0.8, 0.5, 0.4, linear_reward({1.0}));
+  const auto loss_after = [&](double lr, int epochs) {
+    Options o;
+    o.loss = Loss::log_variance, o.epochs = epochs, o.batch = 64, o.learner.lr.peak = lr;
+    PolicyGradient pg("test", problem, affine_policy(problem, {0.1, 0.2, 0.3, 0.4}), o);
+    return pg.step()["loss"];
+  };
+  EXPECT_NEAR(loss_after(1e-12, 10), loss_after(1e-12, 1), 1e-5 * loss_after(1e-12, 1));
+  EXPECT_LT(loss_after(0.02, 10), 0.9 * loss_after(0.02, 1));
+}
+
+TEST(Advantages, WhitenedReturnsAreWhatTheNamesSay) {
+  const StepTable returns{{1, 2, 3, 10, 20, 30, 99, 5}};
+  const std::vector<std::uint8_t> valid{1, 1, 1, 1, 1, 1, 0, 1};
+  const std::vector<std::int32_t> labels{0, 0, 0, 0, 1, 1, 1, 1};
+  const StepTable none;
+  LabelStatistics statistics(4, 2);
+  const auto of = [&](AdvantageOptions o) { return advantages(o, {returns, {0}, valid, labels, none, none}, statistics)[0]; };
+  // Group of four: 1, 2, 3, 10 with mean 4; leaving one out makes 4/3 of the distance.
+  auto a = of({.baseline = Baseline::group, .group_size = 4});
+  EXPECT_DOUBLE_EQ(a[0], (1 - 4) * 4.0 / 3);
+  EXPECT_EQ(a[6], 0.0);
+  // The rest of the second group: 20, 30, 5.
+  EXPECT_DOUBLE_EQ(a[4], 20 - (30 + 5) / 2.0);
+  a = of({.baseline = Baseline::group, .whitening = Whitening::set, .group_size = 4, .published = true});
+  EXPECT_NEAR(a[3], (10 - 4) / std::sqrt((9 + 4 + 1 + 36) / 4.0), 1e-6);
+  a = of({.baseline = Baseline::group, .whitening = Whitening::batch, .clip = 0.5, .group_size = 4});
+  EXPECT_EQ(a[3], 0.5);
+  // The last four returns of label 0, the three of label 1.
+  a = of({.baseline = Baseline::label});
+  EXPECT_NEAR(a[0], 1 - 4, 1e-12);
+  EXPECT_NEAR(a[5], 30 - 55.0 / 3, 1e-12);
+  // A set of equal returns has advantage 0.
+  const StepTable same{{2, 2}};
+  const std::vector<std::uint8_t> both{1, 1};
+  EXPECT_EQ(advantages({.baseline = Baseline::group, .whitening = Whitening::set, .group_size = 2}, {same, {0}, both, {}, none, none},
+                       statistics)[0],
+            (std::vector<double>{0, 0}));
+  EXPECT_THROW(of({.baseline = Baseline::batch, .whitening = Whitening::set}), Error);
+  EXPECT_THROW(of({.baseline = Baseline::group, .group_size = 3}), Error);
+}
+
+TEST(Advantages, TemporalDifferencesAddUpToTheReturn) {
+  // Sum of A_k over k = R_0 - V(x_0), whatever the critic says in between.
+  Options o;
+  o.loss = Loss::clipped_ratio, o.advantage.baseline = Baseline::td, o.divergence = Divergence::in_return, o.batch = 50;
+  o.critic.widths = {8};
+  ControlProblem problem = plain_chain(6, 0.9, 1.0, 0.3, quadratic_reward({1.5}, {1.0}));
+  problem.chain.std[3] = 0;  // a step without noise has no advantage: what it loses is its cost
+  problem.state_cost = [](int, const Var& x) { return affine(sum(square(x), 1), 0.1, 0.0); };
+  PolicyGradient pg("test", problem, affine_policy(problem, std::vector<double>(6, 0.1)), o);
+  const PathBatch b = pg.sample();
+  for (std::size_t i = 0; i < 50; ++i) {
+    double total = 0;
+    for (const int k : b.trained) total += b.coefficient[k][i];
+    EXPECT_NEAR(total, b.returns[0][i] - b.values[0][i], 1e-9);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------- critics
+
+
+TEST(NeuronReset, ScoresDoNotSeeTheScaleOfALayer) {
+  CriticOptions o;
+  o.widths = {16, 12}, o.time_frequencies = 2;
+  Critic critic(o, 3, 0, 7, Device::cpu);
+  const Tensor x = sde::initial_noise({3}, 40, {5, 0}), t = Tensor::full({40}, 0.3);
+  const auto before = neuron_scores(critic.network(), x, t, {});
+  ValueMlp scaled = nn::clone(critic.network());
+  scale_in_place(scaled.hidden[0].weight.value(), 3.0), scale_in_place(scaled.hidden[0].bias.value(), 3.0);
+  const auto after = neuron_scores(scaled, x, t, {});
+  for (std::size_t l = 0; l < 2; ++l) {
+    double mean = 0;
+    for (std::size_t i = 0; i < before[l].size(); ++i) {
+      EXPECT_NEAR(after[l][i], before[l][i], 1e-5);
+      mean += before[l][i] / static_cast<double>(before[l].size());
+    }
+    EXPECT_NEAR(mean, 1, 1e-6);
+  }
+  // A neuron whose rectifier never opens is dormant, exactly.
+  scaled.hidden[0].bias.value().mutate<float>()[4] = -1000;
+  EXPECT_EQ(neuron_scores(scaled, x, t, {})[0][4], 0.0);
+}
+
+TEST(NeuronReset, TouchesTheMaskedNeuronsAndNothingElse) {
+  CriticOptions o;
+  o.widths = {6, 5}, o.time_frequencies = 0, o.lr = 0.01;
+  Critic critic(o, 3, 0, 7, Device::cpu);
+  const CriticRows rows{sde::initial_noise({3}, 40, {5, 0}), Tensor::full({40}, 0.3), {}, {}, {}};
+  CriticTargets targets{std::vector<double>(40, 1.0), std::vector<double>(40, 0.0), 40};
+  for (int i = 0; i < 3; ++i) critic.update(rows, targets);
+  const ValueMlp old = nn::clone(critic.network());
+  const auto m = critic.optimiser().first_moments(), v = critic.optimiser().second_moments();
+  const NeuronMasks masks{{1, 0, 0, 1, 0, 0}, {0, 0, 0, 0, 1}};
+  nn::Init init(3);
+  reset_neurons(critic.network(), critic.optimiser(), masks, false, init);
+  const auto was = nn::parameters(old), is = nn::parameters(critic.network());
+  ASSERT_EQ(is.size(), 6u);
+  // touched(parameter, row, column) by the two masks: rows of a layer's own mask, columns of the layer before.
+  const auto touched = [&](std::size_t p, std::int64_t row, std::int64_t column) {
+    const std::size_t layer = p / 2;
+    const bool own = layer < 2 && masks[layer][row], in = p % 2 == 0 && layer > 0 && masks[layer - 1][column];
+    return own || in;
+  };
+  int changed = 0;
+  for (std::size_t p = 0; p < 6; ++p) {
+    const std::int64_t columns = was[p].rank() == 2 ? was[p].extent(1) : 1;
+    for (std::int64_t i = 0; i < was[p].numel(); ++i) {
+      const bool here = touched(p, i / columns, i % columns);
+      const float a = was[p].values<float>()[i], b = is[p].values<float>()[i];
+      if (here) {
+        EXPECT_NE(a, b);
+        if (p % 2 == 1) {
+          EXPECT_EQ(b, 0.0f);
+        }
+        EXPECT_EQ(critic.optimiser().first_moments()[p].values<float>()[i], 0.0f);
+        EXPECT_EQ(critic.optimiser().second_moments()[p].values<float>()[i], 0.0f);
+        ++changed;
+      } else {
+        EXPECT_EQ(a, b);
+        EXPECT_EQ(critic.optimiser().first_moments()[p].values<float>()[i], m[p].values<float>()[i]);
+        EXPECT_EQ(critic.optimiser().second_moments()[p].values<float>()[i], v[p].values<float>()[i]);
+      }
+    }
+  }
+  EXPECT_EQ(changed, 2 * 3 + 2 + (5 * 2 + 6 - 2) + 1 + 1);
+}
+
+TEST(NeuronReset, FreshWeightsHaveTheLawOfAFreshCritic) {
+  // The linear critic's N(0, 1/(in + 1)^2): mean and variance of 40000 new weights, 4 standard errors.
+  CriticOptions o;
+  o.widths = {200, 200}, o.time_frequencies = 0, o.linear = true;
+  Critic critic(o, 199, 0, 7, Device::cpu);
+  nn::Init init(11);
+  reset_neurons(critic.network(), critic.optimiser(), {std::vector<std::uint8_t>(200, 0), std::vector<std::uint8_t>(200, 1)}, true, init);
+  const auto w = critic.network().hidden[1].weight.value().to_doubles();
+  const auto n = static_cast<double>(w.size());
+  double mean = 0, square = 0;
+  for (const double x : w) mean += x / n, square += x * x / n;
+  EXPECT_NEAR(mean * 201, 0, 4 / std::sqrt(n));
+  EXPECT_NEAR(square * 201 * 201, 1, 4 * std::sqrt(2 / n));
+}
+
+TEST(Critic, LearnsAValueAndItsClipHolds) {
+  CriticOptions o;
+  o.widths = {32, 32}, o.lr = 5e-3;
+  Critic critic(o, 1, 0, 3, Device::cpu);
+  critic.calibrate(2, 0.5);
+  const Tensor x = sde::initial_noise({1}, 256, {5, 0});
+  CriticRows rows{x, Tensor::full({256}, 0.5), {}, {}, {}};
+  CriticTargets targets{{}, std::vector<double>(256, 2.0), 256};
+  for (const double v : x.to_doubles()) targets.target.push_back(2 + std::tanh(v));
+  for (int i = 0; i < 300; ++i) critic.update(rows, targets);
+  const auto value = critic.values(rows);
+  double error = 0;
+  for (std::size_t i = 0; i < 256; ++i) error += std::pow(value[i] - targets.target[i], 2) / 256;
+  EXPECT_LT(std::sqrt(error), 0.05);
+  // Beyond the clip about the old value nothing pulls: with targets far above and V already past old + clip there is no
+  // gradient, so that the network keeps its bits (weight decay is 0).
+  o.value_clip = 0.1;
+  Critic clipped(o, 1, 0, 3, Device::cpu);
+  targets.target.assign(256, 1000.0);
+  targets.old = clipped.values(rows);
+  for (double& v : targets.old) v -= 0.2;
+  const auto was = nn::parameters(nn::clone(clipped.network()));
+  clipped.update(rows, targets);
+  const auto is = nn::parameters(clipped.network());
+  // max() takes the larger residual, which is the clipped one: constant.
+  for (std::size_t p = 0; p < was.size(); ++p) EXPECT_EQ(is[p].to_doubles(), was[p].to_doubles());
+}
+
+// ---------------------------------------------------------------------------------------------- windows
+
+TEST(Window, SchedulesDrawWhereTheySay) {
+  WindowOptions w{.kind = WindowOptions::Kind::segments, .iterations = 100, .count = 5};
+  for (int n = 0; n < 100; ++n) {
+    const int i = draw_first_step(w, 40, n, 3);
+    EXPECT_GE(i, n / 20 * 8);
+    EXPECT_LT(i, n / 20 * 8 + 8);
+  }
+  w.kind = WindowOptions::Kind::clusters;
+  w.clusters = {{0, 3, 30}, {10, 12, 0}, {20, 20, 70}};
+  check_window(w, 40);
+  EXPECT_LT(draw_first_step(w, 40, 29, 3), 4);
+  EXPECT_EQ(draw_first_step(w, 40, 30, 3), 20);
+  EXPECT_EQ(earliest_first_step(w, 40), 0);
+  w.clusters[0].iterations = 31;
+  EXPECT_THROW(check_window(w, 40), Error);
+  // Annealed: uniform at first (mean of the remaining steps 20.5), about `centre` at last.
+  w = {.kind = WindowOptions::Kind::annealed, .iterations = 1, .low = 1, .high = 40, .centre = 30, .deviation = 1};
+  double first = 0, last = 0;
+  for (int seed = 0; seed < 400; ++seed) {
+    first += (40 - draw_first_step(w, 40, 0, seed)) / 400.0;
+    last += (40 - draw_first_step(w, 40, 1, seed)) / 400.0;
+  }
+  EXPECT_NEAR(first, 20.5, 3 * 11.5 / 20);
+  EXPECT_NEAR(last, 30, 3 * 1.05 / 20);
+}
+
+// ---------------------------------------------------------------------------------------------- the machinery
+
+struct Case {
+  const char* name;
+  Options options;
+};
+std::vector<Case> cases() {
+  std::vector<Case> list;
+  const auto add = [&](const char* name, auto change) {
+    Options o;
+    o.batch = 96, o.learner.ema_decay = 0.9, o.critic.widths = {8, 8}, o.window.iterations = 3;
+    change(o);
+    list.push_back({name, o});
+  };
+  add("score function", [](Options& o) { o.loss = Loss::score_function, o.advantage.whitening = Whitening::batch; });
+  add("ratios in minibatches", [](Options& o) {
+    o.divergence = Divergence::none, o.epochs = 2, o.minibatches = 3, o.advantage.baseline = Baseline::label, o.train_steps = 5;
+  });
+  add("clamped, replay, critic", [](Options& o) {
+    o.loss = Loss::clamped_ratio, o.divergence = Divergence::in_loss, o.advantage.baseline = Baseline::value;
+    o.replay = 2, o.minibatches = 2, o.critic.updates = 3, o.critic.batch = 40;
+  });
+  add("groups of one x_0", [](Options& o) {
+    o.advantage = {.baseline = Baseline::group, .whitening = Whitening::batch, .clip = 5, .group_size = 8};
+    o.shared_noise = true, o.divergence = Divergence::in_loss, o.divergence_form = SurrogateOptions::Divergence::prediction;
+  });
+  add("temporal differences", [](Options& o) {
+    o.advantage.baseline = Baseline::td, o.advantage.whitening = Whitening::batch, o.critic.skip = true, o.critic.warmup = 1;
+  });
+  add("timesteps and resets", [](Options& o) {
+    o.advantage.baseline = Baseline::value, o.update = Options::Update::timestep, o.divergence = Divergence::none;
+    o.critic.reset = CriticOptions::Reset::active, o.critic.reset_every = 2, o.critic.dropout = 0.1, o.critic.value_clip = 0.2;
+    o.minibatches = 2;
+  });
+  add("windows of siblings", [](Options& o) {
+    o.advantage = {.baseline = Baseline::group, .whitening = Whitening::set, .group_size = 4};
+    o.window.kind = WindowOptions::Kind::clusters, o.window.siblings = true;
+    o.window.clusters = {{4, 4, 1}, {0, 0, 2}};
+  });
+  add("dynamic windows", [](Options& o) {
+    o.window.kind = WindowOptions::Kind::dynamic, o.window.count = 1, o.window.every = 2;
+  });
+  add("cross entropy", [](Options& o) { o.loss = Loss::cross_entropy, o.log_z = Options::LogZ::running; });
+  add("log variance of groups", [](Options& o) {
+    o.loss = Loss::log_variance, o.advantage.group_size = 4, o.shared_noise = true, o.epochs = 2;
+  });
+  add("trajectory balance", [](Options& o) {
+    o.loss = Loss::trajectory_balance, o.log_z = Options::LogZ::learned, o.noise_scale = 1.2, o.minibatches = 2, o.replay = 2;
+  });
+  return list;
+}
+PolicyGradient small_trainer(const Case& c, Device device = Device::cpu) {
+  nn::Init init(3, DType::f32, device);
+  nn::MlpOptions mlp;
+  mlp.hidden = 24, mlp.depth = 2, mlp.time_frequencies = 3, mlp.classes = 3;
+  nn::VelocityMlp network = nn::make_velocity_mlp(mlp, init);
+  network.output = nn::make_linear(init, 24, 2);
+  Reward reward{.name = "black", .black_box = [](const Tensor& x) {
+                  return sum(square(affine(Var(x), 1.0, -0.5)), 1).value();
+                }};
+  ControlProblem problem{.chain = sde::exact_memoryless({}, sde::uniform_grid(9)),
+                         .base = field_of(network),
+                         .sample_shape = {2},
+                         .reward = reward,
+                         .labels = {0, 2},
+                         .device = device};
+  return PolicyGradient(c.name, problem, nn::clone(nn::Network(network)), c.options);
+}
+
+TEST(PolicyGradientLoop, BitsDoNotDependOnThreads) {
+  for (const Case& c : cases()) {
+    std::vector<double> reference;
+    for (const int n : {1, 3}) {
+      set_threads(n);
+      PolicyGradient pg = small_trainer(c);
+      for (int i = 0; i < 3; ++i) pg.step();
+      const auto v = all_parameters(pg.network());
+      if (reference.empty()) reference = v;
+      EXPECT_EQ(v, reference) << c.name;
+    }
+  }
+  set_threads(1);
+}
+
+TEST(PolicyGradientLoop, MetaPredictsThePeakToTheByte) {
+  for (const int n : {1, 2}) {
+    set_threads(n);
+    for (const Case& c : cases()) {
+      memory::Usage peak[2];
+      for (const Device device : {Device::cpu, Device::meta}) {
+        const memory::PeakScope scope;
+        {
+          PolicyGradient pg = small_trainer(c, device);
+          for (int i = 0; i < 3; ++i) pg.step();
+        }
+        peak[device == Device::meta] = scope.peak();
+      }
+      EXPECT_EQ(peak[0].total, peak[1].total) << c.name << ": " << to_string(peak[0]) << " / " << to_string(peak[1]);
+    }
+  }
+  set_threads(1);
+}
+
+TEST(PolicyGradientLoop, EveryCaseReportsItsNumbersAndMovesThePolicy) {
+  for (const Case& c : cases()) {
+    SCOPED_TRACE(c.name);
+    PolicyGradient pg = small_trainer(c);
+    const auto before = all_parameters(pg.network());
+    Metrics m = pg.step();
+    const auto names = m.entries();
+    m = pg.step();
+    EXPECT_NE(all_parameters(pg.network()), before);
+    ASSERT_EQ(m.entries().size(), names.size());
+    for (std::size_t i = 0; i < names.size(); ++i) EXPECT_EQ(m.entries()[i].name, names[i].name);
+    for (const char* name : {"loss", "gradient_norm", "lr", "reward", "invalid"}) EXPECT_TRUE(std::isfinite(m[name])) << name;
+    // Without a divergence the base is not asked, and nobody knows the cost.
+    EXPECT_EQ(std::isnan(m["control_cost"]), c.options.divergence == Divergence::none && c.options.loss < Loss::cross_entropy);
+  }
+}
+
+TEST(PolicyGradientLoop, TheStandardClipCutsFewRatios) {
+  Options o;
+  o.epochs = 2, o.minibatches = 4, o.learner.lr.peak = 1e-3;
+  o.batch = 256;
+  PolicyGradient pg = small_trainer({"standard", o});
+  double largest = 0;
+  for (int i = 0; i < 10; ++i) largest = std::max(largest, pg.step()["clipped"]);
+  EXPECT_LT(largest, 0.3);
+  EXPECT_GT(largest, 0);  // there are updates after the first, and they have moved
+}
+
+TEST(PolicyGradientLoop, RowsWithoutARewardHaveNoPart) {
+  // The reward of some rows is not a number: coefficients are 0 there, and the gradient is that of the others.
+  ControlProblem problem = plain_chain(4, 0.8, 0.5, 0.4, linear_reward({1.0}));
+  Options o;
+  o.loss = Loss::score_function, o.batch = 40;
+  const AffinePolicy policy = affine_policy(problem, {0.1, 0.2, 0.3, 0.4});
+  bool poison = true;
+  const auto scores = [&](const Tensor& x) {
+    Tensor r = sum(Var(x), 1).value();
+    if (poison)
+      for (const int i : {3, 17}) r.mutate<float>()[i] = NAN;
+    return r;
+  };
+  problem.reward = {.name = "moody", .black_box = scores};
+  try {
+    PolicyGradient pg("test", problem, policy, o);
+    const PathBatch b = pg.sample();
+    EXPECT_EQ(b.valid_paths, 38);
+    for (const int i : {3, 17}) EXPECT_EQ(b.coefficient[0][i], 0.0);
+    poison = false;
+    PathBatch whole = PolicyGradient("test", problem, policy, o).sample();
+    // The same advantages by hand: returns less the mean of the other 37.
+    double mean = 0;
+    for (std::size_t i = 0; i < 40; ++i)
+      if (i != 3 && i != 17) mean += whole.returns[0][i] / 38;
+    EXPECT_NEAR(b.coefficient[0][0], (whole.returns[0][0] - mean) * 38 / 37, 1e-9);
+    for (const double g : flat(pg.gradient(b))) EXPECT_TRUE(std::isfinite(g));
+  } catch (const Error& e) {
+    // Rewards that refuse such values say so; then nothing was learned.
+    EXPECT_EQ(e.fault(), Fault::numerical) << e.what();
+  }
+}
+
+TEST(PolicyGradientLoop, WhatDoesNotFitIsRefusedInWords) {
+  const auto refused = [](auto change, const char* words) {
+    Case c{"doubtful", {}};
+    c.options.batch = 96;
+    change(c.options);
+    try {
+      small_trainer(c);
+      ADD_FAILURE() << "accepted: " << words;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(words), std::string::npos) << e.what();
+    }
+  };
+  refused([](Options& o) { o.loss = Loss::score_function, o.epochs = 2; }, "the score function without a ratio");
+  refused([](Options& o) { o.noise_scale = 1.5; }, "ratios of likelihoods need one noise");
+  refused([](Options& o) { o.loss = Loss::cross_entropy, o.noise_scale = 1.5; }, "noise_scale must be 1");
+  refused([](Options& o) { o.loss = Loss::cross_entropy, o.log_z = Options::LogZ::learned; }, "learned by moment and trajectory balance");
+  refused([](Options& o) { o.loss = Loss::moment; }, "the moment loss learns log_z");
+  refused([](Options& o) { o.loss = Loss::log_variance, o.window.kind = WindowOptions::Kind::segments; }, "cannot be trained in a window");
+  refused([](Options& o) { o.advantage.group_size = 7; }, "does not divide the batch of 96");
+  refused([](Options& o) { o.shared_noise = true; }, "shared_noise needs a group_size");
+  refused([](Options& o) { o.advantage.baseline = Baseline::group; }, "needs a group_size of at least 2");
+  refused([](Options& o) { o.train_steps = 10; }, "the chain has 8 steps with noise");
+  refused([](Options& o) { o.advantage.baseline = Baseline::td, o.critic.widths = {}; }, "no hidden layers");
+  refused([](Options& o) { o.divergence_form = SurrogateOptions::Divergence::prediction; }, "is a term of the loss only");
+}
+
+}  // namespace
+}  // namespace costate::finetune
