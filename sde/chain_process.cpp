@@ -48,7 +48,10 @@ struct ChainSteps {
     if (cost.state) add_cost(cost.state(k, x));
     if (cost.base && chain.std[k] > 0) {
       const double u = chain.C[k] / chain.std[k];
-      add_cost(affine(sum(square(prediction - cost.base(x, t, labels))), u * u / 2, 0.0));
+      Var squares = square(prediction - cost.base(x, t, labels));
+      const Tensor weights = cost.row_weights ? cost.row_weights() : Tensor();
+      if (weights.defined()) squares = mul(sum(reshape(squares, {x.extent(0), -1}), 1), Var(weights));
+      add_cost(affine(sum(squares), cost.control_weight * (u * u / 2), 0.0));
     }
     wrt.push_back(x);
     std::vector<Tensor> g = std::move(tape).vjp(results, seeds, wrt);

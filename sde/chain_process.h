@@ -10,6 +10,10 @@ namespace costate::sde {
 struct RunningCost {
   std::function<Var(int k, const Var& x)> state;  // f_k, summed over rows: a scalar; null: none
   Field base;                                     // null: no control cost
+  double control_weight = 1;                      // of the control cost
+  // Weights of the rows in the control cost, (rows,): asked for in every pullback, so that what is known only when the path
+  // has ended can take rows out of it. Null, or an undefined tensor: ones.
+  std::function<Tensor()> row_weights{};
 };
 
 // A Gaussian chain driven by a field.

@@ -166,7 +166,7 @@ void accumulate(std::vector<Tensor>& sum, std::vector<Tensor> terms) {
     sum = std::move(terms);
     return;
   }
-  for (std::size_t i = 0; i < sum.size(); ++i) {
+  for (std::size_t i = 0; i < sum.size() && i < terms.size(); ++i) {
     sum[i].unshare();
     add_in_place(sum[i], terms[i]);
   }

@@ -17,7 +17,8 @@ Gradient forward(const Process& process, const Tensor& x0, const Terminal& termi
 // The plan of a method that replays steps from kept states; empty for the others.
 CheckpointPlan plan_of(const Process& process, const AdjointOptions& options);
 
-// sum += terms, entry by entry; an empty sum takes the terms.
+// sum += terms, entry by entry; an empty sum takes the terms, and no terms (of a step that does not depend on the parameters)
+// add nothing.
 void accumulate(std::vector<Tensor>& sum, std::vector<Tensor> terms);
 // All steps, with no state kept: the last one, whose x is the result's.
 State run_forwards(const Process& process, const Tensor& x0, Gradient& result);
