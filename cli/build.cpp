@@ -78,34 +78,6 @@ nn::LearningRate learning_rate(const LearningRateConfig& c, std::int64_t total) 
           .final = c.final};
 }
 
-std::vector<double> flat(const Matrix& m) {
-  std::vector<double> out;
-  for (const auto& row : m) out.insert(out.end(), row.begin(), row.end());
-  return out;
-}
-
-finetune::IsotropicMixture isotropic(const MixtureConfig& c, std::int64_t dim, const char* which) {
-  require(!c.means.empty(), "reward.", which, ".means: found [], expected the centres of a mixture in ", dim,
-          " dimensions");
-  require(static_cast<std::int64_t>(c.means[0].size()) == dim, "reward.", which, ".means: rows of ",
-          c.means[0].size(), " numbers, but an item of the data has ", dim);
-  require(c.variances.size() == c.means.size(), "reward.", which, ".variances: found ", c.variances.size(),
-          " for ", c.means.size(), " means");
-  require(c.weights.empty() || c.weights.size() == c.means.size(), "reward.", which, ".weights: found ",
-          c.weights.size(), " for ", c.means.size(), " means");
-  return {flat(c.means), c.variances,
-          c.weights.empty() ? std::vector<double>(c.means.size(), 1.0) : c.weights};
-}
-
-// Q as a full matrix or its diagonal, checked against the dimension.
-std::vector<double> precision(const RewardConfig& c, std::size_t dim) {
-  const Matrix& q = c.precision;
-  require(q[0].size() == dim && (q.size() == 1 || q.size() == dim), "reward.precision: found ", q.size(),
-          " rows of ", q[0].size(), " numbers, expected ", dim, " rows of ", dim,
-          " or one row, the diagonal (an item of the data has ", dim, " numbers)");
-  return flat(q);
-}
-
 }  // namespace
 
 Shape item_shape(const data::Dataset& set) { return Shape(std::span<const std::int64_t>(set.item_shape)); }
@@ -264,39 +236,10 @@ finetune::ClassifierOptions classifier_options(const ClassifierConfig& c) {
   return o;
 }
 
-finetune::Reward make_reward(const RewardConfig& c, const data::Dataset& data,
-                             const nn::Classifier& classifier) {
-  const std::int64_t dim = data::item_size(data);
-  const auto n = static_cast<std::size_t>(dim);
-  const auto check = [&](const std::vector<double>& v, const char* key) {
-    require(v.size() == n, key, ": found ", v.size(), " numbers, but an item of the data has ", dim);
-  };
-  if (c.kind == "linear") {
-    check(c.coefficients, "reward.coefficients");
-    return finetune::linear_reward(c.coefficients);
-  }
-  if (c.kind == "quadratic") {
-    if (!c.coefficients.empty()) check(c.coefficients, "reward.coefficients");
-    if (!c.centre.empty()) check(c.centre, "reward.centre");
-    return finetune::quadratic_reward(c.centre.empty() ? std::vector<double>(n) : c.centre, precision(c, n),
-                                      c.coefficients);
-  }
-  if (c.kind == "log_density_ratio")
-    return finetune::log_density_ratio_reward(isotropic(c.numerator, dim, "numerator"),
-                                              isotropic(c.denominator, dim, "denominator"), dim);
-  require(c.kind == "classifier", "reward.kind: found \"none\", expected a reward, as fine-tuning raises it");
-  std::vector<std::int32_t> targets;
-  for (const std::int64_t t : c.targets) {
-    require(t < data.classes, "reward.targets: found ", t, ", but the classes of the data are 0 to ",
-            data.classes - 1);
-    targets.push_back(static_cast<std::int32_t>(t));
-  }
-  return finetune::classifier_reward(classifier, targets);
-}
-
 std::optional<finetune::MixtureTilt> closed_form(const Config& c, const data::Dataset& data) {
   if (c.data.kind != "mixture" || !c.data.only_labels.empty() ||
-      (c.reward.kind != "linear" && c.reward.kind != "quadratic"))
+      (c.reward.kind != "linear" && c.reward.kind != "quadratic") || c.reward.bump.amount != 0 ||
+      c.reward.f_divergence.kind != "none" || c.reward.on_failure == "clip")
     return std::nullopt;
   const data::PlaneMixture plane = plane_mixture(c.data);
   std::vector<double> means, covariances;
@@ -308,7 +251,7 @@ std::optional<finetune::MixtureTilt> closed_form(const Config& c, const data::Da
   finetune::QuadraticReward reward;
   reward.c = c.reward.coefficients, reward.nu = c.reward.centre;
   if (c.reward.kind == "quadratic") {
-    reward.Q = precision(c.reward, 2);
+    reward.Q = precision_of(c.reward, 2);
     if (reward.Q.size() == 2) reward.Q = {reward.Q[0], 0, 0, reward.Q[1]};
   }
   try {

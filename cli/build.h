@@ -5,7 +5,6 @@
 #include <costate/finetune/flow_matching.h>
 #include <costate/finetune/learner.h>
 #include <costate/finetune/problem/mixture_tilt.h>
-#include <costate/finetune/reward.h>
 #include <costate/nn/lora.h>
 #include <costate/sde/sampler.h>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "config/config.h"
 #include "config/json.h"
 #include "data.h"
+#include "rewards.h"
 
 namespace costate::cli {
 
@@ -46,12 +46,8 @@ finetune::LearnerOptions learner_options(const OptimiserConfig& config, std::int
 nn::LoraOptions lora_options(const Config& config);
 finetune::ClassifierOptions classifier_options(const ClassifierConfig& config);
 
-// `classifier` is looked at for classifier rewards only. Throws for the kind `none`.
-finetune::Reward make_reward(const RewardConfig& config, const data::Dataset& data,
-                             const nn::Classifier& classifier);
-
 // The law that fine-tuning aims at, in the units that the network sees, where it is known: mixture data with
-// a linear or quadratic reward whose exponential is integrable.
+// a linear or quadratic reward, without a bump and not clipped, whose exponential is integrable, under the KL divergence.
 std::optional<finetune::MixtureTilt> closed_form(const Config& config, const data::Dataset& data);
 
 // Labels of samples 0..count-1: the classes in turn; undefined for none. Checked against the classes of the
@@ -63,7 +59,7 @@ Tensor make_labels(const std::vector<std::int64_t>& classes, std::int64_t count,
 void use_threads(std::int64_t threads);
 
 // Seeds of the parts of a run: unrelated noise from one number.
-enum class Purpose : std::uint64_t { pretrain = 1, finetune, sample, evaluate, split };
+enum class Purpose : std::uint64_t { pretrain = 1, finetune, sample, evaluate, split, f_divergence = 40 };
 std::uint64_t seed_of(const Config& config, Purpose purpose);
 
 }  // namespace costate::cli

@@ -1,6 +1,6 @@
 # What quickstart.sh and test.sh share. To be sourced, with the working directory at the root of the tree.
 
-build_packages="g++ cmake ninja-build libeigen3-dev libcli11-dev nlohmann-json3-dev libpng-dev zlib1g-dev"
+build_packages="g++ cmake ninja-build libeigen3-dev libcli11-dev nlohmann-json3-dev libpng-dev libjpeg-dev zlib1g-dev"
 test_packages="libgtest-dev libbenchmark-dev git pkg-config"
 
 say() { printf '== %s\n' "$*"; }

@@ -109,16 +109,25 @@ RunProblem::RunProblem(const Config& config, const CheckGradOptions& o) : config
   wide_ = side(in_double(network), in_double(base), o.control_cost);
 
   if (c.reward.kind != "none") {
-    nn::Classifier classifier;
-    if (c.reward.kind == "classifier") {
-      classifier = make_classifier(c.reward_classifier, data, Device::cpu);
-      if (std::filesystem::exists(directory.file(reward_checkpoint)))
-        load_checkpoint(directory, reward_checkpoint, classifier, c, classifier_sections);
+    std::vector<nn::Classifier> classifiers, wide;
+    const std::int64_t members = c.reward.kind == "classifier" ? c.reward.ensemble.members : 0;
+    for (std::int64_t i = 0; i < members; ++i) {
+      nn::Classifier classifier = make_classifier(member_config(c.reward_classifier, i), data, Device::cpu);
+      const std::string checkpoint = member_checkpoint(i);
+      if (std::filesystem::exists(directory.file(checkpoint)))
+        load_checkpoint(directory, checkpoint, classifier, c, classifier_sections);
       else
-        notes_.push_back("there is no '" + directory.file(reward_checkpoint) + "': the classifier of the reward is a fresh one");
+        notes_.push_back("there is no '" + directory.file(checkpoint) + "': the classifier of the reward is a fresh one");
+      wide.push_back(in_double(classifier)), classifiers.push_back(std::move(classifier));
     }
-    narrow_.reward = make_reward(c.reward, data, classifier);
-    wide_.reward = make_reward(c.reward, data, in_double(classifier));
+    const finetune::Reward reward = make_reward(c.reward, data, classifiers);
+    if (reward.differentiable()) {
+      narrow_.reward = reward, wide_.reward = make_reward(c.reward, data, wide);
+      if (c.reward.f_divergence.kind != "none")
+        notes_.push_back("reward.f_divergence is not applied: the gradient of the reward is checked as it is before");
+    } else {
+      notes_.push_back("the reward '" + reward.name + "' is a black box without a gradient: the terminal cost is another");
+    }
   }
   if (o.control_cost) notes_.push_back("the control cost is of the chain alone");
 }
@@ -156,6 +165,7 @@ CheckedProblem RunProblem::along(const StudyProcess& process) const {
   if (wide_.reward) {
     const double multiplier = config_.reward.multiplier;
     p.terminal.name = wide_.reward->name + " reward";
+    if (config_.reward.kind == "command") p.terminal.rounding = 0x1p-24;  // programs are given, and answer, single precision
     p.terminal.value = [this, multiplier](const Tensor& x) {
       return affine(Var((*of(x.dtype()).reward)(x)), -multiplier, 0.0).value();
     };

@@ -25,36 +25,11 @@ void check_config(const Config& c) {
           mixture.size(), " means");
   require(c.path.beta_max >= c.path.beta_min, "path.beta_max: found ", c.path.beta_max,
           ", expected at least path.beta_min, ", c.path.beta_min);
-  for (const auto* f : {&c.reward.numerator, &c.reward.denominator})
-    for (const auto& row : f->means)
-      require(row.size() == f->means[0].size(), "reward.",
-              f == &c.reward.numerator ? "numerator" : "denominator", ".means: rows of ", f->means[0].size(),
-              " and of ", row.size(), " numbers, expected equal lengths");
-  for (const auto& row : c.reward.precision)
-    require(row.size() == c.reward.precision[0].size(), "reward.precision: rows of ",
-            c.reward.precision[0].size(), " and of ", row.size(), " numbers, expected equal lengths");
+  check_rewards(c);
   // What a kind would not look at is a mistake of the user, who must hear of it.
   const auto only = [](bool used, bool given, const char* key, const char* whose, const std::string& kind) {
     require(used || !given, key, ": applies to ", whose, " only, but the kind is '", kind, "'");
   };
-  const std::string& r = c.reward.kind;
-  only(r == "linear" || r == "quadratic", !c.reward.coefficients.empty(), "reward.coefficients",
-       "linear and quadratic rewards", r);
-  only(r == "quadratic", !c.reward.centre.empty(), "reward.centre", "the quadratic reward", r);
-  only(r == "quadratic", !c.reward.precision.empty(), "reward.precision", "the quadratic reward", r);
-  const auto given = [](const MixtureConfig& m) {
-    return !m.means.empty() || !m.variances.empty() || !m.weights.empty();
-  };
-  only(r == "log_density_ratio", given(c.reward.numerator), "reward.numerator", "the log density ratio", r);
-  only(r == "log_density_ratio", given(c.reward.denominator), "reward.denominator", "the log density ratio",
-       r);
-  only(r == "classifier", !c.reward.targets.empty(), "reward.targets", "the classifier reward", r);
-  require(r != "classifier" || !c.reward.targets.empty(),
-          "reward.targets: found [], expected at least one class");
-  require(r != "linear" || !c.reward.coefficients.empty(),
-          "reward.coefficients: found [], expected one number a feature of an item");
-  require(r != "quadratic" || !c.reward.precision.empty(),
-          "reward.precision: found [], expected a matrix or its diagonal");
   const NetworkConfig& n = c.network;
   const NetworkConfig plain;
   only(n.kind == "mlp",

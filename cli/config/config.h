@@ -8,10 +8,9 @@
 #include "config/backpropagation_config.h"
 #include "config/policy_gradient_config.h"
 #include "config/regression_config.h"
+#include "config/reward_config.h"
 
 namespace costate::cli {
-
-using Matrix = std::vector<std::vector<double>>;
 
 struct LearningRateConfig {
   double peak = 1e-3;
@@ -91,20 +90,6 @@ struct ClassifierConfig {
   std::int64_t hidden = 128, depth = 2, iterations = 1500, batch = 128, seed = 1;
   double lr = 1e-3, weight_decay = 1e-2, noise = 0.1;
   std::int64_t log_every = 50;
-};
-
-struct MixtureConfig {
-  Matrix means;
-  std::vector<double> variances, weights;
-};
-
-struct RewardConfig {
-  std::string kind = "none";
-  double multiplier = 1.0;
-  std::vector<double> coefficients, centre;
-  Matrix precision;
-  MixtureConfig numerator, denominator;
-  std::vector<std::int64_t> targets;
 };
 
 struct GridConfig {
@@ -215,7 +200,7 @@ struct Config {
   NetworkConfig network;
   PretrainConfig pretrain;
   ClassifierConfig reward_classifier, judge;
-  RewardConfig reward;
+  RewardConfig reward, gold;
   SamplerConfig sampler;
   FinetuneConfig finetune;
   SampleConfig sample;

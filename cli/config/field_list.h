@@ -30,6 +30,8 @@ class FieldList {
 };
 
 // Sections with files of their own.
+void reward_fields(FieldList& l, RewardConfig& config);
+void gold_fields(FieldList& l, RewardConfig& config);
 void optimiser_fields(FieldList& l, OptimiserConfig& config);
 void regression_fields(FieldList& l, RegressionConfig& config);
 void policy_gradient_fields(FieldList& l, PolicyGradientConfig& config);

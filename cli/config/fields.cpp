@@ -3,6 +3,8 @@
 
 #include <costate/tensor/error.h>
 
+#include "config/field_list.h"
+
 namespace costate::cli {
 namespace {
 
@@ -101,24 +103,6 @@ void classifier_fields(FieldList& l, std::string path, ClassifierConfig& c) {
   l.add("noise", c.noise, "Standard deviation of Gaussian noise added to the items in training.",
         at_least(0));
   l.add("log_every", c.log_every, "Updates from one row of the metrics to the next.", count_from(1));
-}
-
-void reward_fields(FieldList& l, RewardConfig& r) {
-  l.section("reward");
-  l.choice("kind", r.kind, {"none", "linear", "quadratic", "log_density_ratio", "classifier"},
-           "What fine-tuning raises, as a function of what the network sees (after data.scaling).");
-  l.add("multiplier", r.multiplier, "lambda: the tuned law is p_base exp(lambda r) / Z.", at_least(0));
-  l.add("coefficients", r.coefficients, "linear, quadratic: c of c^T x.");
-  l.add("centre", r.centre, "quadratic: nu of -(x - nu)^T Q (x - nu) / 2; []: the origin.");
-  l.add("precision", r.precision, "quadratic: Q, a symmetric matrix [[...], ...], or one row: its diagonal.");
-  for (auto* m : {&r.numerator, &r.denominator}) {
-    const std::string name = m == &r.numerator ? "numerator" : "denominator";
-    l.add(name + ".means", m->means,
-          "log_density_ratio: centres of the isotropic mixture in the " + name + ".");
-    l.add(name + ".variances", m->variances, "log_density_ratio: one variance a component.", above(0));
-    l.add(name + ".weights", m->weights, "log_density_ratio: one weight a component; []: equal.", above(0));
-  }
-  l.add("targets", r.targets, "classifier: log probability of any of these classes.", {0, 65535});
 }
 
 void finetune_fields(FieldList& l, FinetuneConfig& f) {
@@ -259,7 +243,7 @@ std::string Field::type() const {
 
 std::string Field::expected() const {
   if (value.index() == 3 && !choices.empty()) return "one of " + joined(choices);
-  if (value.index() == 6) return "a list of words out of " + joined(choices);
+  if (value.index() == 6) return choices.empty() ? "a list of words" : "a list of words out of " + joined(choices);
   if (value.index() == 0) return "true or false";
   const std::string limits = range.description();
   const std::string entries = value.index() >= 4 ? (limits.empty() ? "" : ", each ")
@@ -300,6 +284,7 @@ std::vector<Field> fields(Config& c) {
   classifier_fields(l, "classifiers.reward", c.reward_classifier);
   classifier_fields(l, "classifiers.judge", c.judge);
   reward_fields(l, c.reward);
+  gold_fields(l, c.gold);
   sampler_fields(l, c.sampler);
   finetune_fields(l, c.finetune);
   l.section("sample");
@@ -348,6 +333,7 @@ std::vector<Section> sections() {
            "The learned reward, trained on the data that is not held out (reward.kind = classifier)"},
           {"classifiers.judge", "The judge, trained on the held-out data (data.held_out > 0)"},
           {"reward", "The reward"},
+          {"gold", "The gold reward: what was meant, which is evaluated and never trained on"},
           {"sampler", "The sampler"},
           {"finetune", "Fine-tuning"},
           {"finetune.regression", "Objectives that regress the control on a gradient of the value"},

@@ -44,8 +44,9 @@ void classifier_stage(Session& s) {
   if (!wanted && !judged) return;
   const RunData data = load_run_data(s.config, s.planning());
   if (wanted)
-    train_one(s, "reward_classifier", reward_checkpoint, s.config.reward_classifier, data.model,
-              judged ? &data.judge : nullptr);
+    for (std::int64_t i = 0; i < s.config.reward.ensemble.members; ++i)
+      train_one(s, i == 0 ? "reward_classifier" : sentence({"reward_classifier_", i + 1}), member_checkpoint(i),
+                member_config(s.config.reward_classifier, i), data.model, judged ? &data.judge : nullptr);
   if (judged) train_one(s, "judge", judge_checkpoint, s.config.judge, data.judge, &data.model);
 }
 

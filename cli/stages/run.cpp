@@ -29,11 +29,14 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
         // A pretrained network is the base model as it is.
         if (c.network.kind != "pretrained")
           parts.push_back({"pretrain", pretrain_stage, {base_checkpoint}, {"pretrain"}});
-        if (c.reward.kind == "classifier" || c.data.held_out > 0)
-          parts.push_back({"classifiers",
-                           classifier_stage,
-                           {reward_checkpoint, judge_checkpoint},
-                           {"reward_classifier", "judge"}});
+        if (c.reward.kind == "classifier" || c.data.held_out > 0) {
+          Part part{"classifiers", classifier_stage, {reward_checkpoint, judge_checkpoint}, {"reward_classifier", "judge"}};
+          for (std::int64_t i = 1; i < c.reward.ensemble.members; ++i) {
+            part.outputs.push_back(member_checkpoint(i));
+            part.rows.push_back(sentence({"reward_classifier_", i + 1}));
+          }
+          parts.push_back(std::move(part));
+        }
         break;
       case Stage::finetune:
         parts.push_back({"finetune", finetune_stage, {tuned_checkpoint, adapters_checkpoint}, {"finetune"}});
@@ -174,7 +177,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
                                 {"planned_peak", usage_json(planned[i].peak)},
                                 {"evaluations", evaluations_json(r.evaluations)},
                                 {"flops", r.flops}};
-    for (const char* section : {"reward", "sampler", "sample", "evaluate"})
+    for (const char* section : {"reward", "gold", "sampler", "sample", "evaluate"})
       if (r.name == "sample" || r.name == "evaluate")
         record["stages"][r.name]["settings"][section] = to_json(config)[section];
     std::int64_t largest = 0;

@@ -1,4 +1,6 @@
+#include <costate/finetune/network_field.h>
 #include <costate/nn/filters.h>
+#include <costate/sde/sampler.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -70,11 +72,67 @@ nn::Classifier load_classifier(Session& s, const data::Dataset& data, const Clas
   return classifier;
 }
 
-finetune::Reward load_reward(Session& s, const data::Dataset& data) {
-  nn::Classifier classifier;
-  if (s.config.reward.kind == "classifier")
-    classifier = load_classifier(s, data, s.config.reward_classifier, reward_checkpoint, classifier_sections);
-  return counted(make_reward(s.config.reward, data, classifier), s.counter);
+namespace {
+// The multiplier of mass, from samples of what will be tuned: the base with its guidance and labels.
+finetune::DivergenceTilt tilt_of(Session& s, const data::Dataset& data, const finetune::Reward& reward) {
+  const Config& c = s.config;
+  const FDivergenceConfig& f = c.reward.f_divergence;
+  constexpr std::int64_t slice = 1024;  // rows in memory at a time
+  const sde::Field field =
+      finetune::guided(finetune::field_of(load_network(s, data, base_checkpoint, base_sections)), c.finetune.guidance);
+  const std::int64_t steps = s.sampler_steps(c.sampler.steps);
+  const sde::Chain chain = make_chain(c, steps);
+  const Tensor labels = make_labels(c.finetune.labels, f.samples, data, "finetune.labels", s.device);
+  std::vector<double> rewards;
+  s.begin("base rewards", f.samples);
+  s.rounds(steps, c.sampler.steps, [&] {
+    for (std::int64_t first = 0; first < f.samples; first += slice) {
+      const std::int64_t rows = std::min(slice, f.samples - first);
+      const Tensor x = sde::sample(field, chain, item_shape(data), rows, sde::rows_of(labels, first, rows),
+                                   {seed_of(c, Purpose::f_divergence), static_cast<std::uint64_t>(first)}, DType::f32, s.device);
+      const finetune::Reward::Scores scores = reward.scores(x, false);
+      if (s.planning()) continue;
+      const std::vector<double> values = scores.value.to_doubles();
+      for (std::int64_t i = 0; i < rows; ++i)
+        if (scores.valid.empty() || scores.valid[i]) rewards.push_back(values[i]);
+      s.step(first + rows, "");
+    }
+  });
+  const finetune::FDivergence divergence = finetune::f_divergence(f.kind, f.alpha);
+  const double temperature = f.temperature > 0 ? f.temperature : 1 / c.reward.multiplier;
+  if (s.planning()) return {.divergence = divergence, .temperature = temperature, .floor = f.floor, .ceiling = f.ceiling};
+  try {
+    const finetune::DivergenceTilt tilt =
+        finetune::divergence_tilt(divergence, rewards, {.temperature = temperature, .floor = f.floor, .ceiling = f.ceiling});
+    s.end("multiplier " + short_number(tilt.lambda) + " +- " + short_number(tilt.standard_error) + ", E r " +
+          short_number(tilt.mean_reward) + ", D_f " + short_number(tilt.divergence_value) + ", " +
+          short_number(tilt.effective_samples) + " effective samples");
+    return tilt;
+  } catch (const Error& e) {
+    fail(e.fault(), {"reward.f_divergence: ", e.what()});
+  }
+}
+}  // namespace
+
+LoadedReward load_reward_with_tilt(Session& s, const data::Dataset& data) {
+  const RewardConfig& c = s.config.reward;
+  std::vector<nn::Classifier> classifiers;
+  if (c.kind == "classifier")
+    for (std::int64_t i = 0; i < c.ensemble.members; ++i)
+      classifiers.push_back(load_classifier(s, data, member_config(s.config.reward_classifier, i), member_checkpoint(i), classifier_sections));
+  LoadedReward out;
+  out.raised = out.plain = counted(make_reward(c, data, classifiers), s.counter);
+  if (c.f_divergence.kind == "none") return out;
+  out.tilt = tilt_of(s, data, out.plain);
+  out.raised = finetune::f_divergence_reward(out.plain, *out.tilt, 1 / c.multiplier);
+  return out;
+}
+
+finetune::Reward load_reward(Session& s, const data::Dataset& data) { return load_reward_with_tilt(s, data).raised; }
+
+finetune::Reward load_gold(Session& s, const data::Dataset& data, const nn::Classifier& judge) {
+  const RewardConfig& c = s.config.gold;
+  return c.kind == "none" ? finetune::Reward{} : make_reward(c, data, {&judge, 1}, "gold");
 }
 
 std::string numbered(const std::string& checkpoint, std::int64_t step) {

@@ -5,6 +5,7 @@
 #include <costate/tensor/flops.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -95,7 +96,16 @@ nn::Network load_network(Session& session, const data::Dataset& data, const std:
 nn::Network load_tuned(Session& session, const data::Dataset& data, std::int64_t step = 0);
 nn::Classifier load_classifier(Session& session, const data::Dataset& data, const ClassifierConfig& config,
                                const std::string& name, const std::vector<std::string>& sections);
+// What fine-tuning raises: after the f-divergence, whose multiplier is estimated from samples of the base drawn here. It is the
+// same in every stage, as the noise of those samples is.
 finetune::Reward load_reward(Session& session, const data::Dataset& data);
+struct LoadedReward {
+  finetune::Reward raised, plain;  // the same without an f-divergence
+  std::optional<finetune::DivergenceTilt> tilt;
+};
+LoadedReward load_reward_with_tilt(Session& session, const data::Dataset& data);
+// The gold reward, empty for the kind `none`. `judge` is looked at for the classifier.
+finetune::Reward load_gold(Session& session, const data::Dataset& data, const nn::Classifier& judge);
 
 inline const std::string base_checkpoint = "checkpoints/base.safetensors";
 inline const std::string tuned_checkpoint = "checkpoints/tuned.safetensors";
@@ -103,7 +113,7 @@ inline const std::string adapters_checkpoint = "checkpoints/tuned.lora.safetenso
 inline const std::string& tuned_file(const Config& c) {
   return c.finetune.lora.rank > 0 ? adapters_checkpoint : tuned_checkpoint;
 }
-inline const std::string reward_checkpoint = "checkpoints/reward_classifier.safetensors";
+inline const std::string reward_checkpoint = member_checkpoint(0);
 inline const std::string judge_checkpoint = "checkpoints/judge.safetensors";
 // The keys that must not change from stage to stage of one run.
 inline const std::vector<std::string> base_sections{"seed",       "data",    "path",

@@ -100,8 +100,10 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command) {
   std::vector<char*> words;
   for (const std::string& w : command) words.push_back(const_cast<char*>(w.c_str()));
   words.push_back(nullptr);
-  if (const int error = ::posix_spawnp(&pid_, words[0], &s.actions, &s.attributes, words.data(), environ); error != 0)
+  pid_t pid = -1;
+  if (const int error = ::posix_spawnp(&pid, words[0], &s.actions, &s.attributes, words.data(), environ); error != 0)
     fail(Fault::io, {"'", command[0], "' cannot be started: ", reason(error)});
+  pid_ = pid;
   input_ = input.release(), output_ = output.release();
   for (const int fd : {input_, output_}) ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
 }

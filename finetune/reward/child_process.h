@@ -3,7 +3,6 @@
 #include <chrono>
 #include <span>
 #include <string>
-#include <sys/types.h>
 #include <vector>
 
 namespace costate::finetune {
@@ -40,7 +39,7 @@ class ChildProcess {
   bool ended(std::chrono::milliseconds patience);
   void close_input();
 
-  pid_t pid_ = -1;
+  int pid_ = -1;
   int input_ = -1, output_ = -1;  // our ends of its standard input and output
   bool output_ended_ = false, input_refused_ = false;
   std::string arrived_;

@@ -382,6 +382,40 @@ TEST(AdjointMatching, ABadRewardStopsBeforeTheUpdate) {
   am.step();
 }
 
+// A trajectory whose reward is skipped is not there: the update is that of the others, whose loss is a mean over all.
+TEST(AdjointMatching, SkippedTrajectoriesAreLeftOut) {
+  constexpr std::int64_t batch = 150;
+  const auto trainer = [&](bool fails, bool clipped) {
+    Reward r = callback_reward("moody", [fails](auto x, auto rows, auto value, auto gradient) {
+      for (std::size_t i = 0; i < x.size(); ++i) gradient[i] = 1;
+      for (std::int64_t i = 0; i < rows; ++i) value[i] = 3;
+      // Without the fault the same rows have a gradient that is told apart from the others'.
+      for (const std::int64_t bad : {std::int64_t{3}, rows - 1})
+        if (bad < rows) (fails ? value[bad] : gradient[2 * bad]) = fails ? NAN : 1e3f;
+    });
+    r.on_failure = Reward::Policy::skip;
+    return small_trainer({.batch = batch, .loss_clip = clipped ? 1e9 : 0.0}, Device::cpu, r);
+  };
+  for (const bool clipped : {false, true}) {
+    AdjointMatching am = trainer(true, clipped), other = trainer(false, clipped);
+    const AdjointMatchingMetrics m = am.step(), all = other.step();
+    EXPECT_DOUBLE_EQ(m.skipped, 2.0 / batch);
+    EXPECT_NEAR(m.reward, 3, 1e-6) << "the mean of those that are left";
+    EXPECT_EQ(all.skipped, 0);
+    EXPECT_LT(m.loss, all.loss / 100) << "without the two large costates";
+    EXPECT_GT(m.loss, 0);
+  }
+}
+
+TEST(AdjointMatching, BlackBoxesAreRefusedInWords) {
+  try {
+    small_trainer({}, Device::cpu, black_box_reward("box", [](auto, auto, auto) {}));
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("the reward 'box' is a black box"), std::string::npos) << e.what();
+  }
+}
+
 TEST(AdjointMatching, BadOptionsAreRefusedInWords) {
   nn::Init init(1);
   const nn::Network network = nn::make_velocity_mlp({}, init);
