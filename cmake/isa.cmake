@@ -5,7 +5,7 @@ set(COSTATE_ISA_baseline "")
 set(COSTATE_ISA_avx2 -mavx2 -mfma -mf16c -mbmi2)
 set(COSTATE_ISA_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mbmi2 -mprefer-vector-width=512)
 set(isas baseline)
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND NOT COSTATE_FUZZ)  # parsers run no kernels
   list(APPEND isas avx2 avx512)
   target_compile_definitions(costate PRIVATE COSTATE_X86_ISAS)
 endif()

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <costate/tensor/storage.h>
+#include <costate/tensor/utf8.h>
 #include <vector>
 
 namespace costate {
@@ -22,7 +23,8 @@ std::string sentence(std::initializer_list<Piece> pieces) {
   return s;
 }
 
-void fail(Fault fault, std::initializer_list<Piece> pieces) { throw Error(fault, sentence(pieces)); }
+// Sentences quote names, paths and words from anywhere, and are shown by terminals: one line of UTF-8 whatever was quoted.
+void fail(Fault fault, std::initializer_list<Piece> pieces) { throw Error(fault, utf8::printable(sentence(pieces))); }
 
 int edit_distance(std::string_view a, std::string_view b) {
   const std::size_t n = a.size(), m = b.size();

@@ -43,23 +43,34 @@ void append(std::string& s, std::uint32_t c) {
   }
 }
 
-std::string quoted(std::string_view name) {
+std::string printable(std::string_view text) {
   static constexpr char digit[] = "0123456789abcdef";
+  std::string s;
+  s.reserve(text.size());
+  for (std::size_t i = 0; i < text.size();) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    const std::size_t n = sequence(text.substr(i));
+    if (n == 0 || c < 0x20 || c == 0x7F) {
+      s += {'\\', 'x', digit[c >> 4], digit[c & 15]};
+      ++i;
+    } else {
+      s += text.substr(i, n);
+      i += n;
+    }
+  }
+  return s;
+}
+
+std::string quoted(std::string_view name) {
   std::string s = "'";
   for (std::size_t i = 0; i < name.size();) {
     if (s.size() > 120) {
       s += "...";
       break;
     }
-    const auto c = static_cast<unsigned char>(name[i]);
-    if (c < 0x20 || c == 0x7F) {
-      s += {'\\', 'x', digit[c >> 4], digit[c & 15]};
-      ++i;
-    } else {
-      const std::size_t n = std::max<std::size_t>(1, sequence(name.substr(i)));
-      s += name.substr(i, n);
-      i += n;
-    }
+    const std::size_t n = std::max<std::size_t>(1, sequence(name.substr(i)));
+    s += printable(name.substr(i, n));
+    i += n;
   }
   return s + "'";
 }

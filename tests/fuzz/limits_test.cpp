@@ -49,15 +49,14 @@ Cost cost_of(const Body& body) {
 }
 
 struct Model {
-  nn::Linear a, b;
+  nn::Linear a;
   void visit(const nn::Visitor& v) {
     v("a", a);
-    v("b", b);
   }
 };
 Model model(std::uint64_t seed) {
   nn::Init init(seed);
-  return {nn::make_linear(init, 3, 2), nn::make_linear(init, 2, 4)};
+  return {nn::make_linear(init, 3, 2)};
 }
 std::vector<double> values(Model m) {
   std::vector<double> out;
@@ -124,22 +123,46 @@ TEST_F(Checkpoint, EveryPrefixIsRefusedAtLittleCost) {
   EXPECT_LT(largest_, most_bytes);
 }
 
-// Every byte of the length and the header, every other value. Loaded are the changes of metadata, of padding to other white
-// space, and of letters between upper and lower case nowhere: names and types are what they are.
-TEST_F(Checkpoint, EveryChangedByteOfTheHeaderIsLoadedOrRefusedAtLittleCost) {
+// Every byte of the length and the header, every other value. Some files are still good: metadata that says something else, white
+// space of another kind.
+TEST_F(Checkpoint, EveryChangedByteOfTheHeaderIsReadOrRefusedAtLittleCost) {
+  int read = 0, refused = 0;
+  for (std::size_t at = 0; at < header_; ++at)
+    for (int value = 0; value < 256; ++value) {
+      std::vector<std::byte> changed = bytes_;
+      if (changed[at] == static_cast<std::byte>(value)) continue;
+      changed[at] = static_cast<std::byte>(value);
+      const Cost cost = cost_of([&] {
+        try {
+          load_safetensors(changed);
+          ++read;
+        } catch (const Error& e) {
+          ++refused;
+          EXPECT_EQ(e.fault(), Fault::data) << e.what();
+        }
+      });
+      slowest_ = std::max(slowest_, cost.seconds), largest_ = std::max(largest_, cost.bytes);
+    }
+  EXPECT_EQ(read + refused, static_cast<int>(255 * header_));
+  EXPECT_GT(read, 1000);
+  EXPECT_GT(refused, 20000);
+  EXPECT_LT(slowest_, most_seconds);
+  EXPECT_LT(largest_, most_bytes);
+}
+
+// Every bit of them, in the file and into a model, which has all the values of the file or is as it was.
+TEST_F(Checkpoint, EveryFlippedBitOfTheHeaderIsLoadedWholeOrNotAtAll) {
   int loaded = 0, refused = 0;
   for (std::size_t at = 0; at < header_; ++at) {
-    for (int value = 0; value < 256; ++value) {
-      if (static_cast<std::byte>(value) == bytes_[at]) continue;
-      set_byte(at, static_cast<std::byte>(value));
+    for (int bit = 0; bit < 8; ++bit) {
+      set_byte(at, bytes_[at] ^ std::byte{1} << bit);
       ++(load() ? loaded : refused);
     }
     set_byte(at, bytes_[at]);
     if (HasFailure()) FAIL() << "at byte " << at;
   }
-  EXPECT_EQ(loaded + refused, static_cast<int>(255 * header_));
-  EXPECT_GT(loaded, 1000);
-  EXPECT_GT(refused, 20000);
+  EXPECT_GT(loaded, 50);
+  EXPECT_GT(refused, 1000);
   EXPECT_LT(slowest_, most_seconds);
   EXPECT_LT(largest_, most_bytes);
 }

@@ -83,7 +83,7 @@ def make_json():
            "finetune": {"iterations": 2, "labels": [], "lr": {"peak": 1e-3, "decay": "cosine"}}}
     seed("config", "accepted-empty", "{}")
     seed("config", "accepted-mixture", json.dumps(run, indent=1))
-    seed("config", "accepted-unet", json.dumps({"network": {"kind": "unet", "unet": {"channels": [8, 16], "groups": 4}},
+    seed("config", "accepted-unet", json.dumps({"network": {"kind": "unet", "conditional": True, "unet": {"channels": [8, 16], "groups": 4, "attention_levels": [1]}},
                                                  "sample": {"samplers": ["ode"]}}))
     seed("config", "refused-unknown", '{"network":{"hiden":3}}')
     seed("config", "refused-escape", '{"netw\\u001b[31mrok\\n":3}')
@@ -177,7 +177,7 @@ def make_pictures():
     seed("gzip", "refused-tail", one + b"tail")
     seed("gzip", "refused-crc", one[:-5] + b"\0" + one[-4:])
     seed("gzip", "refused-truncated", one[:-3])
-    seed("gzip", "refused-bomb", gzip.compress(b"\0" * 3000000, mtime=0))
+    seed("gzip", "refused-bomb", gzip.compress(b"\0" * 100000, mtime=0))
     seed("gzip", "refused-plain", b"plain")
 
 

@@ -66,7 +66,7 @@ Outcome safetensors(Input input) {
   const auto lenient = accepted([&] { return SafetensorsFile(input, {.lenient_trailing = true, .widen_half = true}); });
   must(!file || lenient, "accepted strictly, but not leniently");
   if (!lenient) return Outcome::refused;
-  std::vector<SafetensorsEntry> entries = lenient->entries();
+  const std::vector<SafetensorsEntry>& entries = lenient->entries();
   const std::string header = format_safetensors_header(entries, lenient->metadata());
   std::vector<std::byte> written(as_bytes(header).begin(), as_bytes(header).end());
   std::uint64_t data = 0;
@@ -193,7 +193,7 @@ Outcome csv(Input input) {
 
 // Rounded to eight bits, written and read back: the same picture.
 Outcome png(Input input) {
-  const cli::PngLimits limits{.max_side = 1024, .max_pixels = 1 << 16};
+  const cli::PngLimits limits{.max_side = 1024, .max_pixels = 1 << 12};
   const auto picture = accepted([&] { return cli::read_png(input, cli::PngColour::as_stored, limits, "input"); });
   accepted([&] { return cli::read_png(input, cli::PngColour::grey, limits, "input"); });
   if (!picture) return Outcome::refused;
@@ -214,7 +214,7 @@ Outcome png(Input input) {
 }
 
 Outcome gzip(Input input) {
-  constexpr std::uint64_t limit = 1 << 20;
+  constexpr std::uint64_t limit = 1 << 14;
   const auto unpacked = accepted([&] { return cli::gunzip(input, limit, "input"); });
   must(!unpacked || (cli::is_gzip(input) && unpacked->size() <= limit), "more was unpacked than allowed");
   return outcome(unpacked.has_value());

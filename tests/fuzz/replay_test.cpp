@@ -39,9 +39,9 @@ TEST_P(Replay, SeedsGoTheWayThatTheirNamesSay) {
     const std::string name = seed.path.filename().string();
     Outcome outcome{};
     ASSERT_NO_THROW(outcome = GetParam().feed(seed.bytes)) << seed.path;
-    if (name.starts_with("accepted-")) EXPECT_EQ(outcome, Outcome::accepted) << seed.path;
-    if (name.starts_with("refused-")) EXPECT_EQ(outcome, Outcome::refused) << seed.path;
-    EXPECT_TRUE(name.starts_with("accepted-") || name.starts_with("refused-") || name.starts_with("found-")) << seed.path;
+    if (!name.starts_with("found-")) {
+      EXPECT_TRUE(name.starts_with(outcome == Outcome::accepted ? "accepted-" : "refused-")) << seed.path;
+    }
     EXPECT_LE(seed.bytes.size(), 8192u) << seed.path;
     ++(outcome == Outcome::accepted ? accepted : refused);
   }
@@ -88,7 +88,7 @@ TEST_P(Replay, EditedSeedsAreReadOrRefused) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Parsers, Replay, ::testing::ValuesIn(parsers().begin(), parsers().end()),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& one) { return std::string(one.param.name); });
 
 TEST(Corpus, BelongsToTheParsers) {
   std::set<std::string> folders, names;
