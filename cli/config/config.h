@@ -188,6 +188,10 @@ struct EvaluateConfig {
   LikelihoodConfig likelihood;
 };
 
+struct LogConfig {
+  bool tensorboard = false;
+};
+
 struct Config {
   std::string name = "run";
   std::int64_t seed = 0, threads = 0;
@@ -205,6 +209,7 @@ struct Config {
   FinetuneConfig finetune;
   SampleConfig sample;
   EvaluateConfig evaluate;
+  LogConfig log;
 
   Config() {
     judge.seed = 2;

@@ -321,6 +321,10 @@ std::vector<Field> fields(Config& c) {
   l.add("likelihood.probes", likelihood.probes, "hutchinson, hutch_pp: pullbacks an evaluation.", {1, 1e6});
   l.add("likelihood.margin", likelihood.margin,
         "The flow is followed to t = 1 - margin only; predictions of x1 and score need one above 0.", {0, 0.5, false, true});
+  l.section("log");
+  l.add("tensorboard", c.log.tensorboard,
+        "Besides metrics.jsonl and metrics.csv: the metrics, the pictures of samples and the distributions of rewards as event "
+        "files, in the folder tensorboard of the run directory, a folder a stage.");
   return out;
 }
 
@@ -340,7 +344,8 @@ std::vector<Section> sections() {
           {"finetune.policy_gradient", "Objectives that weight the likelihood of trajectories"},
           {"finetune.backpropagation", "Objectives that differentiate the reward through the sampler"},
           {"sample", "Samples and pictures"},
-          {"evaluate", "Evaluation"}};
+          {"evaluate", "Evaluation"},
+          {"log", "What a run writes about itself"}};
 }
 
 }  // namespace costate::cli

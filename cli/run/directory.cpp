@@ -17,7 +17,7 @@ constexpr std::string_view own_entries[] = {"config.resolved.json", "run.json", 
                                             "metrics.csv",          "timing.csv", "evaluation.json", "curve.csv",
                                             "summary.md",           "samples",    "checkpoints",
                                             "study.json",           "study.csv",  "report.html",
-                                            "figures"};
+                                            "figures",             "tensorboard"};
 
 [[noreturn]] void refused(const std::string& path, const std::error_code& reason) {
   fail(Fault::io, {"'", path, "': ", reason.message()});
@@ -192,7 +192,7 @@ Json adapter_config(const std::vector<nn::LoraLayer>& layers) {
 
 Json checkpoint_config(const Config& config) {
   Json out = to_json(config);
-  for (const char* key : {"name", "threads", "out", "memory_limit"}) out.erase(key);
+  for (const char* key : {"name", "threads", "out", "memory_limit", "log"}) out.erase(key);
   out["finetune"].erase("recompute");  // no bit depends on it
   return out;
 }

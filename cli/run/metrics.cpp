@@ -59,11 +59,14 @@ std::string short_number(double v) {
   return text;
 }
 
-Metrics::Metrics(std::string folder, const std::vector<std::string>& dropped_stages)
-    : folder_(std::move(folder)) {
+Metrics::Metrics(std::string folder, const std::vector<std::string>& dropped_stages, bool tensorboard)
+    : folder_(std::move(folder)), tensorboard_(tensorboard && !folder_.empty()) {
   std::vector<std::string> json, table;
-  for (const std::string& s : dropped_stages)
+  for (const std::string& s : dropped_stages) {
+    std::error_code ignored;  // of a folder that is not there
+    if (!folder_.empty()) std::filesystem::remove_all(folder_ + "/tensorboard/" + s, ignored);
     json.push_back("{\"stage\":\"" + s + "\""), table.push_back(s + ",");
+  }
   if (!folder_.empty()) {
     jsonl_ = kept_lines(folder_ + "/metrics.jsonl", json);
     csv_ = kept_lines(folder_ + "/metrics.csv", table);
@@ -99,7 +102,25 @@ void Metrics::row(std::string_view stage, std::int64_t step, const Values& value
   }
   csv_ += "\n";
   timing_ += head + "," + short_number(seconds) + "\n";
+  if (tensorboard_) {
+    tensorboard::Values scalars;
+    for (const auto& [name, v] : values) scalars.emplace_back(name, v);
+    events(stage).write(step, scalars);
+  }
   flush(false);
+}
+
+void Metrics::picture(std::string_view stage, std::int64_t step, const std::string& name, const Raster& picture) {
+  if (tensorboard_) events(stage).write(step, {{name, picture}});
+}
+void Metrics::distribution(std::string_view stage, std::int64_t step, const std::string& name, std::span<const double> values) {
+  if (tensorboard_) events(stage).write(step, {{name, tensorboard::histogram(values)}});
+}
+
+tensorboard::Writer& Metrics::events(std::string_view stage) {
+  if (const auto found = events_.find(stage); found != events_.end()) return found->second;
+  const std::string name(stage);
+  return events_.emplace(name, tensorboard::Writer(folder_ + "/tensorboard/" + name, 0)).first->second;
 }
 
 void Metrics::flush(bool force) {

@@ -177,7 +177,10 @@ void evaluate_stage(Session& s) {
   if (s.planning()) return;
 
   Json out = Json::object();
-  for (const Samples& set : sets) out["samples"][set.name] = laws->numbers(set);
+  for (const Samples& set : sets) {
+    out["samples"][set.name] = laws->numbers(set);
+    s.log_distribution("evaluate", "reward/" + set.name, set.reward);
+  }
   if (!methods.empty()) out["methods"] = methods;
   out["features"] = laws->features();
   if (laws->has_frechet()) out["frechet"] = laws->frechet(sets[2], sets[3]);

@@ -42,10 +42,10 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
         parts.push_back({"finetune", finetune_stage, {tuned_checkpoint, adapters_checkpoint}, {"finetune"}});
         break;
       case Stage::sample:
-        parts.push_back({"sample", sample_stage, {"samples"}, {}});
+        parts.push_back({"sample", sample_stage, {"samples"}, {"sample"}});
         break;
       case Stage::evaluate:
-        parts.push_back({"evaluate", evaluate_stage, {"evaluation.json", "curve.csv"}, {}});
+        parts.push_back({"evaluate", evaluate_stage, {"evaluation.json", "curve.csv"}, {"evaluate"}});
         break;
     }
   return parts;
@@ -150,7 +150,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
     directory.resume(outputs, options.overwrite);
   }
 
-  Metrics metrics(directory.path(), rows);
+  Metrics metrics(directory.path(), rows, config.log.tensorboard);
   Progress progress(options.quiet);
   Session session(config, directory, metrics, progress);
   Json record = directory.read_json("run.json");
@@ -169,7 +169,8 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
     if (stages.front() == Stage::finetune) {
       directory.write("config.resolved.json", resolved);
       for (const char* stale : {"sample", "evaluate"}) record["stages"].erase(stale);
-      directory.remove({"samples", "evaluation.json", "curve.csv"});  // of the model that was replaced
+      directory.remove({"samples", "evaluation.json", "curve.csv", "tensorboard/sample", "tensorboard/evaluate"});  // of the
+                                                                              // model that was replaced
     }
     const StageRecord& r = session.records.back();
     record["stages"][r.name] = {{"seconds", r.seconds},

@@ -73,6 +73,7 @@ void sample_stage(Session& s) {
     if (!painter->draws()) return;
     Raster raster = painter->draw(values);
     s.directory->write("samples/" + name + ".png", png_bytes(raster));
+    s.log_picture("sample", name, raster);
     if (row) row->push_back(std::move(raster));
   };
   std::vector<Raster> row;

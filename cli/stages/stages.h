@@ -69,6 +69,13 @@ class Session {
   void log(std::string_view stage, std::int64_t step, const Values& values, double seconds) {
     if (metrics) metrics->row(stage, step, values, seconds);
   }
+  // Shown by TensorBoard, if the configuration asks for it.
+  void log_picture(std::string_view stage, const std::string& name, const Raster& picture) {
+    if (metrics) metrics->picture(stage, 0, name, picture);
+  }
+  void log_distribution(std::string_view stage, const std::string& name, std::span<const double> values) {
+    if (metrics) metrics->distribution(stage, 0, name, values);
+  }
   void begin(std::string_view stage, std::int64_t steps) {
     if (progress) progress->begin(stage, steps);
   }
