@@ -73,6 +73,9 @@ struct CheckGradOptions {
 // Error(numerical) with one sentence about the first gradient that is wrong, after printing.
 void check_grad_command(const CheckGradOptions& options, std::ostream& out);
 
+// One self-contained HTML page about the run in this directory (run_report/report.h), into `file`, or its report.html if "".
+void report_command(const std::string& directory, const std::string& file, std::ostream& out);
+
 // The stages on the meta device.
 std::vector<StageRecord> plan(const Config& config, const std::vector<Stage>& stages);
 

@@ -182,6 +182,10 @@ int run(int argc, char** argv) {
   checks->add_flag("--quiet", check.quiet, "No progress on stderr");
   checks->add_flag("--json", check.json, "Print the result as JSON");
   checks->footer(footer);
+  CLI::App* reports = app.add_subcommand("report", "Write one HTML page about a run: results, samples, curves, costs, settings");
+  reports->add_option("directory", a.path, "The run directory")->required();
+  reports->add_option("--out", a.out, "The file, which is replaced if it is there; report.html in the run directory");
+  reports->footer(footer);
   ConvertOptions convert;
   CLI::App* converts =
       app.add_subcommand("convert", "Write a checkpoint in another dialect, layout or element type");
@@ -222,6 +226,7 @@ int run(int argc, char** argv) {
   }
 
   if (inspect->parsed()) return inspect_command(a.path, a.json, std::cout), 0;
+  if (reports->parsed()) return report_command(a.path, a.out, std::cout), 0;
   if (converts->parsed()) {
     for (const std::string& note : convert_command(convert, std::cout)) std::cerr << "note: " << note << "\n";
     return 0;

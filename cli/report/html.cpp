@@ -33,6 +33,7 @@ constexpr const char* style = R"(
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", "DejaVu Sans", sans-serif; }
 main { max-width: 54rem; margin: 0 auto; padding: 3rem 1.5rem 4rem; }
+h1, dd, figcaption { overflow-wrap: anywhere; }
 h1 { font-size: 2.1rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 0.6rem; }
 h2 { font-size: 1.35rem; line-height: 1.3; margin: 2.8rem 0 0.8rem; padding-top: 1.2rem; border-top: 1px solid var(--line); }
 p { margin: 0.8rem 0; max-width: 44rem; }
@@ -43,6 +44,9 @@ dt { font-size: 0.8rem; color: var(--muted); } dd { margin: 0; font-variant-nume
 nav { margin: 1.6rem 0 0; } nav ol { margin: 0; padding-left: 1.4rem; } a { color: var(--accent); }
 figure { margin: 1.8rem 0; }
 .scroll { overflow-x: auto; }
+img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; }
+pre { margin: 0; padding: 0.9rem 1.1rem; max-height: 32rem; overflow: auto; background: var(--band); border-radius: 6px;
+  font: 0.82rem/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
 svg.plot { display: block; width: 100%; height: auto; }
 caption, figcaption { font-size: 0.92rem; line-height: 1.45; color: var(--soft); text-align: left; }
 caption { padding: 0 0 0.6rem; } figcaption { margin-top: 0.6rem; }
@@ -56,7 +60,7 @@ tbody tr { border-bottom: 1px solid var(--line); } tbody tr:last-child { border-
 @page { margin: 18mm; }
 @media print { :root { font-size: 9.5pt; } main { max-width: none; padding: 0; } h2 { break-after: avoid; }
   figure, tr { break-inside: avoid; } thead { display: table-header-group; } nav { display: none; }
-  .scroll { overflow: visible; } .best, dl { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+  .scroll, pre { overflow: visible; } pre { max-height: none; white-space: pre-wrap; } .best, dl { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 )";
 
 bool is_number(const Table& t, std::size_t column) {
@@ -110,6 +114,28 @@ std::string table_html(const Table& t, int n) {
   return out + "</tbody></table></div></figure>\n";
 }
 
+// RFC 4648, section 4.
+std::string base64(const std::vector<std::byte>& bytes) {
+  static constexpr char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    const auto at = [&](std::size_t k) { return k < bytes.size() ? std::to_integer<unsigned>(bytes[k]) : 0u; };
+    const unsigned word = at(i) << 16 | at(i + 1) << 8 | at(i + 2);
+    for (std::size_t k = 0; k < 4; ++k) out += i + k <= bytes.size() ? digit[word >> (18 - 6 * k) & 63] : '=';
+  }
+  return out;
+}
+
+std::string figcaption(const char* kind, int n, const std::string& caption) {
+  return "<figcaption>" + numbered(kind, n, caption) + "</figcaption>";
+}
+
+std::string picture_html(const Picture& p, int n) {
+  return "<figure>\n<img alt=\"" + escaped(p.caption) + "\" width=\"" + std::to_string(p.width) + "\" height=\"" +
+         std::to_string(p.height) + "\" src=\"data:image/png;base64," + base64(p.png) + "\"/>" + figcaption("Figure", n, p.caption) +
+         "</figure>\n";
+}
+
 }  // namespace
 
 Cell::Cell(double number) : text(std::isfinite(number) ? short_number(number) : "\u2013"), value(number) {}
@@ -145,7 +171,11 @@ std::string html(const Report& r) {
       else if (const auto* table = std::get_if<Table>(&b))
         out += table_html(*table, ++tables);
       else if (const auto* figure = std::get_if<Figure>(&b))
-        out += "<figure>\n" + svg_plot(figure->plot) + "<figcaption>" + numbered("Figure", ++figures, figure->caption) +
+        out += "<figure>\n" + svg_plot(figure->plot) + figcaption("Figure", ++figures, figure->caption) + "</figure>\n";
+      else if (const auto* picture = std::get_if<Picture>(&b))
+        out += picture_html(*picture, ++figures);
+      else if (const auto* listing = std::get_if<Listing>(&b))
+        out += "<figure>\n<pre tabindex=\"0\">" + escaped(listing->text) + "</pre><figcaption>" + escaped(listing->caption) +
                "</figcaption></figure>\n";
     }
     out += "</section>\n";

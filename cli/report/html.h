@@ -4,6 +4,8 @@
 //   report::Report r{.title = "Adjoint methods", .sections = {{"Memory", {"What a step keeps.", table, figure}}}};
 //   report::save_html("report.html", r);
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -46,8 +48,20 @@ struct Figure {
   std::string caption{};
 };
 
-// A paragraph, a table or a figure.
-using Block = std::variant<std::string, Table, Figure>;
+// A PNG file, inside the page; shown at its own size where there is room, numbered as the figures are.
+struct Picture {
+  std::vector<std::byte> png{};
+  std::int64_t width = 0, height = 0;  // pixels
+  std::string caption{};
+};
+
+// Lines as they are.
+struct Listing {
+  std::string text{}, caption{};
+};
+
+// A paragraph, or one of these.
+using Block = std::variant<std::string, Table, Figure, Picture, Listing>;
 
 struct Section {
   std::string heading{};  // "": none

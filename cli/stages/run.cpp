@@ -150,6 +150,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
     directory.resume(outputs, options.overwrite);
   }
 
+  directory.remove({"report.html"});  // of the run before
   Metrics metrics(directory.path(), rows, config.log.tensorboard);
   Progress progress(options.quiet);
   Session session(config, directory, metrics, progress);
