@@ -52,10 +52,10 @@ std::vector<MetricsRow> read_metrics(std::string_view text, std::string_view wha
     } catch (const Error& e) {
       fail(Fault::data, {e.what()});
     }
-    if (!json.is_object() || !json.contains("stage") || !json["stage"].is_string() || !json.contains("step") ||
-        !json["step"].is_number())
+    if (!json.is_object() || !json.contains("stage") || !json.at("stage").is_string() || !json.contains("step") ||
+        !json.at("step").is_number())
       fail(Fault::data, {where, ": found ", description(json), ", expected an object with stage, step and numbers"});
-    MetricsRow row{json["stage"].get<std::string>(), json["step"].get<double>(), {}};
+    MetricsRow row{json.at("stage").get<std::string>(), json.at("step").get<double>(), {}};
     for (const auto& [name, v] : json.items()) {
       if (name == "stage" || name == "step") continue;
       if (!v.is_number() && !v.is_null())

@@ -30,8 +30,8 @@ report::Cell cell(const Json& v) {
   if (v.is_number_integer()) return report::Cell(v.get<double>(), std::to_string(v.get<std::int64_t>()));
   if (v.is_number()) return report::Cell(v.get<double>());
   if (is_estimate(v)) {
-    report::Cell value = cell(v["value"]);
-    if (!v["standard_error"].is_null() && value.value) value.text += " ± " + cell(v["standard_error"]).text;
+    report::Cell value = cell(v.at("value"));
+    if (!v.at("standard_error").is_null() && value.value) value.text += " ± " + cell(v.at("standard_error")).text;
     return value;
   }
   if (v.is_array()) {
@@ -82,12 +82,12 @@ void flatten(const Json& v, const std::string& path, std::vector<std::pair<std::
 
 report::Section evaluation_section(const Json& evaluation) {
   report::Section section{.heading = "Evaluation"};
-  if (!evaluation.contains("samples") || !evaluation["samples"].is_object()) return section;
+  if (!evaluation.contains("samples") || !evaluation.at("samples").is_object()) return section;
   report::Table table{.caption = "Samples of the base and the tuned model, by the chain with noise (sde) and by the flow (ode).",
                       .columns = {{""}}};
   std::vector<std::string> names;
   std::vector<std::vector<std::pair<std::string, const Json*>>> sets;
-  for (const auto& [name, set] : evaluation["samples"].items()) {
+  for (const auto& [name, set] : evaluation.at("samples").items()) {
     table.columns.push_back({title_of(name)});
     sets.push_back(leaves(set));
     for (const auto& [key, v] : sets.back())
@@ -135,29 +135,29 @@ report::Section pictures_section(const RunDirectory& directory) {
 
 report::Section cost_section(const Json& record) {
   report::Section section{.heading = "Time and memory"};
-  if (!record.contains("stages") || record["stages"].empty()) return section;
+  if (!record.contains("stages") || record.at("stages").empty()) return section;
   report::Table table{.caption = "Stages; the planned peak is the one that costate plan predicts before anything is run.",
                       .columns = {{"stage"}, {"seconds"}, {"planned peak, bytes"}, {"measured peak, bytes"}, {"difference, bytes"},
                                   {"FLOPs"}, {"network rows"}}};
   report::Table tags{.caption = "What the measured peaks hold, in bytes.", .columns = {{"stage"}}};
-  for (const auto& [name, stage] : record["stages"].items())
-    for (const auto& [tag, bytes] : stage["peak"]["by_tag"].items())
+  for (const auto& [name, stage] : record.at("stages").items())
+    for (const auto& [tag, bytes] : stage.at("peak").at("by_tag").items())
       if (std::none_of(tags.columns.begin(), tags.columns.end(), [&](const report::Column& c) { return c.name == tag; }))
         tags.columns.push_back({tag});
   const auto whole = [](std::int64_t v) { return report::Cell(static_cast<double>(v), std::to_string(v)); };
-  for (const auto& [name, stage] : record["stages"].items()) {
-    const auto measured = stage["peak"]["bytes"].get<std::int64_t>();
+  for (const auto& [name, stage] : record.at("stages").items()) {
+    const auto measured = stage.at("peak").at("bytes").get<std::int64_t>();
     std::int64_t rows = 0;
-    for (const auto& [kind, n] : stage["evaluations"].items()) rows += n.get<std::int64_t>();
+    for (const auto& [kind, n] : stage.at("evaluations").items()) rows += n.get<std::int64_t>();
     const bool planned = stage.contains("planned_peak");
-    const std::int64_t expected = planned ? stage["planned_peak"]["bytes"].get<std::int64_t>() : 0;
-    table.rows.push_back({name, report::Cell(stage["seconds"].get<double>()), planned ? whole(expected) : report::Cell(),
+    const std::int64_t expected = planned ? stage.at("planned_peak").at("bytes").get<std::int64_t>() : 0;
+    table.rows.push_back({name, report::Cell(stage.at("seconds").get<double>()), planned ? whole(expected) : report::Cell(),
                           whole(measured), planned ? whole(measured - expected) : report::Cell(),
-                          stage.contains("flops") ? flops_text(stage["flops"].get<std::int64_t>()) : "", whole(rows)});
+                          stage.contains("flops") ? flops_text(stage.at("flops").get<std::int64_t>()) : "", whole(rows)});
     std::vector<report::Cell> row{name};
     for (std::size_t i = 1; i < tags.columns.size(); ++i) {
-      const Json& by_tag = stage["peak"]["by_tag"];
-      row.push_back(by_tag.contains(tags.columns[i].name) ? whole(by_tag[tags.columns[i].name].get<std::int64_t>()) : report::Cell());
+      const Json& by_tag = stage.at("peak").at("by_tag");
+      row.push_back(by_tag.contains(tags.columns[i].name) ? whole(by_tag.at(tags.columns[i].name).get<std::int64_t>()) : report::Cell());
     }
     tags.rows.push_back(std::move(row));
   }
@@ -192,7 +192,7 @@ report::Report run_report(const RunDirectory& directory) {
              evaluation = directory.read_json("evaluation.json");
   for (const auto& [name, json] : {std::pair("config.resolved.json", &config), {"run.json", &record}, {"evaluation.json", &evaluation}})
     if (!json->is_object()) fail(Fault::data, {"'", directory.file(name), "' holds ", description(*json), ", expected an object"});
-  report::Report page{.title = config.contains("name") && config["name"].is_string() ? config["name"].get<std::string>() : "Run"};
+  report::Report page{.title = config.contains("name") && config.at("name").is_string() ? config.at("name").get<std::string>() : "Run"};
   try {
     page.sections = {evaluation_section(evaluation), pictures_section(directory)};
     if (const std::string path = directory.file("metrics.jsonl"); fs::exists(path)) {
@@ -202,12 +202,12 @@ report::Report run_report(const RunDirectory& directory) {
     page.sections.push_back(cost_section(record));
     page.sections.push_back(config_section(config));
     for (const char* fact : {"seed", "threads", "cpu", "compiler", "version"})
-      if (record.contains(fact)) page.facts.emplace_back(fact, cell(record[fact]).text);
+      if (record.contains(fact)) page.facts.emplace_back(fact, cell(record.at(fact)).text);
     double seconds = 0;
     if (record.contains("stages"))
-      for (const auto& [name, stage] : record["stages"].items()) seconds += stage["seconds"].get<double>();
+      for (const auto& [name, stage] : record.at("stages").items()) seconds += stage.at("seconds").get<double>();
     page.facts.emplace_back("time", duration_text(seconds));
-    if (record.contains("peak_bytes")) page.facts.emplace_back("peak memory", bytes_text(record["peak_bytes"].get<std::int64_t>()));
+    if (record.contains("peak_bytes")) page.facts.emplace_back("peak memory", bytes_text(record.at("peak_bytes").get<std::int64_t>()));
   } catch (const Json::exception& e) {
     fail(Fault::data, {"report: run.json or evaluation.json of '", directory.path(), "' is not what a run writes: ", e.what()});
   }

@@ -1,0 +1,84 @@
+#!/bin/bash
+# Builds the fuzzers and runs each for a time or a number of executions. The last line is 'N executions, N findings'.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+usage() {
+  cat <<'TEXT'
+usage: scripts/fuzz.sh [options] [PARSER...]
+
+Builds the fuzzers of tests/fuzz with clang++, libFuzzer and the address and undefined-behaviour sanitizers, and runs those named,
+or all, one after the other, each from its corpus in tests/fuzz/corpus and from what earlier runs found on the way. An input that
+took too long (1 s), too much memory (512 MB) or went wrong is a finding; it stays in BUILD/findings/PARSER. Those that are fixed
+belong into the corpus as found-*.
+
+  --seconds N        of each parser; default 60
+  --runs N           executions of each parser at most; default no limit
+  --jobs N           parsers at once; default 1
+  --build-dir DIR    where to build; default build/fuzz
+  --no-build         run what is built
+  --help             this text
+TEXT
+}
+
+seconds=60 runs=-1 jobs=1 dir=build/fuzz built="" chosen=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --seconds | --runs | --jobs | --build-dir)
+      [ $# -ge 2 ] || stop "$1 needs a value; see --help"
+      case $1 in --seconds) seconds=$2 ;; --runs) runs=$2 ;; --jobs) jobs=$2 ;; *) dir=$2 ;; esac
+      shift ;;
+    --no-build) built=yes ;;
+    --help) usage; exit 0 ;;
+    -*) stop "unknown option '$1'; see --help" ;;
+    *) [ -d "tests/fuzz/corpus/$1" ] || stop "'$1' is not a parser; they are $(ls tests/fuzz/corpus | tr '\n' ' ')"
+      chosen+=("$1") ;;
+  esac
+  shift
+done
+for n in "$seconds" "$jobs" "${runs#-}"; do [[ $n =~ ^[0-9]+$ ]] || stop "'$n' is not a whole number; see --help"; done
+[ ${#chosen[@]} -gt 0 ] || mapfile -t chosen < <(ls tests/fuzz/corpus)
+
+if [ -z "$built" ]; then
+  command -v clang++ >/dev/null || stop "clang++ is missing: libFuzzer comes with Clang (apt-get install clang)"
+  say "configuring $dir"
+  cmake -S . -B "$dir" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_COMPILER=clang++ -DCOSTATE_FUZZ=ON </dev/null >/dev/null ||
+    stop "cmake failed"
+  say "building"
+  cmake --build "$dir" --parallel "$(nproc)" --target fuzzers </dev/null || stop "the build failed"
+fi
+
+# One parser: its log, its growing corpus, its findings.
+fuzz() {
+  local parser=$1
+  mkdir -p "$dir/corpus/$parser" "$dir/findings/$parser"
+  "$dir/tests/fuzz/target/fuzz_$parser" -max_total_time="$seconds" -runs="$runs" -timeout=1 -rss_limit_mb=512 -max_len=4096 \
+    -print_final_stats=1 -use_value_profile=1 -artifact_prefix="$dir/findings/$parser/" "$dir/corpus/$parser" \
+    "tests/fuzz/corpus/$parser" >"$dir/fuzz_$parser.log" 2>&1 </dev/null
+  echo $? >"$dir/fuzz_$parser.status"
+}
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 ASAN_OPTIONS=detect_leaks=1
+say "running ${#chosen[@]} fuzzers, $seconds s each"
+for parser in "${chosen[@]}"; do
+  while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+  fuzz "$parser" &
+done
+wait
+
+total=0 findings=0
+printf '%-12s %12s %8s %10s %10s %8s\n' parser executions '/s' edges inputs result
+for parser in "${chosen[@]}"; do
+  log=$dir/fuzz_$parser.log
+  stat() { sed -n "s/^stat::$1: *//p" "$log" | tail -n 1; }
+  edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)
+  result=clean
+  [ "$(cat "$dir/fuzz_$parser.status")" -eq 0 ] || { result=FINDING; findings=$((findings + 1)); }
+  executed=$(stat number_of_executed_units)
+  total=$((total + ${executed:-0}))
+  printf '%-12s %12s %8s %10s %10s %8s\n' "$parser" "${executed:-?}" "$(stat average_exec_per_sec)" "${edges:-?}" \
+    "$(ls "$dir/corpus/$parser" | wc -l)" "$result"
+  [ $result = clean ] || grep -m 3 -E 'ERROR|SUMMARY|what\(\)|runtime error' "$log" | sed 's/^/    /'
+done
+echo "$total executions, $findings findings"
+[ "$findings" -eq 0 ]
