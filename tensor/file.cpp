@@ -79,8 +79,22 @@ int open_sibling(const std::string& path, std::string& sibling) {
   for (int attempt = 0;; ++attempt) {
     sibling = path + ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(serial.fetch_add(1));
     const int fd = ::open(sibling.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0 || errno != EEXIST || attempt == 100) return fd;
+    if (fd >= 0 || (errno != EEXIST && errno != EINTR) || attempt == 100) return fd;
   }
+}
+
+int flush(int fd) {
+  int status;
+  do status = ::fsync(fd);
+  while (status != 0 && errno == EINTR);
+  return status;
+}
+
+int open_folder(const std::string& folder) {
+  int fd;
+  do fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  while (fd < 0 && errno == EINTR);
+  return fd;
 }
 
 }  // namespace
@@ -204,7 +218,7 @@ void write_file_atomically(const std::string& path, const std::function<void(con
       bytes = bytes.subspan(static_cast<std::size_t>(n));
     }
   });
-  if (::fsync(file.get()) != 0) fail_io("cannot flush", path, errno);
+  if (flush(file.get()) != 0) fail_io("cannot flush", path, errno);
   if (const int reason = file.close()) fail_io("cannot write", path, reason);
   if (::rename(sibling.c_str(), path.c_str()) != 0) fail_io("cannot write", path, errno);
   temporary.released();
@@ -212,8 +226,8 @@ void write_file_atomically(const std::string& path, const std::function<void(con
   // EINVAL.
   const std::size_t slash = path.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-  const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (directory.get() >= 0 && ::fsync(directory.get()) != 0 && errno != EINVAL)
+  const Descriptor directory(open_folder(folder));
+  if (directory.get() >= 0 && flush(directory.get()) != 0 && errno != EINVAL)
     fail_io("cannot flush the folder of", path, errno);
 }
 
