@@ -68,7 +68,7 @@ using namespace costate::faults;
 
 extern "C" int open(const char* path, int flags, ...) {
   mode_t mode = 0;
-  if (flags & (O_CREAT | O_TMPFILE)) {
+  if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE) {
     va_list list;
     va_start(list, flags);
     mode = va_arg(list, mode_t);
