@@ -180,23 +180,9 @@ GridFunction GridControl::optimal_step(int k, double s, const std::vector<double
     }
   }
   for (std::size_t i = 0; i < mean.size(); ++i) {
-    double y = mean[i];
-    GridFunction::Jet at = expected.at(y);
-    double residual = y - response * at.slope - mean[i];
-    for (int n = 0; n < 100 && std::abs(residual) > 1e-13 * (1 + std::abs(y)); ++n) {
-      // Newton's step, halved until the residual falls; it does, since the left side increases.
-      double step = -residual / std::max(1 - response * at.curvature, 1e-3);
-      for (int halvings = 0; halvings < 40; ++halvings, step /= 2) {
-        const GridFunction::Jet trial = expected.at(y + step);
-        const double left = y + step - response * trial.slope - mean[i];
-        if (std::abs(left) < std::abs(residual) || halvings == 39) {
-          y += step, at = trial, residual = left;
-          break;
-        }
-      }
-    }
+    const double y = proximal_point(expected, response, mean[i]);
     shift[i] = y - mean[i];
-    value[i] = at.value;
+    value[i] = expected(y);
     if (controlled && options_.penalty == KlPenalty::in_return) value[i] -= shift[i] * shift[i] / (2 * response);
   }
   return GridFunction(grid, std::move(shift));

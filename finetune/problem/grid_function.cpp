@@ -55,4 +55,22 @@ double GridFunction::integral_above(double x) const {
   return h * sum;
 }
 
+double proximal_point(const GridFunction& f, double weight, double m) {
+  double y = m;
+  GridFunction::Jet at = f.at(y);
+  double residual = -weight * at.slope;
+  for (int n = 0; n < 100 && std::abs(residual) > 1e-13 * (1 + std::abs(y)); ++n) {
+    double step = -residual / std::max(1 - weight * at.curvature, 1e-3);
+    for (int halvings = 0; halvings < 40; ++halvings, step /= 2) {
+      const GridFunction::Jet trial = f.at(y + step);
+      const double left = y + step - weight * trial.slope - m;
+      if (std::abs(left) < std::abs(residual) || halvings == 39) {
+        y += step, at = trial, residual = left;
+        break;
+      }
+    }
+  }
+  return y;
+}
+
 }  // namespace costate::finetune

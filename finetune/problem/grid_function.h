@@ -39,4 +39,9 @@ class GridFunction {
   std::vector<double> value_, slope_;
 };
 
+// The y with y - weight f'(y) = m, for a left side that increases: the maximum over y of f(y) - (y - m)^2/(2 weight) for a
+// weight above 0, the minimum of f(y) + (y - m)^2/(2 |weight|) for one below. Newton's method, damped where its step would not
+// help, to rounding.
+double proximal_point(const GridFunction& f, double weight, double m);
+
 }  // namespace costate::finetune

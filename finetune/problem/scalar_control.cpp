@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <numbers>
 #include <utility>
 
 namespace costate::finetune {
@@ -56,6 +58,59 @@ ScalarControlProblem well_exit(double kappa) {
           [](double) { return 0.0; },
           {-2.75, 0, 500},
           true};
+}
+
+double chain_optimal_cost(const ScalarControlProblem& p, double x0, int steps) {
+  p.grid.check("chain_optimal_cost");
+  require(steps >= 1, "chain_optimal_cost: ", steps, " steps, expected at least 1");
+  require(x0 >= p.grid.low && x0 <= p.grid.high, "chain_optimal_cost: x0 is ", x0, ", outside of the grid");
+  const double width = p.grid.width(), h = p.horizon / steps, s = std::sqrt(h);
+  require(width < s, "chain_optimal_cost: the grid's width ", width, " is not below sqrt(h) = ", s);
+  const auto band = static_cast<std::ptrdiff_t>(8.5 * s / width) + 1, points = static_cast<std::ptrdiff_t>(p.grid.points());
+  std::vector<double> mean, value;
+  for (std::size_t i = 0; i < p.grid.points(); ++i) {
+    const double x = p.grid.point(i), e = 1e-3;  // a difference over five points, exact for potentials of degree 4
+    mean.push_back(x - h * (p.potential(x - 2 * e) - 8 * p.potential(x - e) + 8 * p.potential(x + e) - p.potential(x + 2 * e)) /
+                           (12 * e));
+    require(mean.back() >= p.grid.low && mean.back() <= p.grid.high + s, "chain_optimal_cost: a step of ", h,
+            " without noise leads from ", x, " to ", mean.back(), ", off the grid from ", p.grid.low, " to ", p.grid.high);
+    value.push_back(p.terminal(x));
+  }
+  std::vector<double> weight;
+  for (std::ptrdiff_t j = -band; j <= band; ++j)
+    weight.push_back(width / (s * std::sqrt(2 * std::numbers::pi)) *
+                     std::exp(-std::pow(static_cast<double>(j) * width / s, 2) / 2));
+  // S(y) = E V(y + sqrt(h) e) is smooth beyond the end at which V jumps to 0, where good controls may lead.
+  UniformGrid wide = p.grid;
+  wide.cells += static_cast<int>(band), wide.high += static_cast<double>(band) * width;
+  for (int k = 0; k < steps; ++k) {
+    const GridFunction v(p.grid, value);
+    std::vector<double> extended;  // from `band` points below the grid to 2 band above it
+    for (std::ptrdiff_t i = -band; i < points + 2 * band; ++i) {
+      if (p.stops_at_high && i >= points)
+        extended.push_back(0);
+      else
+        extended.push_back(i >= 0 && i < points ? value[static_cast<std::size_t>(i)]
+                                                : v(p.grid.low + width * static_cast<double>(i)));
+    }
+    if (p.stops_at_high) {
+      const double gregory[] = {3.0 / 8, 7.0 / 6, 23.0 / 24};
+      for (std::ptrdiff_t i = 0; i < 3; ++i) extended[static_cast<std::size_t>(band + points - 1 - i)] *= gregory[i];
+    }
+    std::vector<double> expected(wide.points(), 0.0);
+    for (std::size_t j = 0; j < weight.size(); ++j)
+      for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += weight[j] * extended[i + j];
+    const GridFunction S(wide, std::move(expected));
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      const double y = proximal_point(S, -h, mean[i]);
+      const GridFunction::Jet at = S.at(y);
+      if (!(1 + h * at.curvature > 0))
+        fail(Fault::numerical, {"chain_optimal_cost: at step ", steps - 1 - k, " and x = ", p.grid.point(i),
+                                " the cost is not convex in the control"});
+      value[i] = h * p.running(p.grid.point(i)) + at.value + (y - mean[i]) * (y - mean[i]) / (2 * h);
+    }
+  }
+  return GridFunction(p.grid, std::move(value))(x0);
 }
 
 ScalarControl::ScalarControl(ScalarControlProblem problem, int levels, int steps)

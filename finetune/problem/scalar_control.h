@@ -28,6 +28,13 @@ ScalarControlProblem double_well(double kappa, double nu);
 // The time to leave the left well of Psi = kappa (x^2 - 1)^2, at most T: f = 1 until x reaches 0, g = 0.
 ScalarControlProblem well_exit(double kappa = 1);
 
+// The least cost from x0 of the chain x_{k+1} = x_k + h (b(x_k) + u_k) + sqrt(h) e_k, h = T/steps, with the running costs
+// h (u_k^2/2 + f(x_k)), over all controls u_k(x); where the problem stops, from the first k with x_k >= grid.high on. By
+// dynamic programming on the problem's grid, which must be finer than sqrt(h): expectations are sums over its points, with end
+// corrections (Gregory's) at the jump of the value where the process stops; the error is O(width^4). Throws Error(argument)
+// when the drift's steps leap off the grid, Error(numerical) when a step has no best control.
+double chain_optimal_cost(const ScalarControlProblem& problem, double x0, int steps);
+
 class ScalarControl {
  public:
   // V is kept at `levels` + 1 equidistant times, each interval of `steps` implicit Euler steps at the coarsest. Throws

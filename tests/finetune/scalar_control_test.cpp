@@ -1,3 +1,4 @@
+#include <costate/finetune/problem/grid_control.h>
 #include <costate/finetune/problem/scalar_control.h>
 #include <costate/tensor/error.h>
 #include <costate/tensor/random.h>
@@ -160,10 +161,52 @@ TEST(ScalarControl, WellExitAgainstSimulation) {
   EXPECT_LT(error, 2e-3);
 }
 
+// Chains of Euler-Maruyama steps have optima of their own: of a double well against the dynamic programme for fine-tuning,
+// whose reward is -g.
+TEST(ScalarControl, OptimalCostOfTheChain) {
+  const int steps = 200;
+  sde::Chain chain;
+  chain.t = sde::uniform_grid(steps);
+  chain.A.assign(steps, 1), chain.C.assign(steps, 1.0 / steps), chain.std.assign(steps, std::sqrt(1.0 / steps));
+  for (const auto& [kappa, nu] : {std::pair{5.0, 3.0}, std::pair{1.0, 1.0}}) {
+    const double slope = -4 * kappa, height = nu;
+    GridControlOptions options;
+    options.grid = {-2.75, 2.75, 700};
+    options.initial = {0, 0.01};
+    const GridControl g(
+        chain,
+        [slope](double, std::span<const double> x, std::span<double> out) {
+          for (std::size_t i = 0; i < x.size(); ++i) out[i] = slope * x[i] * (x[i] * x[i] - 1);
+        },
+        [height](double x) { return -height * (x * x - 1) * (x * x - 1); }, options);
+    EXPECT_NEAR(chain_optimal_cost(double_well(kappa, nu), 0, steps), -g.value(0, 0), 1e-7) << kappa;
+    EXPECT_NEAR(chain_optimal_cost(double_well(kappa, nu), 0.4, steps), -g.value(0, 0.4), 1e-7) << kappa;
+  }
+}
+
+// With stopping at the times of the grid: the result does not depend on the grid, and tends to the continuous problem's with
+// its boundary moved by 0.5826 sqrt(h) (Broadie, Glasserman and Kou 1997), faster than to that of the boundary itself.
+TEST(ScalarControl, OptimalCostOfAStoppedChain) {
+  double last = 1;
+  for (int steps : {100, 400}) {
+    const double cost = chain_optimal_cost(well_exit(), -1, steps);
+    ScalarControlProblem fine = well_exit(), shifted = well_exit();
+    fine.grid.cells = 1000;
+    EXPECT_NEAR(chain_optimal_cost(fine, -1, steps), cost, 1e-6) << steps;
+    shifted.grid.high = 0.5826 * std::sqrt(1.0 / steps);
+    const double gap = cost - ScalarControl(shifted).value(-1, 0);
+    EXPECT_LT(std::abs(gap), (cost - ScalarControl(well_exit()).value(-1, 0)) / 4) << steps;
+    EXPECT_LT(std::abs(gap), last / 2.5) << steps;  // O(h): a quarter, of a constant that is below 1 in the first place
+    last = std::abs(gap);
+  }
+}
+
 TEST(ScalarControl, Refusals) {
   EXPECT_THROW(ScalarControl({}), Error);
   EXPECT_THROW(ScalarControl(double_well(1, 1), 2), Error);
   EXPECT_THROW(ScalarControl(double_well(1, 1), 4, 1).value(0, 1.1), Error);
+  EXPECT_THROW(chain_optimal_cost(double_well(5, 3), 0, 30), Error);  // leaps off the grid
+  EXPECT_THROW(chain_optimal_cost(double_well(1, 1), 3, 100), Error);
   ScalarControlProblem steep = double_well(1, 1);
   steep.terminal = [](double x) { return 1e4 * x * x; };
   EXPECT_THROW(ScalarControl(steep, 4, 1), Error);
