@@ -37,8 +37,8 @@ struct ControlBenchmark {
   std::function<Tensor(double t, const Tensor& x)> optimal_control;
   double optimal_cost = 0;  // V(x_0, 0) in continuous time: steps of h miss it by O(h), with stopping by O(sqrt(h))
   // The least cost of the chain itself over all controls u_k(x), which is what learning on it can reach: by the Riccati
-  // recursion or by dynamic programming on a grid. Not known for few steps, which
-  // leap across the wells' walls: below 100 of double_well, 30 of molecular_dynamics.
+  // recursion or by dynamic programming on a grid. Not known for few steps, which leap across the wells' walls: below 100 of
+  // double_well, 30 of molecular_dynamics.
   std::optional<double> chain_optimal_cost{};
 
   // Problems that stop. The chain's table cannot say that a row has stopped, which depends on its past, so rollouts must: from
