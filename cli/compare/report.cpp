@@ -88,6 +88,21 @@ Plot frontier(const Comparison& c, std::string title, std::string x_label, std::
   return plot;
 }
 
+// Best of n of the base, if all runs have one reward: that of the first run, from which the others differ by sampling.
+void add_best_of_n(Plot& plot, const Comparison& c) {
+  const auto reward_of = [](const ComparedRun& run) {
+    Json reward = run.setting["reward"];
+    reward.erase("multiplier");
+    return reward;
+  };
+  const ComparedRun& first = c.groups[0].runs[0];
+  for (const ComparedGroup& g : c.groups)  // with another reward it would be another frontier
+    if (g.runs[0].best_of_n.empty() || reward_of(g.runs[0]) != reward_of(first)) return;
+  Series line{.name = "best of n of the base"};
+  for (const auto& [kl, reward] : first.best_of_n) line.xs.push_back(kl), line.ys.push_back(reward);
+  plot.series.push_back(std::move(line));
+}
+
 bool empty(const Plot& p) {
   return std::all_of(p.series.begin(), p.series.end(), [](const Series& s) { return s.xs.empty(); });
 }
@@ -217,8 +232,11 @@ report::Report comparison_report(const Comparison& c) {
 
   report::Section frontiers{"Frontiers", {}};
   const std::string points = " One marker a run; a line through its evaluated checkpoints, if there are any.";
-  add(frontiers, frontier(c, "Reward against path KL", "path KL", "reward", "path_kl", "reward"),
-      "The higher at equal KL, the better." + points);
+  Plot reward = frontier(c, "Reward against path KL", "path KL", "reward", "path_kl", "reward");
+  if (!empty(reward)) add_best_of_n(reward, c);
+  add(frontiers, std::move(reward),
+      "The higher at equal KL, the better." + points +
+          " The best of 1, 2, 4, ... samples of the base has the divergence log n - (n - 1)/n from it, without training.");
   add(frontiers, frontier(c, "Reward against diversity", "Vendi score", "reward", "vendi", "reward"),
       "Diversity as the effective number of different samples." + points);
   add(frontiers, frontier(c, "Gold against proxy", "reward that was trained on", "gold reward", "reward", "gold"),

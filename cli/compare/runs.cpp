@@ -40,7 +40,8 @@ Json setting_of(const Config& config, const Json& record) {
   if (stage.contains("settings"))
     for (const char* section : {"reward", "sampler", "evaluate"})
       if (stage["settings"].contains(section)) setting[section] = stage["settings"][section];
-  if (setting["evaluate"].contains("checkpoints")) setting["evaluate"].erase("checkpoints");  // adds a file, changes no number
+  for (const char* key : {"checkpoints", "methods", "likelihood", "control_error"})  // add numbers, change none
+    setting["evaluate"].erase(key);
   return setting;
 }
 
@@ -178,6 +179,12 @@ ComparedRun read_run(const std::string& path) {
   if (!run.unfinished.empty()) return run;
   run.setting = setting_of(config, record);
   run.numbers = numbers_of(evaluation, record["stages"]["finetune"]);
+  if (evaluation.contains("best_of_n_of_base")) {
+    const Json& b = evaluation["best_of_n_of_base"];
+    for (std::size_t i = 0; i < b.value("n", Json::array()).size(); ++i)
+      if (b["kl"][i].is_number() && b["reward"][i].is_number())
+        run.best_of_n.emplace_back(b["kl"][i].get<double>(), b["reward"][i].get<double>());
+  }
   if (fs::exists(directory.file("metrics.csv"))) run.metrics = read_csv_columns(directory.file("metrics.csv"));
   if (fs::exists(directory.file("curve.csv"))) run.curve = read_csv_columns(directory.file("curve.csv"));
   return run;

@@ -17,6 +17,7 @@ struct ComparedRun {
   std::map<std::string, double> numbers;   // by the keys of measures(); those that are not known are not there
   std::optional<CsvColumns> metrics;       // of fine-tuning and the other stages
   std::optional<CsvColumns> curve;         // of intermediate checkpoints
+  std::vector<std::pair<double, double>> best_of_n;  // divergence and reward of the best of 1, 2, 4, ... of the base
   std::string unfinished;                  // why it is left out, a sentence; "": it is whole
 };
 

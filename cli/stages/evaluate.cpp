@@ -185,6 +185,7 @@ void evaluate_stage(Session& s) {
   out["features"] = laws->features();
   if (laws->has_frechet()) out["frechet"] = laws->frechet(sets[2], sets[3]);
   out["importance"] = laws->importance();
+  out["best_of_n_of_base"] = laws->best_of_n();
   const finetune::ControlReport report =
       finetune::control_report(lambda, sets[0].reward, sets[2].reward, paths.cost, paths.log_ratio);
   out["path_kl"] = {{"control_cost", json_estimate(report.path_kl)},

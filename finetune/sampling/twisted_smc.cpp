@@ -150,7 +150,7 @@ SmcResult twisted_smc(const sde::Field& base, const sde::Chain& chain, const Sha
       const Tensor value = o.potential(k, p.x);
       require(value.shape() == Shape{n}, "twisted_smc: the potential has shape ", value.shape(), " for ", n, " particles");
       if (!meta) psi = value.to_doubles();
-    } else if (tempered && o.proposal == SmcProposal::guided) {
+    } else if (tempered && o.proposal == SmcProposal::guided && chain.std[k] > 0) {
       const Reward::ValueAndGradient r = reward.value_and_gradient(p.denoised);
       if (!meta) psi = scaled(r.value, lambda[k]);
       sde::each_chunk(n, [&](std::int64_t first, std::int64_t rows) {

@@ -161,6 +161,7 @@ TEST(Compare, RealRuns) {
   EXPECT_EQ(found["settings"][0]["numbers"]["reward_queries"]["mean"], 200.0);
   const std::string page = contents(folder / "page/report.html");
   EXPECT_NE(page.find("Reward against diversity"), std::string::npos);
+  EXPECT_NE(page.find("best of n of the base"), std::string::npos);
   EXPECT_NE(page.find("class=\"line s1\""), std::string::npos);
 }
 

@@ -101,6 +101,11 @@ TEST(Evaluation, HasTheNumbersOfTheControlAndOfDiversity) {
       EXPECT_EQ(s.contains("class_entropy"), name == "digits");
       EXPECT_EQ(s.contains("modes_covered"), name == "points");
     }
+    // Of one sample: the mean; of more, more; 1, 2, 4, 8 are up to an eighth of 70 and of 90.
+    const Json& best = e["best_of_n_of_base"];
+    EXPECT_EQ(best["n"], Json({1, 2, 4, 8}));
+    EXPECT_NEAR(best["reward"][0].get<double>(), e["samples"]["base_sde"]["reward"]["value"].get<double>(), 1e-9);
+    for (std::size_t i = 1; i < 4; ++i) EXPECT_GT(best["reward"][i].get<double>(), best["reward"][i - 1].get<double>());
     EXPECT_TRUE(e["features"]["frechet_between_halves_of_base"].is_number());
     EXPECT_EQ(e["features"]["kind"], name == "digits" ? "judge" : "values");
   }

@@ -7,6 +7,7 @@
 #include <costate/finetune/evaluate/modes.h>
 #include <costate/finetune/evaluate/vendi.h>
 #include <costate/finetune/evaluate/wasserstein.h>
+#include <costate/finetune/sampling/best_of_n.h>
 
 #include <algorithm>
 #include <cmath>
@@ -201,6 +202,16 @@ Json Laws::importance() const {
           {"effective_samples", json_number(finetune::effective_sample_size(log_weights_))},
           {"tilted_reward", json_estimate(tilted)},
           {"kl_of_tilt", json_number(config_.reward.multiplier * tilted.value - log_z.value)}};
+}
+
+Json Laws::best_of_n() const {
+  Json n = Json::array(), reward = Json::array(), kl = Json::array();
+  for (std::int64_t i = 1; i == 1 || 8 * i <= static_cast<std::int64_t>(base_.reward.size()); i *= 2) {
+    n.push_back(i);
+    reward.push_back(json_number(finetune::expected_best_of_n(base_.reward, i)));
+    kl.push_back(json_number(finetune::best_of_n_kl(i)));
+  }
+  return {{"n", n}, {"reward", reward}, {"kl", kl}};
 }
 
 Json Laws::closed_form() const {

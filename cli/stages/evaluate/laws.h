@@ -19,11 +19,15 @@ class Laws {
 
   Json numbers(const Samples& set) const;
   // Sections of the evaluation: features (what distances are measured in, and how far apart two halves of the base are),
-  // frechet (with targets of a reward and a judge; `sde` and `ode` of the tuned model), importance, closed_form (with a tilt).
+  // frechet (with targets of a reward and a judge; `sde` and `ode` of the tuned model), importance, best_of_n_of_base,
+  // closed_form (with a tilt).
   Json features() const;
   bool has_frechet() const { return targets_; }
   Json frechet(const Samples& sde, const Samples& ode) const;
   Json importance() const;
+  // Expected reward of the best of n samples of the base and its divergence, n = 1, 2, 4, ... up to an eighth of the samples:
+  // the frontier that fine-tuning is measured by.
+  Json best_of_n() const;
   Json closed_form() const;
 
   double unit() const { return unit_; }  // the data's standard deviation, the unit of distances
