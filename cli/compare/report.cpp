@@ -98,8 +98,14 @@ void add_best_of_n(Plot& plot, const Comparison& c) {
   const ComparedRun& first = c.groups[0].runs[0];
   for (const ComparedGroup& g : c.groups)  // with another reward it would be another frontier
     if (g.runs[0].best_of_n.empty() || reward_of(g.runs[0]) != reward_of(first)) return;
+  double farthest = 0;  // one point beyond the runs, so that they fill the plot
+  for (const ComparedGroup& g : c.groups)
+    if (const std::optional<Spread> kl = spread(g, "path_kl")) farthest = std::max(farthest, kl->high);
   Series line{.name = "best of n of the base"};
-  for (const auto& [kl, reward] : first.best_of_n) line.xs.push_back(kl), line.ys.push_back(reward);
+  for (const auto& [kl, reward] : first.best_of_n) {
+    line.xs.push_back(kl), line.ys.push_back(reward);
+    if (kl > farthest) break;
+  }
   plot.series.push_back(std::move(line));
 }
 

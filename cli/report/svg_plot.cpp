@@ -116,7 +116,7 @@ Contents contents_of(const Plot& p) {
   for (const Series& s : p.series)
     for (std::size_t i = 0; i < s.xs.size(); ++i) {
       if (!shown(p, s.xs[i], s.ys[i])) {
-        ++c.left_out;
+        c.left_out += !(std::isnan(s.xs[i]) && std::isnan(s.ys[i]));
         continue;
       }
       c.x.add(s.xs[i]), c.y.add(s.ys[i]);

@@ -11,7 +11,7 @@ namespace costate::cli::report {
 
 struct Series {
   std::string name{};              // in the legend; "": not there
-  std::vector<double> xs{}, ys{};  // of equal length, in the order of the line; one that is not finite breaks the line
+  std::vector<double> xs{}, ys{};  // of equal length, in the order of the line; one that is not finite breaks it
   std::vector<double> errors{};    // half lengths of vertical bars about ys, such as standard errors; none, or as many as ys
   bool band = false;             // errors as a shaded band about the line instead of bars
   bool line = true;
@@ -29,7 +29,7 @@ struct Plot {
 // An <svg> element with the plot's own light colours, for a file or in a page, whose style may replace them by class (see
 // html.cpp). Series are told apart by colours that the colour-blind can distinguish (Okabe and Ito 2008), markers and, beyond
 // seven, dashes. Points that cannot be shown (not finite; not positive on a logarithmic axis) are left out, and a line below
-// the plot says how many. Throws Error(argument) that names plot and series when lengths differ or an error is negative.
+// the plot says how many; points of which neither coordinate is a number are mere breaks of the line. Throws Error(argument) that names plot and series when lengths differ or an error is negative.
 std::string svg_plot(const Plot& plot);
 void save_svg_plot(const std::string& path, const Plot& plot);
 

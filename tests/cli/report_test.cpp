@@ -194,6 +194,8 @@ TEST(SvgPlot, HoldsWhateverTheDataAre) {
   for (int i = 0; i < 9; ++i) many.series.push_back({.name = "s" + std::to_string(i), .xs = {0, 1}, .ys = {0.0, 1.0 + i}});
   EXPECT_EQ(count(svg_plot(many), "stroke-dasharray"), 4u);  // two lines and their keys
   // A gap: two pieces.
+  // A break is no point that is missing.
+  EXPECT_EQ(svg_plot({.series = {{.name = "", .xs = {0, nan, 2}, .ys = {1, nan, 3}}}}).find("not shown"), std::string::npos);
   const std::string gap = svg_plot({.series = {{.name = "", .xs = {0, 1, 2, 3, 4}, .ys = {1, 2, nan, 2, 1}, .markers = false}}});
   const std::size_t line = gap.find("class=\"line s0\" d=\"");
   EXPECT_EQ(count(gap.substr(line, gap.find('>', line) - line), "M"), 2u);
