@@ -30,12 +30,16 @@ std::string shown(double v) {
 }
 std::string shown(const Spread& s) {
   // Costs are often the same for every seed.
-  return shown(s.mean) + (std::isfinite(s.standard_error) && s.standard_error > 0 ? " ± " + short_number(s.standard_error) : "");
+  return shown(s.mean) +
+         (std::isfinite(s.standard_error) && s.standard_error > 0 ? " ± " + short_number(s.standard_error) : "");
 }
 
 Json spread_json(const Spread& s) {
-  return {{"mean", json_number(s.mean)}, {"standard_error", json_number(s.standard_error)}, {"low", json_number(s.low)},
-          {"high", json_number(s.high)}, {"runs", s.runs}};
+  return {{"mean", json_number(s.mean)},
+          {"standard_error", json_number(s.standard_error)},
+          {"low", json_number(s.low)},
+          {"high", json_number(s.high)},
+          {"runs", s.runs}};
 }
 
 std::string csv_text(const std::string& text) {
@@ -113,8 +117,8 @@ bool empty(const Plot& p) {
   return std::all_of(p.series.begin(), p.series.end(), [](const Series& s) { return s.xs.empty(); });
 }
 
-Plot curves(const Comparison& c, std::string title, const std::string& x_label, const std::string& y_label, const std::string& x,
-            const std::string& y) {
+Plot curves(const Comparison& c, std::string title, const std::string& x_label, const std::string& y_label,
+            const std::string& x, const std::string& y) {
   Plot plot{.title = std::move(title), .x_label = x_label, .y_label = y_label};
   for (const ComparedGroup& g : c.groups) {
     Series s = mean_curve(g, &ComparedRun::metrics, "finetune", x, y);
@@ -126,8 +130,8 @@ Plot curves(const Comparison& c, std::string title, const std::string& x_label, 
 
 }  // namespace
 
-report::Series mean_curve(const ComparedGroup& group, const std::optional<CsvColumns> ComparedRun::* table, const std::string& stage,
-                          const std::string& x, const std::string& y) {
+report::Series mean_curve(const ComparedGroup& group, const std::optional<CsvColumns> ComparedRun::*table,
+                          const std::string& stage, const std::string& x, const std::string& y) {
   Series out{.name = group.label, .band = true};
   std::vector<std::vector<std::pair<double, double>>> lines;
   for (const ComparedRun& run : group.runs) {
@@ -173,7 +177,10 @@ std::string comparison_table(const Comparison& c) {
 Json to_json(const Comparison& c) {
   Json out = {{"settings", Json::array()}, {"left_out", c.left_out}};
   for (const ComparedGroup& g : c.groups) {
-    Json group{{"label", g.label}, {"objective", g.runs[0].objective}, {"seeds", Json::array()}, {"numbers", Json::object()},
+    Json group{{"label", g.label},
+               {"objective", g.runs[0].objective},
+               {"seeds", Json::array()},
+               {"numbers", Json::object()},
                {"runs", Json::array()}};
     for (const ComparedRun& r : g.runs) {
       group["seeds"].push_back(r.seed);
@@ -211,11 +218,13 @@ report::Report comparison_report(const Comparison& c) {
   std::size_t runs = 0;
   for (const ComparedGroup& g : c.groups) runs += g.runs.size();
   page.summary = "Each row is one setting; its runs differ in nothing but the seed.";
-  page.facts = {{"settings", std::to_string(c.groups.size())}, {"runs", std::to_string(runs)},
+  page.facts = {{"settings", std::to_string(c.groups.size())},
+                {"runs", std::to_string(runs)},
                 {"left out", std::to_string(c.left_out.size())}};
   report::Section results{"Results", {table_of(c)}};
   results.blocks.push_back(
-      "J = lambda E[reward] - path KL is what fine-tuning maximises, and log Z is its least upper bound: log Z - J is 0 for the "
+      "J = lambda E[reward] - path KL is what fine-tuning maximises, and log Z is its least upper bound: log Z - J is 0 for "
+      "the "
       "optimal control alone. The ESS share is the effective share of tuned samples as weighted samples of the tilted law. "
       "Frechet and W1 are distances to base samples reweighted by exp(lambda reward), the law that fine-tuning aims at. Costs "
       "are those of fine-tuning alone. docs/evaluation.md says how each number is estimated and how it is biased.");
@@ -227,8 +236,11 @@ report::Report comparison_report(const Comparison& c) {
   };
   report::Section progress{"Fine-tuning", {}};
   const std::string band = " Means over seeds; bands of two standard errors of the mean where there are several.";
-  const std::pair<const char*, const char*> costs[] = {{"reward_queries", "reward queries"}, {"evaluations", "network evaluations (rows)"}};
-  const std::pair<const char*, const char*> values[] = {{"reward", "reward"}, {"gold_reward", "gold reward"}, {"control_cost", "path KL"},
+  const std::pair<const char*, const char*> costs[] = {{"reward_queries", "reward queries"},
+                                                       {"evaluations", "network evaluations (rows)"}};
+  const std::pair<const char*, const char*> values[] = {{"reward", "reward"},
+                                                        {"gold_reward", "gold reward"},
+                                                        {"control_cost", "path KL"},
                                                         {"control_error", "relative control error"}};
   for (const auto& [y, y_title] : values)
     for (const auto& [x, x_title] : costs)
@@ -247,7 +259,8 @@ report::Report comparison_report(const Comparison& c) {
       "Diversity as the effective number of different samples." + points);
   add(frontiers, frontier(c, "Gold against proxy", "reward that was trained on", "gold reward", "reward", "gold"),
       "A gold reward that falls while the proxy rises is over-optimisation." + points);
-  add(frontiers, frontier(c, "Gold against path KL", "path KL", "gold reward", "path_kl", "gold"), "The same against divergence." + points);
+  add(frontiers, frontier(c, "Gold against path KL", "path KL", "gold reward", "path_kl", "gold"),
+      "The same against divergence." + points);
   if (!frontiers.blocks.empty()) page.sections.push_back(std::move(frontiers));
   return page;
 }

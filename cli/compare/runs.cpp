@@ -113,7 +113,10 @@ void label(std::vector<ComparedGroup>& groups) {
     for (const std::string& key : differing) {
       if (++shown > few) break;
       const auto at = leaves[i].find(key);
-      text += ", " + key + "=" + (at == leaves[i].end() ? "none" : at->second.is_string() ? at->second.get<std::string>() : at->second.dump());
+      text += ", " + key + "=" +
+              (at == leaves[i].end()    ? "none"
+               : at->second.is_string() ? at->second.get<std::string>()
+                                        : at->second.dump());
     }
     groups[i].label = text;
   }
@@ -160,7 +163,8 @@ ComparedRun read_run(const std::string& path) {
   run.path = path;
   const Config config = [&] {
     try {
-      return read_config_text(directory.read_json("config.resolved.json").dump(), "'" + directory.file("config.resolved.json") + "'", {})
+      return read_config_text(directory.read_json("config.resolved.json").dump(),
+                              "'" + directory.file("config.resolved.json") + "'", {})
           .config;
     } catch (const Error& e) {
       fail(Fault::data, {"compare: ", e.what()});
@@ -205,10 +209,11 @@ Comparison compare_runs(const std::vector<std::string>& paths) {
       out.groups.push_back({"", {std::move(run)}});
       continue;
     }
-    const auto twin = std::find_if(group->runs.begin(), group->runs.end(), [&](const ComparedRun& r) { return r.seed == run.seed; });
+    const auto twin =
+        std::find_if(group->runs.begin(), group->runs.end(), [&](const ComparedRun& r) { return r.seed == run.seed; });
     if (twin != group->runs.end())
-      out.left_out.push_back("'" + path + "' is left out: it has the setting and the seed, " + std::to_string(run.seed) + ", of '" +
-                             twin->path + "'");
+      out.left_out.push_back("'" + path + "' is left out: it has the setting and the seed, " + std::to_string(run.seed) +
+                             ", of '" + twin->path + "'");
     else
       group->runs.push_back(std::move(run));
   }

@@ -13,12 +13,12 @@ namespace costate::cli {
 struct ComparedRun {
   std::string path, name, objective;
   std::int64_t seed = 0;
-  Json setting;                            // the configuration without what may differ between seeds of one setting
-  std::map<std::string, double> numbers;   // by the keys of measures(); those that are not known are not there
-  std::optional<CsvColumns> metrics;       // of fine-tuning and the other stages
-  std::optional<CsvColumns> curve;         // of intermediate checkpoints
+  Json setting;                                      // the configuration without what may differ between seeds of one setting
+  std::map<std::string, double> numbers;             // by the keys of measures(); those that are not known are not there
+  std::optional<CsvColumns> metrics;                 // of fine-tuning and the other stages
+  std::optional<CsvColumns> curve;                   // of intermediate checkpoints
   std::vector<std::pair<double, double>> best_of_n;  // divergence and reward of the best of 1, 2, 4, ... of the base
-  std::string unfinished;                  // why it is left out, a sentence; "": it is whole
+  std::string unfinished;                            // why it is left out, a sentence; "": it is whole
 };
 
 // One number of a run. The better of two, where that can be said at all.

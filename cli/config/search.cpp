@@ -10,39 +10,56 @@ namespace costate::cli {
 
 void add_search_fields(std::vector<Field>& list, SampleConfig& c) {
   constexpr double any = std::numeric_limits<double>::infinity();
-  list.push_back({"sample.methods", &c.methods,
+  list.push_back({"sample.methods",
+                  &c.methods,
                   "Methods of sampling time that search for high rewards on the sde chain, beside plain samples: smc, twisted "
                   "sequential Monte Carlo for the tilted law; best_of_n, the best of several samples; noise_optimisation, "
                   "gradient ascent on the noise of each sample.",
                   {},
                   {"smc", "best_of_n", "noise_optimisation"}});
-  list.push_back({"sample.smc.particles", &c.smc.particles,
+  list.push_back({"sample.smc.particles",
+                  &c.smc.particles,
                   "Particles of a population, from which the samples are drawn by their weights; a population a class of "
                   "sample.labels; 0: as many as samples.",
                   {0, 1e7},
                   {}});
-  list.push_back({"sample.smc.proposal", &c.smc.proposal,
+  list.push_back({"sample.smc.proposal",
+                  &c.smc.proposal,
                   "base: the base's steps; guided: with the gradient of the reward at the estimate of x_1; tuned: the tuned "
                   "network's steps. Weights correct for all of them.",
                   {},
                   {"base", "guided", "tuned"}});
-  list.push_back({"sample.smc.tempering", &c.smc.tempering,
+  list.push_back({"sample.smc.tempering",
+                  &c.smc.tempering,
                   "How the reward at the estimate of x_1 enters the weights on the way: linear, more from step to step; none, "
                   "at the end alone, so that guided is base.",
                   {},
                   {"linear", "none"}});
-  list.push_back({"sample.smc.resample_below", &c.smc.resample_below,
-                  "Systematic resampling when the effective share of the particles is below this; 0: never.", {0, 1}, {}});
+  list.push_back({"sample.smc.resample_below",
+                  &c.smc.resample_below,
+                  "Systematic resampling when the effective share of the particles is below this; 0: never.",
+                  {0, 1},
+                  {}});
   list.push_back({"sample.best_of_n.n", &c.best_of_n.n, "Samples from which the best is kept.", {1, 1e6}, {}});
   list.push_back({"sample.noise.iterations", &c.noise.iterations, "noise_optimisation: updates of the noise.", {1, 1e6}, {}});
   list.push_back({"sample.noise.lr", &c.noise.lr, "noise_optimisation: learning rate of AdamW.", {0, any, true, false}, {}});
-  list.push_back({"sample.noise.clip_norm", &c.noise.clip_norm,
-                  "noise_optimisation: limit of the norm of each sample's gradient; 0: none.", {0, any}, {}});
-  list.push_back({"sample.noise.gamma", &c.noise.gamma,
-                  "noise_optimisation: weight of the penalty on improbable noise; 0: none.", {0, any}, {}});
-  list.push_back({"sample.noise.vector", &c.noise.vector,
-                  "noise_optimisation: numbers of a vector whose mean and covariance the penalty looks at.", {1, 1e6}, {}});
-  list.push_back({"sample.noise.permutations", &c.noise.permutations,
+  list.push_back({"sample.noise.clip_norm",
+                  &c.noise.clip_norm,
+                  "noise_optimisation: limit of the norm of each sample's gradient; 0: none.",
+                  {0, any},
+                  {}});
+  list.push_back({"sample.noise.gamma",
+                  &c.noise.gamma,
+                  "noise_optimisation: weight of the penalty on improbable noise; 0: none.",
+                  {0, any},
+                  {}});
+  list.push_back({"sample.noise.vector",
+                  &c.noise.vector,
+                  "noise_optimisation: numbers of a vector whose mean and covariance the penalty looks at.",
+                  {1, 1e6},
+                  {}});
+  list.push_back({"sample.noise.permutations",
+                  &c.noise.permutations,
                   "noise_optimisation: random orders of the numbers of a sample's noise that the penalty averages over.",
                   {1, 1e6},
                   {}});

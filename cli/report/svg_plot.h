@@ -29,7 +29,8 @@ struct Plot {
 // An <svg> element with the plot's own light colours, for a file or in a page, whose style may replace them by class (see
 // html.cpp). Series are told apart by colours that the colour-blind can distinguish (Okabe and Ito 2008), markers and, beyond
 // seven, dashes. Points that cannot be shown (not finite; not positive on a logarithmic axis) are left out, and a line below
-// the plot says how many; points of which neither coordinate is a number are mere breaks of the line. Throws Error(argument) that names plot and series when lengths differ or an error is negative.
+// the plot says how many; points of which neither coordinate is a number are mere breaks of the line. Throws Error(argument)
+// that names plot and series when lengths differ or an error is negative.
 std::string svg_plot(const Plot& plot);
 void save_svg_plot(const std::string& path, const Plot& plot);
 

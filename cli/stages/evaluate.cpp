@@ -33,22 +33,19 @@ struct Draws {
 
   Tensor sde_samples(const sde::Field& field, const sde::NoiseKey& key) const {
     Tensor x;
-    s.rounds(steps, c.sampler.steps,
-             [&] { x = sde::sample(field, chain, shape, count, labels, key, DType::f32, s.device); });
+    s.rounds(steps, c.sampler.steps, [&] { x = sde::sample(field, chain, shape, count, labels, key, DType::f32, s.device); });
     return x;
   }
   Tensor ode_samples(const sde::Field& field, const sde::NoiseKey& key) const {
     Tensor x;
-    s.rounds(flow_steps, ode_steps(c),
-             [&] { x = sample_ode(c, field, flow_steps, shape, count, labels, key, s.device); });
+    s.rounds(flow_steps, ode_steps(c), [&] { x = sample_ode(c, field, flow_steps, shape, count, labels, key, s.device); });
     return x;
   }
   // `base_flops`: of a step of the base, for plans.
   sde::Paths paths(const sde::Field& tuned, const sde::Field& base, const sde::NoiseKey& key, std::int64_t base_flops,
                    const sde::PathVisitor& visit = nullptr) const {
     const std::int64_t flops_before = flops();
-    sde::Paths out =
-        sde::sample_paths(tuned, base, chain, shape, count, labels, key, {.device = s.device, .visit = visit});
+    sde::Paths out = sde::sample_paths(tuned, base, chain, shape, count, labels, key, {.device = s.device, .visit = visit});
     if (!s.planning()) return out;
     // The tuned network at every step, the base at those with noise.
     const auto noisy_steps = [](const sde::Chain& of) {
@@ -125,8 +122,8 @@ void evaluate_stage(Session& s) {
   done("tuned_ode", draws.ode_samples(tuned_field, tuned_key));
   Json methods = Json::object();
   if (c.evaluate.methods) {
-    const SearchRequest request{count, draws.classes, "evaluate.labels", c.finetune.guidance,
-                                {seed, 2 * static_cast<std::uint64_t>(count)}};
+    const SearchRequest request{
+        count, draws.classes, "evaluate.labels", c.finetune.guidance, {seed, 2 * static_cast<std::uint64_t>(count)}};
     search(s, data, reward, request, [&](const Found& found) {
       done(found.name, found.x);
       methods[found.name] = found.facts;

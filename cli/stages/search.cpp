@@ -25,13 +25,10 @@ struct Searcher {
   sde::Chain chain = make_chain(s.config);
 
   sde::Field field(bool tuned) const {
-    const nn::Network network =
-        tuned ? load_tuned(s, data.model) : load_network(s, data.model, base_checkpoint, base_sections);
+    const nn::Network network = tuned ? load_tuned(s, data.model) : load_network(s, data.model, base_checkpoint, base_sections);
     return finetune::guided(finetune::field_of(network), request.guidance);
   }
-  Tensor labels() const {
-    return make_labels(request.classes, request.count, data.model, request.labels_key, s.device);
-  }
+  Tensor labels() const { return make_labels(request.classes, request.count, data.model, request.labels_key, s.device); }
 
   // A population a class: with several in one, classes of higher reward would crowd out the others.
   Found smc() const {
@@ -54,7 +51,8 @@ struct Searcher {
       const sde::NoiseKey key = request.key.from(p * o.particles);
       Tensor own;
       if (!request.classes.empty())
-        own = make_labels({request.classes[static_cast<std::size_t>(p)]}, o.particles, data.model, request.labels_key, s.device);
+        own =
+            make_labels({request.classes[static_cast<std::size_t>(p)]}, o.particles, data.model, request.labels_key, s.device);
       const finetune::SmcResult r = finetune::twisted_smc(base, chain, shape, reward, own, key, o, DType::f32, s.device);
       if (s.planning()) continue;
       std::vector<double> weights;
@@ -69,7 +67,8 @@ struct Searcher {
       resampled += r.resampled;
     }
     if (s.planning()) return found;
-    found.facts = {{"particles", o.particles}, {"populations", populations},
+    found.facts = {{"particles", o.particles},
+                   {"populations", populations},
                    {"log_z", json_number(finetune::mean_estimate(log_z).value)},
                    {"effective_share", json_number(finetune::mean_estimate(ess).value)},
                    {"least_effective_share", json_number(*std::min_element(least.begin(), least.end()))},
@@ -92,7 +91,8 @@ struct Searcher {
         return x;
       });
     });
-    return {tuned ? "tuned_best_of_n" : "base_best_of_n", best.x,
+    return {tuned ? "tuned_best_of_n" : "base_best_of_n",
+            best.x,
             {{"n", n}, {"kl_to_its_model_at_most", finetune::best_of_n_kl(n)}}};
   }
 
@@ -115,8 +115,8 @@ struct Searcher {
       }
       before = s.counter->now(), flops_before = flops();
     };
-    const finetune::NoiseOptimisation r = finetune::optimise_noise(f, chain, shape, request.count, reward, labels(), request.key,
-                                                                   o, DType::f32, s.device, watch);
+    const finetune::NoiseOptimisation r =
+        finetune::optimise_noise(f, chain, shape, request.count, reward, labels(), request.key, o, DType::f32, s.device, watch);
     Found found{tuned ? "tuned_noise_optimisation" : "base_noise_optimisation", r.x, {{"iterations", c.iterations}}};
     if (!s.planning()) {
       found.facts["reward_before"] = json_number(r.history.front());
@@ -137,8 +137,7 @@ void search(Session& s, const RunData& data, const finetune::Reward& reward, con
       continue;
     }
     for (const bool tuned : {false, true})
-      if (tuned ? request.tuned : request.base)
-        use(method == "best_of_n" ? searcher.best_of_n(tuned) : searcher.noise(tuned));
+      if (tuned ? request.tuned : request.base) use(method == "best_of_n" ? searcher.best_of_n(tuned) : searcher.noise(tuned));
   }
 }
 

@@ -15,12 +15,12 @@
 namespace costate::finetune {
 
 struct ControlReport {
-  Estimate objective;        // J, from sum |u|^2/2: the estimator of less variance
-  Estimate path_kl;          // KL(P_u || P), likewise
-  Estimate girsanov;         // the same from log dP_u/dP: a disagreement beyond the errors is a mistake somewhere
-  Estimate log_z_of_base;    // from weights e^{lambda r} of base samples
-  Estimate log_z_of_tuned;   // from weights e^G of tuned paths
-  double log_weight_variance = 0;  // Var G, unbiased; NaN from one path
+  Estimate objective;                  // J, from sum |u|^2/2: the estimator of less variance
+  Estimate path_kl;                    // KL(P_u || P), likewise
+  Estimate girsanov;                   // the same from log dP_u/dP: a disagreement beyond the errors is a mistake somewhere
+  Estimate log_z_of_base;              // from weights e^{lambda r} of base samples
+  Estimate log_z_of_tuned;             // from weights e^G of tuned paths
+  double log_weight_variance = 0;      // Var G, unbiased; NaN from one path
   double base_ess = 0, tuned_ess = 0;  // effective shares of the samples, in (0, 1]; the second tends to 1 at the optimum
   // log Z - J = KL(P_u || P*), by whichever of two estimates has the smaller standard error: log mean e^G - mean G, from the
   // same paths, whose errors cancel near the optimum (where both are the constant G); or log_z_of_base - objective, from

@@ -34,8 +34,8 @@ double chi_squared_tail(double x, int degrees) {
 }
 
 CountTest count_test(std::span<const std::int64_t> counts, std::span<const double> probabilities) {
-  require(counts.size() == probabilities.size() && counts.size() >= 2, "count_test: there are ", counts.size(),
-          " counts and ", probabilities.size(), " probabilities, expected as many and at least two");
+  require(counts.size() == probabilities.size() && counts.size() >= 2, "count_test: there are ", counts.size(), " counts and ",
+          probabilities.size(), " probabilities, expected as many and at least two");
   double total = 0, mass = 0;
   for (std::size_t i = 0; i < counts.size(); ++i) {
     require(counts[i] >= 0, "count_test: count ", i, " is ", counts[i]);
@@ -88,7 +88,8 @@ ModeCoverage mode_coverage(const GaussianMixture& target, std::span<const double
       ++out.counts[static_cast<std::size_t>(best)];
   }
   for (int i = 0; i < n; ++i)
-    out.covered += static_cast<double>(out.counts[static_cast<std::size_t>(i)]) > 0.1 * target.weights()[i] * static_cast<double>(rows);
+    out.covered +=
+        static_cast<double>(out.counts[static_cast<std::size_t>(i)]) > 0.1 * target.weights()[i] * static_cast<double>(rows);
   if (n >= 2 && out.outside < static_cast<std::int64_t>(rows)) out.test = count_test(out.counts, target.weights());
   return out;
 }
@@ -118,8 +119,8 @@ double share_within(int dim, std::span<const double> centres, std::span<const do
   parallel_for(m, 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
       for (std::int64_t j = 0; j < n && !inside[static_cast<std::size_t>(i)]; ++j)
-        inside[static_cast<std::size_t>(i)] = squared_distance(dim, points.data() + i * dim, centres.data() + j * dim) <=
-                                              radius[static_cast<std::size_t>(j)];
+        inside[static_cast<std::size_t>(i)] =
+            squared_distance(dim, points.data() + i * dim, centres.data() + j * dim) <= radius[static_cast<std::size_t>(j)];
   });
   return static_cast<double>(std::count(inside.begin(), inside.end(), 1)) / static_cast<double>(m);
 }
@@ -130,8 +131,8 @@ PrecisionRecall precision_recall(int dim, std::span<const double> real, std::spa
   require(dim >= 1 && k >= 1, "precision_recall: the dimension is ", dim, " and k is ", k, ", expected at least 1");
   for (const auto& x : {real, generated}) {
     const std::size_t rows = x.size() / static_cast<std::size_t>(dim);
-    require(rows > static_cast<std::size_t>(k) && rows * static_cast<std::size_t>(dim) == x.size(), "precision_recall: ",
-            x.size(), " numbers are not more than ", k, " rows of dimension ", dim);
+    require(rows > static_cast<std::size_t>(k) && rows * static_cast<std::size_t>(dim) == x.size(),
+            "precision_recall: ", x.size(), " numbers are not more than ", k, " rows of dimension ", dim);
     if (!std::all_of(x.begin(), x.end(), [](double v) { return std::isfinite(v); }))
       fail(Fault::numerical, {"precision_recall: a number is not finite"});
   }

@@ -67,8 +67,7 @@ double vendi_of_points(int dim, std::span<const double> x, double bandwidth, dou
   Matrix k(rows, rows);
   for (Eigen::Index i = 0; i < rows; ++i)
     for (Eigen::Index j = 0; j <= i; ++j)
-      k(i, j) = k(j, i) =
-          w[i] * w[j] * std::exp(-(m.row(i) - m.row(j)).squaredNorm() / (2 * bandwidth * bandwidth));
+      k(i, j) = k(j, i) = w[i] * w[j] * std::exp(-(m.row(i) - m.row(j)).squaredNorm() / (2 * bandwidth * bandwidth));
   return score("vendi_of_points", k, order);
 }
 

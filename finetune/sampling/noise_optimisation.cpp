@@ -10,8 +10,7 @@
 
 namespace costate::finetune {
 
-Improbability improbability(std::span<const double> z, int vector, int permutations, std::uint64_t seed,
-                            std::uint64_t first) {
+Improbability improbability(std::span<const double> z, int vector, int permutations, std::uint64_t seed, std::uint64_t first) {
   const auto n = static_cast<std::int64_t>(z.size());
   require(vector >= 1 && vector <= n, "improbability: vectors of ", vector, " out of ", n, " numbers, expected 1 to ", n);
   require(permutations >= 1, "improbability: ", permutations, " permutations, expected at least 1");
@@ -93,10 +92,10 @@ void forward(const sde::Field& field, const sde::Chain& chain, const Noises& z, 
       const Tensor prediction = field(Var(x), Var(sde::step_time(chain, k, x)), own_labels).value();
       require(prediction.shape() == x.shape(), "optimise_noise: the field maps shape ", x.shape(), " to ", prediction.shape());
       const Tensor& e = z.all[static_cast<std::size_t>(k) + 1];
-      const Tensor next = e.defined() ? chain_step(chain.A[k], Var(x), chain.C[k], Var(prediction), chain.std[k],
-                                                   Var(e.slice(first, rows)))
-                                            .value()
-                                      : axpby(chain.A[k], Var(x), chain.C[k], Var(prediction)).value();
+      const Tensor next =
+          e.defined()
+              ? chain_step(chain.A[k], Var(x), chain.C[k], Var(prediction), chain.std[k], Var(e.slice(first, rows))).value()
+              : axpby(chain.A[k], Var(x), chain.C[k], Var(prediction)).value();
       states[static_cast<std::size_t>(k) + 1].slice(first, rows).copy_from(next);
     }
   });
@@ -144,8 +143,7 @@ NoiseOptimisation optimise_noise(const sde::Field& field, const sde::Chain& chai
   {
     const memory::TagScope scope(memory::Tag::trajectory);
     z.all.push_back(sde::initial_noise(shape, count, key, dtype, device));
-    for (int k = 0; k < chain.steps(); ++k)
-      z.all.push_back(chain.std[k] > 0 ? sde::step_noise(k, z.all[0], key) : Tensor());
+    for (int k = 0; k < chain.steps(); ++k) z.all.push_back(chain.std[k] > 0 ? sde::step_noise(k, z.all[0], key) : Tensor());
     states.emplace_back();  // x_0 is a noise
     for (int k = 0; k < chain.steps(); ++k) states.push_back(full());
   }
@@ -155,7 +153,9 @@ NoiseOptimisation optimise_noise(const sde::Field& field, const sde::Chain& chai
     for (std::size_t i = 0; i < parameters.size(); ++i) gradients.push_back(full());
   }
   const std::int64_t numbers = static_cast<std::int64_t>(parameters.size()) * shape.numel();
-  const auto seed_of_row = [&](std::int64_t row) { return key.seed ^ (0x9E3779B97F4A7C15u * (key.first_sample + static_cast<std::uint64_t>(row) + 1)); };
+  const auto seed_of_row = [&](std::int64_t row) {
+    return key.seed ^ (0x9E3779B97F4A7C15u * (key.first_sample + static_cast<std::uint64_t>(row) + 1));
+  };
   if (o.gamma > 0)
     require(o.vector >= 1 && o.vector <= numbers && o.permutations >= 1, "optimise_noise: ", o.permutations,
             " permutations into vectors of ", o.vector, " numbers, expected at least 1, and at most the ", numbers,
@@ -171,8 +171,9 @@ NoiseOptimisation optimise_noise(const sde::Field& field, const sde::Chain& chai
       gather<T>(slots, row, g);
       if (o.gamma > 0) {
         gather<T>(parameters, row, at);
-        const Improbability i = improbability(at, o.vector, o.permutations, seed_of_row(row),
-                                              static_cast<std::uint64_t>(iteration) * static_cast<std::uint64_t>(o.permutations));
+        const Improbability i =
+            improbability(at, o.vector, o.permutations, seed_of_row(row),
+                          static_cast<std::uint64_t>(iteration) * static_cast<std::uint64_t>(o.permutations));
         for (std::size_t j = 0; j < g.size(); ++j) g[j] += o.gamma * i.gradient[j];
       }
       double square = 0;

@@ -38,10 +38,10 @@ struct NoiseOptimisationOptions {
 };
 
 struct NoiseOptimisation {
-  Tensor x;                            // (count, ...): the samples of the last noises
-  std::vector<double> reward;          // (count), of them
-  std::vector<double> improbability;   // (count), of their noises; empty with gamma = 0
-  std::vector<double> history;         // mean reward before each iteration: history[0] is that of the chain's own samples
+  Tensor x;                           // (count, ...): the samples of the last noises
+  std::vector<double> reward;         // (count), of them
+  std::vector<double> improbability;  // (count), of their noises; empty with gamma = 0
+  std::vector<double> history;        // mean reward before each iteration: history[0] is that of the chain's own samples
 };
 
 // Each of `count` samples on its own, from the noises of sde::sample with the same key; steps without noise have none to
@@ -50,8 +50,7 @@ struct NoiseOptimisation {
 // number and the mean reward. On the meta device the same memory is asked for.
 NoiseOptimisation optimise_noise(const sde::Field& field, const sde::Chain& chain, const Shape& shape, std::int64_t count,
                                  const Reward& reward, const Tensor& labels, const sde::NoiseKey& key,
-                                 const NoiseOptimisationOptions& options, DType dtype = DType::f32,
-                                 Device device = Device::cpu,
+                                 const NoiseOptimisationOptions& options, DType dtype = DType::f32, Device device = Device::cpu,
                                  const std::function<void(int iteration, double reward)>& progress = nullptr);
 
 }  // namespace costate::finetune

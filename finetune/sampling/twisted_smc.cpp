@@ -23,8 +23,7 @@ void check(const sde::Chain& chain, const SmcOptions& o) {
   require(o.tempering.empty() || (!o.potential && static_cast<int>(o.tempering.size()) == chain.steps()),
           "twisted_smc: there are ", o.tempering.size(), " numbers of tempering for ", chain.steps(),
           " steps; expected one a step, and none beside a potential");
-  for (const double v : o.tempering)
-    require(std::isfinite(v), "twisted_smc: the tempering contains ", v);
+  for (const double v : o.tempering) require(std::isfinite(v), "twisted_smc: the tempering contains ", v);
 }
 
 std::vector<double> multipliers(const sde::Chain& chain, const SmcOptions& o) {
@@ -53,8 +52,8 @@ Tensor pull_denoised(const sde::Field& field, const sde::Chain& chain, int k, co
 
 // Rows first, ... of x_{k+1} from their ancestors' means and controls, and what the step adds to log w.
 template <class T>
-void propose(const Population& p, double std, const std::vector<std::int64_t>& ancestors, std::int64_t first, const Tensor& noise,
-             const Tensor& rows, std::vector<double>& log_weights) {
+void propose(const Population& p, double std, const std::vector<std::int64_t>& ancestors, std::int64_t first,
+             const Tensor& noise, const Tensor& rows, std::vector<double>& log_weights) {
   const std::int64_t count = rows.extent(0), dim = rows.numel() / count;
   const auto mean = p.mean.values<T>(), control = p.control.defined() ? p.control.values<T>() : std::span<const T>();
   const auto e = noise.defined() ? noise.values<T>() : std::span<const T>();

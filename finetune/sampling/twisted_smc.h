@@ -27,7 +27,7 @@ struct SmcOptions {
   std::int64_t particles = 256;
   double reward_multiplier = 1.0;  // lambda
   SmcProposal proposal = SmcProposal::base;
-  sde::Field tuned{};              // proposal tuned only
+  sde::Field tuned{};  // proposal tuned only
   // lambda_k/lambda of psi_k = lambda_k r(x1hat(x_k)), (K) numbers for k = 0..K-1; psi_K has 1. Empty: 0, then rising linearly
   // in k to 1, as the estimate of x_1 from noise says nothing. All zeros: importance sampling, resampled.
   std::vector<double> tempering{};
@@ -52,8 +52,8 @@ struct SmcResult {
 // the key. Throws Error(argument) for multistep chains and options of the wrong size, Error(numerical) where weights are NaN
 // or all 0. On the meta device the same memory is asked for, and numbers are zeros.
 SmcResult twisted_smc(const sde::Field& base, const sde::Chain& chain, const Shape& shape, const Reward& reward,
-                      const Tensor& labels, const sde::NoiseKey& key, const SmcOptions& options,
-                      DType dtype = DType::f32, Device device = Device::cpu);
+                      const Tensor& labels, const sde::NoiseKey& key, const SmcOptions& options, DType dtype = DType::f32,
+                      Device device = Device::cpu);
 
 // Indices of `count` draws from weights by systematic resampling with the offset uniform in (0, 1): index i is drawn
 // floor(count w_i) or ceil(count w_i) times, in rising order. Weights sum to 1.

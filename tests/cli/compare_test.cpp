@@ -25,13 +25,16 @@ std::string make(const Folder& folder, const Made& m) {
   const std::string path = folder / m.name;
   fs::create_directory(path);
   const auto write = [&](const char* file, const std::string& text) { folder.file(m.name + "/" + file, text); };
-  const Config config = read_config_text(tiny_points, "test", {"seed=" + std::to_string(m.seed), "name=" + m.name, "out=" + path,
-                                                               "reward.multiplier=" + std::to_string(m.multiplier)})
+  const Config config = read_config_text(tiny_points, "test",
+                                         {"seed=" + std::to_string(m.seed), "name=" + m.name, "out=" + path,
+                                          "reward.multiplier=" + std::to_string(m.multiplier)})
                             .config;
   write("config.resolved.json", to_json(config).dump());
-  Json record{{"stages", {{"finetune", {{"seconds", 2.5},
-                                        {"peak", {{"bytes", 3 * 1024 * 1024}}},
-                                        {"evaluations", {{"plain", 1000}, {"state", 200}, {"parameters", 34}, {"rewards", 70}}}}}}}};
+  Json record{{"stages",
+               {{"finetune",
+                 {{"seconds", 2.5},
+                  {"peak", {{"bytes", 3 * 1024 * 1024}}},
+                  {"evaluations", {{"plain", 1000}, {"state", 200}, {"parameters", 34}, {"rewards", 70}}}}}}}};
   if (m.evaluated) record["stages"]["evaluate"] = {{"seconds", 1.0}};
   write("run.json", record.dump());
   if (m.evaluated) {
@@ -49,12 +52,13 @@ std::string make(const Folder& folder, const Made& m) {
 
 TEST(Compare, GroupsSeedsAndHasTheirStatistics) {
   const Folder folder;
-  const std::vector<std::string> paths{make(folder, {.name = "a", .seed = 1, .reward = 1, .kl = 0.5}),
-                                       make(folder, {.name = "b", .seed = 2, .reward = 4, .kl = 0.7}),
-                                       make(folder, {.name = "c", .seed = 3, .reward = 7, .kl = 0.9}),
-                                       make(folder, {.name = "d", .seed = 1, .multiplier = 5, .reward = 9, .kl = 2, .gold = -1}),
-                                       make(folder, {.name = "e", .seed = 2, .reward = 8, .evaluated = false}),
-                                       make(folder, {.name = "f", .seed = 3, .reward = 100})};
+  const std::vector<std::string> paths{
+      make(folder, {.name = "a", .seed = 1, .reward = 1, .kl = 0.5}),
+      make(folder, {.name = "b", .seed = 2, .reward = 4, .kl = 0.7}),
+      make(folder, {.name = "c", .seed = 3, .reward = 7, .kl = 0.9}),
+      make(folder, {.name = "d", .seed = 1, .multiplier = 5, .reward = 9, .kl = 2, .gold = -1}),
+      make(folder, {.name = "e", .seed = 2, .reward = 8, .evaluated = false}),
+      make(folder, {.name = "f", .seed = 3, .reward = 100})};
   const Comparison c = compare_runs(paths);
   ASSERT_EQ(c.groups.size(), 2u);
   EXPECT_EQ(c.groups[0].runs.size(), 3u);
@@ -94,7 +98,9 @@ TEST(Compare, GroupsSeedsAndHasTheirStatistics) {
   // Labels with commas are quoted; a row a run.
   const std::string csv = comparison_csv(c);
   EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 1 + 4);
-  EXPECT_NE(csv.find("\"adjoint_matching, reward.multiplier=5.0\",adjoint_matching," + paths[3] + ",d,1,9,-1,2,"), std::string::npos) << csv;
+  EXPECT_NE(csv.find("\"adjoint_matching, reward.multiplier=5.0\",adjoint_matching," + paths[3] + ",d,1,9,-1,2,"),
+            std::string::npos)
+      << csv;
 }
 
 TEST(Compare, RefusesInWords) {
@@ -124,7 +130,8 @@ TEST(Compare, RefusesInWords) {
   const Result r = costate(folder, {"compare", "good", "unfinished", "--out", "page"});
   EXPECT_EQ(r.code, 0);
   EXPECT_NE(r.err.find("note: 'unfinished' is left out"), std::string::npos) << r.err;
-  for (const char* file : {"compare.csv", "compare.json", "report.html"}) EXPECT_TRUE(fs::exists(folder / (std::string("page/") + file)));
+  for (const char* file : {"compare.csv", "compare.json", "report.html"})
+    EXPECT_TRUE(fs::exists(folder / (std::string("page/") + file)));
   refused({"good", "--out", "page"}, "--overwrite", 2);
   EXPECT_EQ(costate(folder, {"compare", "good", "--out", "page", "--overwrite"}).code, 0);
 }
@@ -153,9 +160,12 @@ TEST(Compare, RealRuns) {
   EXPECT_EQ(found["settings"][1]["label"], "adjoint_matching, reward.multiplier=3.0");
   double mean = 0;
   for (const char* run : {"s1", "s2"})
-    mean += Json::parse(contents(folder / (std::string(run) + "/evaluation.json")))["samples"]["tuned_sde"]["reward"]["value"].get<double>() / 2;
+    mean += Json::parse(contents(folder / (std::string(run) + "/evaluation.json")))["samples"]["tuned_sde"]["reward"]["value"]
+                .get<double>() /
+            2;
   EXPECT_NEAR(found["settings"][0]["numbers"]["reward"]["mean"].get<double>(), mean, 1e-12);
-  for (const char* key : {"reward", "path_kl", "objective", "gap", "vendi", "frechet", "w1", "reward_queries", "evaluations", "seconds", "peak_mib"})
+  for (const char* key : {"reward", "path_kl", "objective", "gap", "vendi", "frechet", "w1", "reward_queries", "evaluations",
+                          "seconds", "peak_mib"})
     EXPECT_TRUE(found["settings"][1]["numbers"][key]["mean"].is_number()) << key;
   // 5 updates of 40 trajectories: a reward query each.
   EXPECT_EQ(found["settings"][0]["numbers"]["reward_queries"]["mean"], 200.0);

@@ -17,7 +17,8 @@ void expect_exact(const Folder& folder, const std::string& run) {
   ASSERT_EQ(planned.code, 0) << planned.err;
   const Json plan = Json::parse(planned.out)["stages"], record = Json::parse(contents(folder / (run + "/run.json")))["stages"];
   for (const auto& [stage, measured] : record.items())
-    for (const char* what : {"peak", "evaluations", "flops"}) EXPECT_EQ(plan[stage][what], measured[what]) << stage << " " << what;
+    for (const char* what : {"peak", "evaluations", "flops"})
+      EXPECT_EQ(plan[stage][what], measured[what]) << stage << " " << what;
 }
 
 Json searching(const std::string& text, const char* proposal) {
@@ -42,7 +43,8 @@ TEST_P(Searching, IsPlannedExactlyAndTheSameForAnyThreads) {
     const Folder folder;
     folder.file("config.json", searching(text, GetParam()).dump());
     for (const char* threads : {"1", "2"}) {
-      const Result r = costate(folder, {"run", "config.json", "--quiet", "--out", std::string("run") + threads, "--threads", threads});
+      const Result r =
+          costate(folder, {"run", "config.json", "--quiet", "--out", std::string("run") + threads, "--threads", threads});
       ASSERT_EQ(r.code, 0) << r.err;
     }
     for (const char* file : {"evaluation.json", "curve.csv", "samples/methods.json", "samples/base_smc.npy",
@@ -78,7 +80,8 @@ TEST_P(Searching, IsPlannedExactlyAndTheSameForAnyThreads) {
     EXPECT_NEAR(curve.number("reward_queries", 0), record["rewards"].get<double>() / static_cast<double>(iterations), 1e-9);
   }
 }
-INSTANTIATE_TEST_SUITE_P(Evaluation, Searching, ::testing::Values("guided", "tuned"), [](const auto& p) { return std::string(p.param); });
+INSTANTIATE_TEST_SUITE_P(Evaluation, Searching, ::testing::Values("guided", "tuned"),
+                         [](const auto& p) { return std::string(p.param); });
 
 TEST(Evaluation, HasTheNumbersOfTheControlAndOfDiversity) {
   const Folder folder;
@@ -96,7 +99,8 @@ TEST(Evaluation, HasTheNumbersOfTheControlAndOfDiversity) {
     EXPECT_GE(control["variance_of_log_weights"].get<double>(), 0);
     for (const char* set : {"base_sde", "tuned_sde", "tuned_ode"}) {
       const Json& s = e["samples"][set];
-      for (const char* key : {"vendi", "frechet_to_data", "precision", "recall"}) EXPECT_TRUE(s[key].is_number()) << set << " " << key;
+      for (const char* key : {"vendi", "frechet_to_data", "precision", "recall"})
+        EXPECT_TRUE(s[key].is_number()) << set << " " << key;
       EXPECT_EQ(s.contains("frechet_to_reweighted_base"), std::string(set) != "base_sde");
       EXPECT_EQ(s.contains("class_entropy"), name == "digits");
       EXPECT_EQ(s.contains("modes_covered"), name == "points");

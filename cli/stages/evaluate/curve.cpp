@@ -29,7 +29,8 @@ Queries queries_at(const RunDirectory& directory, std::int64_t step) {
     const Queries here{table.number("reward_queries", i), table.number("evaluations", i)};
     if (at >= static_cast<double>(step)) {
       const double share = (static_cast<double>(step) - before) / (at - before);
-      return {low.rewards + share * (here.rewards - low.rewards), low.evaluations + share * (here.evaluations - low.evaluations)};
+      return {low.rewards + share * (here.rewards - low.rewards),
+              low.evaluations + share * (here.evaluations - low.evaluations)};
     }
     before = at, low = here;
   }

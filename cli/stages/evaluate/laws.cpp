@@ -19,8 +19,8 @@ namespace costate::cli {
 namespace {
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-constexpr int widest_values = 64;               // beyond, values are no features: distances would need too many samples
-constexpr std::size_t neighbour_rows = 1000;    // of each set, for precision and recall
+constexpr int widest_values = 64;             // beyond, values are no features: distances would need too many samples
+constexpr std::size_t neighbour_rows = 1000;  // of each set, for precision and recall
 constexpr int neighbours = 3;
 
 // Standard deviation of the data: the root of the mean variance of its coordinates.
@@ -81,8 +81,8 @@ Laws::Laws(const Config& config, const RunData& data, const std::optional<finetu
     const auto width = static_cast<std::size_t>(real.width);
     real_targets_ = features_where(real, [&](std::size_t i) { return targeted(data.model.labels[i]); });
     base_targets_ = features_where(base.opinion, [&](std::size_t i) { return targeted(base.opinion.label[i]); });
-    target_rows_ = std::min({real_targets_.size() / width, base_targets_.size() / width,
-                             static_cast<std::size_t>(config.evaluate.count)});
+    target_rows_ =
+        std::min({real_targets_.size() / width, base_targets_.size() / width, static_cast<std::size_t>(config.evaluate.count)});
   }
 }
 
@@ -106,7 +106,8 @@ double Laws::vendi(const Samples& set) const {
   const VendiConfig& c = config_.evaluate.vendi;
   const auto rows = static_cast<std::size_t>(c.count);
   if (!judged_)
-    return finetune::vendi_of_points(dim_, first_rows(set.values, dim_, rows), c.bandwidth > 0 ? c.bandwidth : unit_ / 4, c.order);
+    return finetune::vendi_of_points(dim_, first_rows(set.values, dim_, rows), c.bandwidth > 0 ? c.bandwidth : unit_ / 4,
+                                     c.order);
   const std::span<const double> f = first_rows(set.opinion.feature, width_, rows);
   for (std::size_t i = 0; i < f.size(); i += static_cast<std::size_t>(width_)) {
     const auto row = f.subspan(i, static_cast<std::size_t>(width_));
@@ -122,9 +123,9 @@ void Laws::add_feature_numbers(Json& j, const Samples& set) const {
   j["frechet_to_data"] = json_number(finetune::frechet_distance(width_, f, real));
   // With hardly more than one weight that counts there is no covariance to compare with.
   if (!set.of_base())
-    j["frechet_to_reweighted_base"] = json_number(
-        finetune::effective_sample_size(log_weights_) < 2 ? nan
-                                                          : finetune::weighted_frechet_distance(width_, f, {}, base, weights_));
+    j["frechet_to_reweighted_base"] = json_number(finetune::effective_sample_size(log_weights_) < 2
+                                                      ? nan
+                                                      : finetune::weighted_frechet_distance(width_, f, {}, base, weights_));
   const auto near = first_rows(f, width_, neighbour_rows), near_real = first_rows(real, width_, neighbour_rows);
   const auto least = static_cast<std::size_t>((neighbours + 1) * width_);
   if (near.size() < least || near_real.size() < least) return;
