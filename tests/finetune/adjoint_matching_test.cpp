@@ -7,7 +7,6 @@
 #include <costate/finetune/problem/analytic_field.h>
 #include <costate/finetune/problem/linear_gaussian.h>
 #include <costate/finetune/problem/mixture_tilt.h>
-#include <costate/sde/adjoint/lean.h>
 #include <costate/sde/exponential.h>
 #include <costate/tensor/parallel.h>
 #include <gtest/gtest.h>
@@ -48,6 +47,13 @@ Perturbed perturbed(const sde::Field& velocity, int steps, std::int64_t dim) {
 
 std::shared_ptr<const GaussianMixture> standard_normal() {
   return std::make_shared<GaussianMixture>(GaussianMixture::isotropic(1, {1.0}, {0.0}, 1.0));
+}
+
+// Costates along given states down to a_0, without a control problem around them.
+void lean_adjoint(const sde::Field& field, const sde::Chain& chain, const std::function<Tensor(int)>& state,
+                  const Tensor& labels, const Tensor& terminal, const CostateVisitor& visit) {
+  const ControlProblem problem{chain, field, {}, {}};
+  lean_costates({problem, {}, {}, state, labels, 0, true, {}}, terminal, visit);
 }
 
 TEST(AdjointMatching, TheGradientVanishesAtTheClosedFormOptimum) {
@@ -108,7 +114,7 @@ TEST(AdjointMatching, TheLeanAdjointOfAGaussianIsItsClosedForm) {
     Tensor a = Tensor::from(std::vector<double>{-c[0], -c[1], -c[2]}, {1, 3});
     a = broadcast_to(Var(a), {4, 3}).value();
     double worst = 0;
-    sde::lean_adjoint(field, chain, [&](int k) { return states[k]; }, Tensor(), a,
+    lean_adjoint(field, chain, [&](int k) { return states[k]; }, Tensor(), a,
                       [&](int k, const Tensor&, const Tensor&, const Tensor& a_k) {
                         if (2 * k != steps) return;
                         const auto v = a_k.values<double>();
@@ -142,7 +148,7 @@ TEST(AdjointMatching, TheLeanAdjointOfALinearDriftIsTheTransposedExponential) {
     const Tensor x = Tensor::zeros({2, 3}, DType::f64);
     const Tensor terminal = broadcast_to(Var(Tensor::from(gradient, {1, 3})), {2, 3}).value();
     double worst = 0;
-    sde::lean_adjoint(field, chain, [&](int) { return x; }, Tensor(), terminal,
+    lean_adjoint(field, chain, [&](int) { return x; }, Tensor(), terminal,
                       [&](int k, const Tensor&, const Tensor&, const Tensor& a) {
                         if (k == 0)
                           for (int i = 0; i < 6; ++i) worst = std::max(worst, std::abs(a.values<double>()[i] - reference[i % 3]));
