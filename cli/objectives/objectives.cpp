@@ -33,6 +33,10 @@ FinetuneConfig standard_finetune(const std::string& name) {
   return f;
 }
 
+bool reads_features(const Config& c) {
+  return objective(c.finetune.objective).loop == Loop::policy_gradient && c.finetune.policy_gradient.critic.input == "features";
+}
+
 void check_objective(const Config& c) {
   const Loop loop = objective(c.finetune.objective).loop;
   const FinetuneConfig standard = standard_finetune(c.finetune.objective);
@@ -43,6 +47,7 @@ void check_objective(const Config& c) {
   only(Loop::policy_gradient, !(c.finetune.policy_gradient == standard.policy_gradient), "finetune.policy_gradient");
   only(Loop::backpropagation, !(c.finetune.backpropagation == standard.backpropagation), "finetune.backpropagation");
   if (loop == Loop::regression) check_regression(c);
+  if (loop == Loop::policy_gradient) check_policy_gradient(c);
 }
 
 }  // namespace costate::cli

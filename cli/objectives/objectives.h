@@ -16,7 +16,10 @@ struct ObjectiveInputs {
   const Config& config;
   finetune::ControlProblem problem;
   nn::Network base, tuned;  // problem.base is the field of `base`
+  // (rows, ...) -> (rows, width): the last hidden layer of the reward's classifier; null unless reads_features(config).
+  std::function<Tensor(const Tensor& x)> reward_features{};
 };
+bool reads_features(const Config& config);
 
 enum class Loop { regression, policy_gradient, backpropagation };
 
@@ -47,5 +50,7 @@ FinetuneConfig standard_finetune(const std::string& objective);
 
 // Keys of a loop that `finetune.objective` does not belong to, or that this objective does not look at, are errors.
 void check_objective(const Config& config);
+// The part of one loop.
+void check_policy_gradient(const Config& config);
 
 }  // namespace costate::cli

@@ -7,6 +7,17 @@
 
 namespace costate::cli {
 
+namespace {
+
+// Of the reward's classifier, for objectives that look at them.
+std::function<Tensor(const Tensor&)> reward_features(Session& s, const data::Dataset& data) {
+  if (!reads_features(s.config)) return {};
+  const nn::Classifier classifier = load_classifier(s, data, s.config.reward_classifier, reward_checkpoint, classifier_sections);
+  return [classifier](const Tensor& x) { return classifier.features(Var(x)).value(); };
+}
+
+}  // namespace
+
 void finetune_stage(Session& s) {
   const Config& c = s.config;
   const RunData data = load_run_data(c, s.planning());
@@ -31,7 +42,7 @@ void finetune_stage(Session& s) {
     problem.labels.push_back(static_cast<std::int32_t>(l));
   }
   const std::unique_ptr<finetune::Objective> trainer =
-      objective(c.finetune.objective).make({c, std::move(problem), base, std::move(tuned)});
+      objective(c.finetune.objective).make({c, std::move(problem), base, std::move(tuned), reward_features(s, data.model)});
   const Json described = network_json(c, data.model);
   const auto keep = [&](const std::string& name, const nn::Network& network, std::int64_t step) {
     if (lora)
