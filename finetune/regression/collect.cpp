@@ -237,11 +237,13 @@ void ValueGradientRegression::value_costates(PathBatch& batch, const std::vector
   metrics.contraction = contraction_;
 
   const double lambda = problem_.reward_multiplier;
+  std::vector<Tensor> values(static_cast<std::size_t>(last) + 1);  // V_k(x_k), where asked for
   const auto value_at = [&](int k) {
-    if (k < last) return value_->value(k, paths.states[k], paths.labels);
+    if (values[k].defined()) return values[k];
+    if (k < last) return values[k] = value_->value(k, paths.states[k], paths.labels);
     std::vector<float> v(batch.reward.begin(), batch.reward.end());
     for (float& f : v) f *= static_cast<float>(lambda);
-    return Tensor::from(v, {rows}, problem_.device);
+    return values[k] = Tensor::from(v, {rows}, problem_.device);
   };
   batch.costates.assign(static_cast<std::size_t>(last), Tensor());
   const memory::TagScope scope(memory::Tag::adjoint);

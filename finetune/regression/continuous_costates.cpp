@@ -1,19 +1,17 @@
 #include <costate/autograd/ops.h>
 #include <costate/finetune/regression/costates.h>
 
-#include <algorithm>
-
 namespace costate::finetune {
 namespace {
 
-// What a grows by a unit of time, backwards, at x_j, and the base prediction there. `step` says whose rates: those of the
-// step that starts at x_j, or of the last one at the end.
+// What a grows by a unit of time, backwards, at x_j, and the base prediction there. Rates are those of the step that starts
+// at x_j, or of the one before where that has no noise, or there is none.
 struct Slope {
   Tensor value, prediction;
 };
 Slope slope(const CostateInputs& in, int j, const Tensor& a) {
   const sde::Chain& chain = in.problem.chain;
-  const int step = std::min(j, chain.steps() - 1);
+  const int step = j < chain.steps() && chain.std[j] > 0 ? j : j - 1;
   const double h = chain.t[step + 1] - chain.t[step], std = chain.std[step];
   const Tensor x = in.state(j);
   Tape tape;
@@ -21,7 +19,7 @@ Slope slope(const CostateInputs& in, int j, const Tensor& a) {
   std::vector<Var> results{in.tuned(tracked, t, in.labels)};
   std::vector<Tensor> seeds{affine(Var(a), chain.C[step] / h, 0.0).value()};
   Tensor prediction;
-  if (std > 0) {
+  if (std > 0) {  // not in a noiseless run of steps before the last ones with noise
     const Var base = in.problem.base(tracked, t, in.labels);
     prediction = base.value();
     const double weight = in.kl_weights[static_cast<std::size_t>(step)] * chain.C[step] * chain.C[step] / (std * std * h);

@@ -13,17 +13,19 @@
 //   value           policy iteration on a value network (PI-FT: Han, Razaviyayn, Xu, arXiv 2412.18164)
 //   stein           the same without any gradient of the value: E[grad V(m + std e)] = E[V(m + std e) e]/std (Stein)
 //
-// Cost of one iteration, rows a trajectory, for K steps, N of them with noise, L in the loss, the lowest of which is f:
-//   costate         tuned plain  tuned state vjp  tuned parameter vjp  base plain   base state vjp  reward
-//   lean            K            -                L                    1            K - f - 1       1 with gradient
-//   full            K            K - f - 1        L                    1            N - f - 1       1 with gradient
-//   continuous      K            K - f - 1        L                    1            N - f - 1       1 with gradient
-//   reparametrised  K            -                L (L = N)            1            K - f - 1       1 with gradient
-//   value, stein    K            -                L                    N            -               1
-// (f counts steps with noise as steps; the noisy steps are taken to be the first ones). pairing `same` makes the last plain
-// base row a vjp, `alg1` adds a base vjp, denoised_endpoint a plain base row; keep_activations takes L rows from the plain
-// ones; path weights with the lean costate ask for the base at the steps below f as well (f plain rows). A value network adds rows of its own, see
-// value_network.h; replay divides everything but the parameter vjps by its passes, and adds N plain tuned rows an update
+// Cost of one iteration, rows a trajectory, for K steps, the first N of which have noise, L in the loss, from step f on:
+//   costate         tuned: plain  by state   by parameters  base: plain  by state   reward
+//   lean            K             -          L              1            K - f - 1  1 with gradient
+//   full            K             K - f - 1  L              1            N - f - 1  1 with gradient
+//   continuous      K             K - f - 1  L              1 or 2       N - f - 1  1 with gradient
+//   reparametrised  K             -          L              1            K - 1      1 with gradient
+//   value, stein    K             -          L              N            -          1
+// (continuous: 2 where step f + 1 is in the loss; a value: with gradient where the last step has noise and is in the loss.)
+// Pairing `same` asks for one more vjp of what is pulled back, the lean and full costates for one plain base row less, and so
+// does the continuous one where it has 2; alg1 for a base vjp more; denoised_endpoint for a plain base row more.
+// keep_activations takes L from the plain rows. Path weights with the lean costate ask for the base at the f steps below f
+// too. A value network adds rows of its own, see value_network.h. Replay divides everything but the vjps by parameters and
+// the value network's rows by its passes (with f = 0: costates of all steps are kept), and adds N plain tuned rows an update
 // when it is weighted.
 // States are kept at all K + 1 steps; costates and base predictions at L (base predictions at N with path weights or a
 // value); the tuned predictions at N with path weights, a value or weighted replay.

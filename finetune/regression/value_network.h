@@ -11,12 +11,16 @@
 // kappa_k >= 1 the step has no optimum; where it is concave with kappa_k < -1 it has one, which the undamped iteration
 // runs away from. Damping u <- (1 - w) u + w (its image) with w = 1/(1 + |kappa|) cures that.
 //
-// Cost of one iteration in rows of the value network a trajectory: K - 1 plain (td) for the targets, U K with vjp by
-// parameters (U updates; U (K + 1) for rewards without gradient, whose V_K is the network too), and for the costates one with
-// vjp by state a loss step before the last (value), or two plain ones (stein; with P pairs 2 P). `skip` asks the base at
-// K - N steps more, the reward at K points more, and for gradients the base's vjp and the reward's gradient at each loss
-// step; with stein, for V at two base rows and rewards a loss step (2 P). A measurement of the contraction takes 4 I vjps of R rows of each
-// step with noise (skip: of base and reward as well).
+// Cost of one iteration in rows of the value network a trajectory, for U updates, L steps in the loss:
+//   td          K - 1 plain              monte_carlo  -
+//   fit         U K by parameters; rewards without gradient, whose V_K is the network too: U (K + 1)
+//   value       L by state, less one where the last step is in the loss and V_K is the reward
+//   stein       plain, the states of the loss steps and those after them, each once, but x_K; with P pairs instead 2 P L, less
+//               2 P where the last step is in the loss
+// The form `skip` asks for plain base rows at the K - N steps without noise and the reward at K - 1 states (where t > 0); for
+// each state of the costates' rows above, once more for base and reward, by state and with gradient for `value`. A
+// measurement of the contraction takes 4 I vjps by state of R rows at each step with noise, of base and reward as well with
+// `skip`; those of V_K are gradients of the reward.
 #pragma once
 #include <costate/finetune/control_problem.h>
 #include <costate/finetune/learner.h>

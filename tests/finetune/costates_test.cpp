@@ -265,11 +265,11 @@ TEST(Costates, UnderPathWeightsAllHaveTheSameMean) {
   const LinearQuadratic p = linear_quadratic(12);
   const nn::Network base = affine_network(p.chain);
   std::vector<Case> cases = unbiased_cases();
-  for (Case& c : cases) c.options.batch = 1024;
-  const auto reference = mean_gradient(p, base, cases[2].options, 16), unweighted = mean_gradient(p, base, cases[0].options, 16);
+  for (Case& c : cases) c.options.batch = 768;
+  const auto reference = mean_gradient(p, base, cases[2].options, 12), unweighted = mean_gradient(p, base, cases[0].options, 12);
   double differs = 0;
   for (const std::size_t i : {3, 4}) {
-    const auto other = mean_gradient(p, base, cases[i].options, 16);
+    const auto other = mean_gradient(p, base, cases[i].options, 12);
     for (std::size_t j = 0; j < 6; ++j)
       EXPECT_NEAR(other[j].value, reference[j].value,
                   4 * std::hypot(other[j].standard_error, reference[j].standard_error) + 0.01 * std::abs(reference[j].value))
