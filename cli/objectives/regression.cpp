@@ -81,6 +81,9 @@ void check_regression(const Config& c) {
   const bool adjoint = name == "adjoint_matching" || name == "discrete_adjoint" || name == "continuous_adjoint";
   only(adjoint || name == "socm_adjoint", f.pairing != "next", "finetune.pairing", "adjoints");
   only(name == "adjoint_matching", f.pairing == "alg1", "finetune.pairing = alg1", "adjoint_matching");
+  only(adjoint, f.micro_batch != 0, "finetune.micro_batch", "adjoints without path weights");
+  only(name != "socm" && name != "socm_constant", f.keep_activations, "finetune.keep_activations",
+       "objectives but socm and socm_constant");
   only(adjoint, f.denoised_endpoint, "finetune.denoised_endpoint", "adjoints without path weights");
   only(!weighted, r.kl_weights != standard.kl_weights, "finetune.regression.kl_weights", "objectives without path weights");
   only(weighted, r.normaliser_decay != standard.normaliser_decay, "finetune.regression.normaliser_decay",

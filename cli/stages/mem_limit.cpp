@@ -19,13 +19,21 @@ std::int64_t rows_of(const Config& c, std::int64_t micro_batch) {
   return micro_batch == 0 ? c.finetune.batch : micro_batch;
 }
 
-void measure(const Config& config, MemoryCandidate& m) {
+// False where the objective refuses such settings: they are no candidate. (The configured ones have been planned before.)
+bool measure(const Config& config, MemoryCandidate& m) {
   Config c = config;
   apply(c, m);
-  const StageRecord record = plan(c, {Stage::finetune}).front();
+  StageRecord record;
+  try {
+    record = plan(c, {Stage::finetune}).front();
+  } catch (const Error& e) {
+    if (e.fault() != Fault::argument) throw;
+    return false;
+  }
   m.peak = record.peak.total, m.flops = record.flops;
   m.same_bits = rows_of(config, m.micro_batch) == rows_of(config, config.finetune.micro_batch) &&
                 m.keep_activations == config.finetune.keep_activations;
+  return true;
 }
 
 // The configured one (0, all, if it is the whole batch) and the halves of the batch, the largest first.
@@ -59,7 +67,7 @@ MemoryFit fit_to_memory(const Config& config, const std::vector<Stage>& stages, 
       std::int64_t before = 0;
       for (const std::int64_t size : micro_batches(config)) {
         MemoryCandidate m{size, keep, recompute};
-        measure(config, m);
+        if (!measure(config, m)) continue;
         fit.candidates.push_back(m);
         // The configured size is looked at whatever the larger ones need: it keeps the bits. Below it the first that fits is
         // as good as the smaller ones, and has fewer pieces.

@@ -93,6 +93,8 @@ void ValueGradientRegression::check() const {
           "have");
   require(!o.path_weights || (o.micro_batch == 0 || o.micro_batch >= o.batch), what,
           ": path weights are divided by the mean of a whole batch; micro_batch must be 0");
+  require(!learns_value() || (o.micro_batch == 0 || o.micro_batch >= o.batch), what,
+          ": the value network is fitted to a whole batch; micro_batch must be 0");
   require(!o.path_weights || std::all_of(kl_weights_.begin(), kl_weights_.end(), [](double b) { return b == 1; }), what,
           ": path weights belong to the divergence itself; kl_weights must be 1");
   if (o.replay.size > 0) {

@@ -48,7 +48,9 @@ struct ValueGradientOptions {
   enum class Costate : std::uint8_t { lean, full, continuous, reparametrised, value, stein } costate = Costate::lean;
 
   std::int64_t batch = 256;      // trajectories an iteration
-  std::int64_t micro_batch = 0;  // trajectories at a time; 0: all. Bounds memory, not the result's law
+  // Trajectories at a time; 0: all. Bounds memory, not the result's law; costates lean (without path weights), full and
+  // continuous alone.
+  std::int64_t micro_batch = 0;
   std::uint64_t seed = 0;
 
   // Which costate x_k is regressed on: `next` a_{k+1}, the one that makes the discrete optimum exact; `same` a_k (the

@@ -145,6 +145,23 @@ TEST(ValueNetwork, BlackBoxRewardsHaveNoCostates) {
   EXPECT_THROW(ValueGradientRegression(p, base, {.costate = Costate::value, .value = {.form = ValueOptions::Form::skip}}), Error);
 }
 
+TEST(ValueNetwork, StateCostsCountFromTheirStepOn) {
+  // No reward, 0.1 a step: V_k = -0.1 (12 - k) wherever x is; the fit of a small network is good to 0.05.
+  for (const auto target : {ValueOptions::Target::td, ValueOptions::Target::monte_carlo}) {
+    const nn::Network base = small_network();
+    ControlProblem p = small_problem(base);
+    p.reward = linear_reward({0, 0});
+    p.state_cost = [](int, const Var& x) { return affine(sum(x, 1), 0.0, 0.1); };
+    Options o{.costate = Costate::value, .batch = 32, .value = {.hidden = 24, .target = target, .updates = 10}};
+    o.value.learner.lr.peak = 1e-2;
+    ValueGradientRegression t(p, base, o);
+    for (int i = 0; i < 40; ++i) t.step();
+    const Tensor x = sde::initial_noise({2}, 4, {2, 0});
+    for (const int k : {0, 6, 11})
+      for (const double v : t.value()->value(k, x, {}).to_doubles()) EXPECT_NEAR(v, -0.1 * (12 - k), 0.05) << k;
+  }
+}
+
 TEST(ValueNetwork, ConvexRewardsAreRefusedWithStepAndKappa) {
   // r = 3 |x|^2 at the end of a chain with noise in the last step: std^2 6 >= 1 there.
   const nn::Network base = small_network();
