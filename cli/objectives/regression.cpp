@@ -64,7 +64,8 @@ std::vector<ObjectiveEntry> regression_objectives() {
           entry("discrete_adjoint", "Discrete-adjoint matching", matching, make<Costate::full>),
           entry("continuous_adjoint", "Continuous-adjoint matching", matching, make<Costate::continuous>),
           entry("socm", "Stochastic optimal control matching", socm, make<Costate::reparametrised, true>),
-          entry("socm_constant", "Stochastic optimal control matching, M = 1", socm, make<Costate::reparametrised, true, false>),
+          entry("socm_constant", "Stochastic optimal control matching, M = 1", socm,
+                make<Costate::reparametrised, true, false>),
           entry("socm_adjoint", "Adjoint matching with path weights", socm, make<Costate::lean, true>),
           entry("pi_ft", "Policy iteration on a value network", pi, make<Costate::value>),
           entry("stein", "Policy iteration by Stein's identity", pi, make<Costate::stein>)};

@@ -4,6 +4,7 @@
 #include <costate/finetune/flow_matching.h>
 #include <costate/finetune/network_field.h>
 #include <costate/nn/mlp.h>
+#include <costate/sde/sampler.h>
 #include <costate/tensor/parallel.h>
 
 #include <cstdio>

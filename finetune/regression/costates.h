@@ -35,7 +35,8 @@ void lean_costates(const CostateInputs& in, Tensor terminal, const CostateVisito
 // The discrete adjoint of the whole control problem: the gradient of what the path costs from step k on,
 //   a_k = (d tuned mean_k/dx)^T a_{k+1} + grad [f_k + b_k |u_k|^2/2].
 // Regression on it has, with on-policy paths, the gradient of backpropagation through the sampler ("basic" adjoint matching,
-// arXiv 2409.08861, eq. 34), of all steps with noise: those without have no control, though the sampler tunes them. One vjp of tuned and base each a step above `first`.
+// arXiv 2409.08861, eq. 34), of all steps with noise: those without have no control, though the sampler tunes them. One vjp
+// of tuned and base each a step above `first`.
 void full_costates(const CostateInputs& in, Tensor terminal, const CostateVisitor& visit);
 
 // The continuous adjoint equation (arXiv 2409.08861, eqs. 29-31),

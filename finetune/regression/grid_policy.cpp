@@ -152,8 +152,8 @@ GridPolicy iterate_policy(const ControlProblem& problem, const GridPolicyOptions
       }
     });
     if (std::find(stands.begin(), stands.end(), 0) != stands.end())
-      fail(Fault::numerical, {"iterate_policy: step ", number, " has not converged in ", it.iterations,
-                              " iterations; kappa reaches ", out.kappa[k].lowest, ", and below -1 the iteration needs damping"});
+      fail(Fault::numerical, {"iterate_policy: step ", number, " has not converged in ", it.iterations, " iterations; kappa ",
+                              "reaches ", out.kappa[k].lowest, ", and below -1 the iteration needs damping"});
     next = Spline(o.low, step, std::move(value));
     out.value[k] = next.values(), out.slope[k] = next.slopes();
   }

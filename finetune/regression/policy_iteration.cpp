@@ -29,8 +29,8 @@ void check(const AffineMap& map, int dim, const char* what) {
                           "; from 1 on the step has no optimum"});
 }
 [[noreturn]] void no_convergence(int k, double kappa, int iterations) {
-  fail(Fault::numerical, {"iterate_policy: step ", k, " has not converged in ", iterations, " iterations; kappa reaches ", kappa,
-                          ", and below -1 the iteration needs damping"});
+  fail(Fault::numerical, {"iterate_policy: step ", k, " has not converged in ", iterations, " iterations; kappa reaches ",
+                          kappa, ", and below -1 the iteration needs damping"});
 }
 
 double kl_weight(const PolicyIterationOptions& o, std::size_t k, std::size_t steps) {

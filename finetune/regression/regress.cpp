@@ -39,7 +39,8 @@ Gradients ValueGradientRegression::regress(PathBatch& batch, const std::vector<i
     const Var residual = matching_residual(in_control ? shift / std : unit, prediction, base,
                                            in_control ? std / b : unit * std * std / (shift * b), costate);
     const Tensor difference = sub(Var(prediction.value()), base).value();
-    control[c] = kernels(difference).sum_squares(DType::f32, difference.numel(), difference.raw()) * (shift / std) * (shift / std);
+    const double squared = kernels(difference).sum_squares(DType::f32, difference.numel(), difference.raw());
+    control[c] = squared * (shift / std) * (shift / std);
     if (options_.loss_clip == 0 && !row_weight.defined()) return affine(sum(square(residual)), weight, 0.0);
     Var squares = sum(reshape(square(residual), {n, -1}), 1);
     if (options_.loss_clip > 0) {

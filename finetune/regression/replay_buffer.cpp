@@ -8,8 +8,8 @@ namespace costate::finetune {
 
 ReplayBuffer::ReplayBuffer(const ReplayOptions& options, std::int64_t batch, std::uint64_t seed)
     : options_(options), count_(options.size / batch), seed_(seed) {
-  require(options.size >= batch && options.size % batch == 0, "replay: size is ", options.size, "; expected a multiple of the batch, ",
-          batch);
+  require(options.size >= batch && options.size % batch == 0, "replay: size is ", options.size,
+          "; expected a multiple of the batch, ", batch);
   require(options.passes >= 1, "replay: passes is ", options.passes, "; expected at least 1");
   require(options.least_ess >= 0 && options.least_ess < 1, "replay: least_ess is ", options.least_ess,
           "; expected a share, 0 <= least_ess < 1");

@@ -147,9 +147,9 @@ Gradients ValueGradientRegression::replayed(ValueGradientMetrics& metrics) {
   const auto refill = [&] {
     // Samples of a collection have numbers of their own: those of no other.
     std::vector<PathBatch> collection;
-    const auto first = static_cast<std::uint64_t>(replay_->collections() * options_.replay.size);
+    const std::int64_t first = replay_->collections() * options_.replay.size;
     for (std::int64_t i = 0; i < replay_->batches(); ++i)
-      collection.push_back(collect(static_cast<std::int64_t>(first) + i * options_.batch, options_.batch, controlled_, metrics));
+      collection.push_back(collect(first + i * options_.batch, options_.batch, controlled_, metrics));
     replay_->fill(std::move(collection));
   };
   if (replay_->empty()) refill();

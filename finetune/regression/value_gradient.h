@@ -139,7 +139,9 @@ class ValueGradientRegression final : public Objective {
  private:
   void check() const;
   std::vector<int> draw_steps() const;
-  bool learns_value() const { return options_.costate == Options::Costate::value || options_.costate == Options::Costate::stein; }
+  bool learns_value() const {
+    return options_.costate == Options::Costate::value || options_.costate == Options::Costate::stein;
+  }
   // Trajectories with everything that does not change when the policy does: states, rewards, costates of the path.
   PathBatch collect(std::int64_t first_sample, std::int64_t rows, const std::vector<int>& steps,
                     ValueGradientMetrics& metrics) const;

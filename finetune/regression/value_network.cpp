@@ -67,6 +67,11 @@ Tensor time_of(const sde::Chain& chain, int k, const Tensor& x) {
   return Tensor::full({x.extent(0)}, chain.t[static_cast<std::size_t>(k)], x.dtype(), x.device());
 }
 
+// From x_k and a prediction there to the estimate of x_1.
+sde::Affine to_x1(const sde::Chain& chain, int k) {
+  return sde::conversion(chain.prediction, sde::Parametrisation::x1, chain.schedule, chain.t[static_cast<std::size_t>(k)]);
+}
+
 // Rows whose reward failed become zeros.
 Tensor without(const Tensor& x, const std::vector<std::uint8_t>& valid) {
   if (valid.empty()) return x;
@@ -121,7 +126,7 @@ Tensor ValueFunction::reward_value(const Tensor& x, double scale) const {
 
 Tensor ValueFunction::estimate(int k, const Tensor& x, const Tensor& labels) const {
   const sde::Chain& chain = problem_.chain;
-  const sde::Affine x1 = sde::conversion(chain.prediction, sde::Parametrisation::x1, chain.schedule, chain.t[static_cast<std::size_t>(k)]);
+  const sde::Affine x1 = to_x1(chain, k);
   const Tensor out = Tensor::empty_like(x);
   sde::each_chunk(x.extent(0), [&](std::int64_t begin, std::int64_t n) {
     const Tensor part = x.slice(begin, n);
@@ -159,7 +164,7 @@ Tensor ValueFunction::gradient(int k, const Tensor& x, const Tensor& labels) con
   });
   if (s == 0) return out;
   // The reward sees all rows at once.
-  const sde::Affine x1 = sde::conversion(chain.prediction, sde::Parametrisation::x1, chain.schedule, chain.t[static_cast<std::size_t>(k)]);
+  const sde::Affine x1 = to_x1(chain, k);
   Tape tape;
   const Var tracked = tape.watch(x);
   const Var guess = axpby(x1.x, tracked, x1.prediction, problem_.base(tracked, Var(sde::step_time(chain, k, x)), labels));
@@ -179,7 +184,7 @@ std::vector<std::vector<double>> ValueFunction::guesses(const PathBatch& batch) 
     const Tensor& x = batch.paths.states[at];
     Tensor x1;
     if (chain.std[at] > 0) {  // the base has been asked there
-      const sde::Affine to = sde::conversion(chain.prediction, sde::Parametrisation::x1, chain.schedule, chain.t[at]);
+      const sde::Affine to = to_x1(chain, k);
       x1 = axpby(to.x, Var(x), to.prediction, Var(batch.paths.base_predictions[at])).value();
     } else {
       x1 = estimate(k, x, batch.paths.labels);
@@ -249,7 +254,7 @@ double ValueFunction::fit(const PathBatch& batch, std::span<const double> kl_wei
   }
   double loss = 0;
   for (int update = 0; update < options_.updates; ++update) {
-    const Gradients g = sum_gradients(learner_.network(), steps * chunks.count(), [&](const nn::Network& network, std::int64_t c) {
+    const auto chunk_loss = [&](const nn::Network& network, std::int64_t c) {
       const auto k = static_cast<int>(c / chunks.count());
       const std::int64_t begin = chunks.first(c % chunks.count()), n = chunks.rows(c % chunks.count());
       const Tensor x = batch.paths.states[static_cast<std::size_t>(k)].slice(begin, n);
@@ -258,7 +263,8 @@ double ValueFunction::fit(const PathBatch& batch, std::span<const double> kl_wei
       Var error = axpby(std::sqrt(1 - s * s), f, -1.0, Var(y[static_cast<std::size_t>(k)].slice(begin, n)));
       if (valid.defined()) error = mul(error, Var(valid.slice(begin, n)));
       return affine(sum(square(error)), 1.0 / static_cast<double>(rows * steps), 0.0);
-    });
+    };
+    const Gradients g = sum_gradients(learner_.network(), steps * chunks.count(), chunk_loss);
     learner_.update(g);
     loss = g.loss * unit_ * unit_;
     const std::vector<Tensor> now = nn::parameters(learner_.network());

@@ -266,7 +266,8 @@ TEST(Costates, UnderPathWeightsAllHaveTheSameMean) {
   const nn::Network base = affine_network(p.chain);
   std::vector<Case> cases = unbiased_cases();
   for (Case& c : cases) c.options.batch = 768;
-  const auto reference = mean_gradient(p, base, cases[2].options, 12), unweighted = mean_gradient(p, base, cases[0].options, 12);
+  const auto reference = mean_gradient(p, base, cases[2].options, 12),
+             unweighted = mean_gradient(p, base, cases[0].options, 12);
   double differs = 0;
   for (const std::size_t i : {3, 4}) {
     const auto other = mean_gradient(p, base, cases[i].options, 12);

@@ -195,9 +195,8 @@ TEST(PolicyIteration, TheEnvelopeIdentity) {
   for (const int k : {0, 10, 25, 40, 47}) {
     std::vector<double> expected;
     for (const double at : x.to_doubles()) {
-      const double mean = problem.chain.A[k] * at +
-                          problem.chain.C[k] * problem.base(Var(Tensor::full({1, 1}, at, DType::f64)),
-                                                            Var(Tensor::full({1}, problem.chain.t[k], DType::f64)), {}).value().item();
+      const Var point(Tensor::full({1, 1}, at, DType::f64)), time(Tensor::full({1}, problem.chain.t[k], DType::f64));
+      const double mean = problem.chain.A[k] * at + problem.chain.C[k] * problem.base(point, time, {}).value().item();
       double sum = 0, total = 0;
       for (double e = -7; e <= 7; e += 0.1) {
         const double p = std::exp(-e * e / 2);
@@ -207,8 +206,9 @@ TEST(PolicyIteration, TheEnvelopeIdentity) {
     }
     const Tensor pulled = sde::pullback_step(problem.base, problem.chain, k, x, {}, Tensor::from(expected, {6, 1})).costate;
     for (int i = 0; i < 6; ++i) {
-      const double slope = policy.slope_at(k, x.to_doubles()[static_cast<std::size_t>(i)]);
-      EXPECT_NEAR(pulled.to_doubles()[static_cast<std::size_t>(i)], slope, 1e-3 * std::max(0.1, std::abs(slope))) << k << ", " << i;
+      const auto at = static_cast<std::size_t>(i);
+      const double slope = policy.slope_at(k, x.to_doubles()[at]);
+      EXPECT_NEAR(pulled.to_doubles()[at], slope, 1e-3 * std::max(0.1, std::abs(slope))) << k << ", " << i;
     }
   }
 }

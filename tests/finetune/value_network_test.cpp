@@ -85,7 +85,7 @@ struct ShiftNetwork {
   int steps;
   Var operator()(const Var& x, const Var& t, const Tensor&) const {
     std::vector<std::int32_t> step;
-    for (const float v : t.value().values<float>()) step.push_back(static_cast<std::int32_t>(std::lround(v * static_cast<float>(steps))));
+    for (const double v : t.value().to_doubles()) step.push_back(static_cast<std::int32_t>(std::lround(v * steps)));
     // The velocity of N(0, 1) on the linear path: (2 t - 1)/(t^2 + (1 - t)^2) x.
     const Var up = 2.0 * t - 1.0, down = add(square(t), square(affine(t, -1.0, 1.0)));
     return add(mul(x, reshape(div(up, down), {x.extent(0), 1})), gather_rows(shift, Tensor::from(step, t.shape())));
@@ -142,7 +142,8 @@ TEST(ValueNetwork, BlackBoxRewardsHaveNoCostates) {
   ControlProblem p = small_problem(base);
   p.reward = black_box();
   EXPECT_THROW(ValueGradientRegression(p, base, {}), Error);
-  EXPECT_THROW(ValueGradientRegression(p, base, {.costate = Costate::value, .value = {.form = ValueOptions::Form::skip}}), Error);
+  const Options skip{.costate = Costate::value, .value = {.form = ValueOptions::Form::skip}};
+  EXPECT_THROW(ValueGradientRegression(p, base, skip), Error);
 }
 
 TEST(ValueNetwork, StateCostsCountFromTheirStepOn) {
@@ -174,7 +175,8 @@ TEST(ValueNetwork, ConvexRewardsAreRefusedWithStepAndKappa) {
     FAIL() << "no error";
   } catch (const Error& e) {
     EXPECT_EQ(e.fault(), Fault::numerical);
-    EXPECT_NE(std::string(e.what()).find("at step 3 std^2/b times the curvature of the value is 1.5"), std::string::npos) << e.what();
+    const std::string words = e.what();
+    EXPECT_NE(words.find("at step 3 std^2/b times the curvature of the value is 1.5"), std::string::npos) << words;
   }
   // Concave: damped, and reported.
   p.reward = quadratic_reward({0, 0}, {6, 6});
@@ -280,7 +282,9 @@ ValueGradientRegression make(Options o, Device device = Device::cpu) {
 struct Rows {
   std::atomic<std::int64_t> plain{0}, state{0}, parameters{0};
   void add(const Var& x, const Var& y) { (x.tracked() ? state : y.tracked() ? parameters : plain) += x.extent(0); }
-  std::vector<std::int64_t> a_trajectory(std::int64_t batch) const { return {plain / batch, state / batch, parameters / batch}; }
+  std::vector<std::int64_t> a_trajectory(std::int64_t batch) const {
+    return {plain / batch, state / batch, parameters / batch};
+  }
 };
 struct Counted {
   nn::Network network;
