@@ -116,6 +116,7 @@ void check_config(const Config& c) {
   require(c.finetune.micro_batch <= c.finetune.batch, "finetune.micro_batch: found ", c.finetune.micro_batch,
           ", expected at most finetune.batch, ", c.finetune.batch);
   check_objective(c);
+  check_control(c);
   check_search(c);
   check_evaluation(c);
 }

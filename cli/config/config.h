@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "config/backpropagation_config.h"
+#include "config/control_config.h"
 #include "config/policy_gradient_config.h"
 #include "config/regression_config.h"
 #include "config/reward_config.h"
@@ -201,6 +202,7 @@ struct Config {
   DataConfig data;
   PathConfig path;
   std::string prediction = "velocity";
+  ControlConfig control;
   NetworkConfig network;
   PretrainConfig pretrain;
   ClassifierConfig reward_classifier, judge;

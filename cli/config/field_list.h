@@ -32,6 +32,7 @@ class FieldList {
 // Sections with files of their own.
 void reward_fields(FieldList& l, RewardConfig& config);
 void gold_fields(FieldList& l, RewardConfig& config);
+void control_fields(FieldList& l, ControlConfig& config);
 void optimiser_fields(FieldList& l, OptimiserConfig& config);
 void regression_fields(FieldList& l, RegressionConfig& config);
 void policy_gradient_fields(FieldList& l, PolicyGradientConfig& config);

@@ -270,6 +270,7 @@ std::vector<Field> fields(Config& c) {
   l.top();
   l.choice("prediction", c.prediction, {"velocity", "epsilon", "x1", "v_prediction"},
            "What the network predicts.");
+  control_fields(l, c.control);
   network_fields(l, c.network);
   PretrainConfig& p = c.pretrain;
   l.section("pretrain");
@@ -331,6 +332,7 @@ std::vector<Field> fields(Config& c) {
 std::vector<Section> sections() {
   return {{"data", "The data set"},
           {"path", "The probability path from noise to data"},
+          {"control", "A control problem"},
           {"network", "The network"},
           {"pretrain", "Flow matching"},
           {"classifiers.reward",

@@ -28,6 +28,8 @@ void check_config(const Config& config);
 // Its parts in files of their own, as in fields.h.
 void check_search(const Config& config);
 void check_evaluation(const Config& config);
+// Those of the section `control`.
+void check_control(const Config& config);
 // Those of the sections `reward` and `gold`.
 void check_rewards(const Config& config);
 

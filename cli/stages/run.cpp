@@ -10,6 +10,7 @@
 #include "bytes.h"
 #include "commands.h"
 #include "config/fields.h"
+#include "control/control.h"
 #include "stages/evaluation.h"
 #include "stages/mem_limit.h"
 
@@ -22,7 +23,20 @@ struct Part {
   std::vector<std::string> outputs, rows;  // files and metrics that it makes
 };
 
+// A control problem has neither a base model to train nor samples to look at.
+std::vector<Part> control_parts(const std::vector<Stage>& stages) {
+  std::vector<Part> parts;
+  for (const Stage stage : stages) {
+    if (stage == Stage::finetune) parts.push_back({"finetune", control_finetune_stage, {tuned_checkpoint}, {"finetune"}});
+    if (stage == Stage::evaluate) parts.push_back({"evaluate", control_evaluate_stage, {"evaluation.json"}, {"evaluate"}});
+  }
+  require(!parts.empty(), "control.problem: a control problem has no base model to train and no samples to draw; use run, ",
+          "finetune or evaluate");
+  return parts;
+}
+
 std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
+  if (is_control(c)) return control_parts(stages);
   std::vector<Part> parts;
   for (const Stage stage : stages) switch (stage) {
       case Stage::pretrain:
@@ -202,7 +216,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
 void plan_command(const RunOptions& options, std::ostream& out) {
   Config config = read_config(options.config, options.settings).config;
   using Stages = std::vector<Stage>;
-  const Stages stages = config.reward.kind == "none"
+  const Stages stages = config.reward.kind == "none" && !is_control(config)
                             ? Stages{Stage::pretrain}
                             : Stages{Stage::pretrain, Stage::finetune, Stage::sample, Stage::evaluate};
   const auto start = std::chrono::steady_clock::now();

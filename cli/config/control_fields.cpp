@@ -1,0 +1,42 @@
+// The keys of the section `control`, and what a run on a control problem looks at.
+#include <costate/finetune/problem/control_benchmark.h>
+#include <costate/tensor/error.h>
+
+#include "config/field_list.h"
+#include "config/read.h"
+
+namespace costate::cli {
+
+void control_fields(FieldList& l, ControlConfig& c) {
+  l.section("control");
+  std::vector<std::string> problems{"none"};
+  for (const std::string_view name : finetune::control_benchmark_names()) problems.emplace_back(name);
+  l.choice("problem", c.problem, problems,
+           "A problem of the control benchmark, in place of data, base model, reward and sampler; see docs/control.md.");
+  l.add("seed", c.seed, "Seed of what the problem draws once.", seed_range());
+  l.add("steps", c.steps, "Steps of Euler-Maruyama; 0: as published.", {0, 100000});
+  l.add("hidden", c.hidden, "Widths of the control network's hidden layers, going down; it widens again with connections across.",
+        {1, 65536});
+  l.choice("activation", c.activation, {"relu", "silu", "gelu_tanh"}, "Of the control network.");
+  l.add("time_frequencies", c.time_frequencies, "Fourier features of t that the control network sees; 0: t itself.", {0, 64});
+  l.add("paths", c.paths, "Optimally controlled paths that the control error is a mean over, at every row of the metrics.",
+        {2, 1e6});
+}
+
+void check_control(const Config& c) {
+  if (c.control.problem == "none") {
+    require(c.control == ControlConfig{}, "control: its keys need a problem, but control.problem is none");
+    return;
+  }
+  require(!c.control.hidden.empty(), "control.hidden: found [], expected at least one width");
+  const Json given = to_json(c), standard = to_json(Config());
+  for (const char* section : {"data", "path", "prediction", "network", "pretrain", "classifiers", "reward", "gold", "sampler",
+                              "sample"})
+    require(given[section] == standard[section], section, ": control.problem is ", c.control.problem,
+            ", which brings its own; expected the defaults");
+  const FinetuneConfig& f = c.finetune;
+  require(f.lora.rank == 0 && f.labels.empty() && f.guidance == 0 && !f.denoised_endpoint,
+          "finetune: lora, labels, guidance and denoised_endpoint do not apply to a control problem");
+}
+
+}  // namespace costate::cli
