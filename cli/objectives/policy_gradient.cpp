@@ -40,7 +40,8 @@ finetune::CriticOptions critic_options(const CriticConfig& c) {
   o.dropout = c.dropout, o.skip = c.skip;
   o.lr = c.lr, o.clip_norm = c.clip_norm, o.adamw.weight_decay = c.weight_decay;
   o.updates = c.updates, o.batch = c.batch, o.warmup = c.warmup, o.value_clip = c.value_clip;
-  o.reset = chosen<Reset>(c.reset, {{"none", Reset::none}, {"active", Reset::active}, {"dormant", Reset::dormant}, {"all", Reset::all}});
+  o.reset = chosen<Reset>(c.reset,
+                          {{"none", Reset::none}, {"active", Reset::active}, {"dormant", Reset::dormant}, {"all", Reset::all}});
   o.reset_every = c.reset_every, o.threshold = c.threshold;
   return o;
 }
@@ -58,9 +59,14 @@ PolicyGradientOptions options(const Config& config) {
                                     {"log_variance", O::Loss::log_variance}, {"variance", O::Loss::variance},
                                     {"moment", O::Loss::moment}, {"trajectory_balance", O::Loss::trajectory_balance}});
   o.ratio_clip = c.ratio_clip;
-  o.advantage.baseline = chosen<Baseline>(c.baseline, {{"none", Baseline::none}, {"batch", Baseline::batch}, {"label", Baseline::label},
-                                                       {"group", Baseline::group}, {"value", Baseline::value}, {"td", Baseline::td}});
-  o.advantage.whitening = chosen<Whitening>(c.whitening, {{"none", Whitening::none}, {"batch", Whitening::batch}, {"set", Whitening::set}});
+  o.advantage.baseline = chosen<Baseline>(c.baseline, {{"none", Baseline::none},
+                                                       {"batch", Baseline::batch},
+                                                       {"label", Baseline::label},
+                                                       {"group", Baseline::group},
+                                                       {"value", Baseline::value},
+                                                       {"td", Baseline::td}});
+  o.advantage.whitening =
+      chosen<Whitening>(c.whitening, {{"none", Whitening::none}, {"batch", Whitening::batch}, {"set", Whitening::set}});
   o.advantage.clip = c.advantage_clip, o.advantage.group_size = c.group_size;
   o.label_buffer = c.label_buffer, o.label_minimum = c.label_minimum;
   o.divergence = chosen<O::Divergence>(c.divergence, {{"none", O::Divergence::none}, {"in_return", O::Divergence::in_return},
@@ -155,7 +161,8 @@ void check_policy_gradient(const Config& c) {
        "label_buffer and label_minimum", "the baseline label");
   only(by_steps && p.divergence != "none", p.divergence_weight != standard.divergence_weight, "divergence_weight",
        "losses of steps with a divergence");
-  only(by_steps && p.divergence == "in_loss", p.divergence_form != standard.divergence_form, "divergence_form", "divergence in_loss");
+  only(by_steps && p.divergence == "in_loss", p.divergence_form != standard.divergence_form, "divergence_form",
+       "divergence in_loss");
   only(!by_steps && p.loss != "log_variance", p.log_z != standard.log_z, "log_z", "losses of paths that have a log Z");
   only(!by_steps && p.log_z == "learned", p.log_z_lr != standard.log_z_lr, "log_z_lr", "a learned log_z");
   only(!by_steps && p.log_z == "running", p.log_z_decay != standard.log_z_decay, "log_z_decay", "a running log_z");
@@ -173,15 +180,17 @@ void check_policy_gradient(const Config& c) {
   only(k.reset != "none", k.reset_every != pk.reset_every || k.threshold != pk.threshold, "critic.reset_every and threshold",
        "critics with resets");
   only(k.updates > 0 || k.reset != "none", k.batch != pk.batch, "critic.batch", "critics with updates of their own or resets");
-  require(k.input == "state" || c.reward.kind == "classifier", "finetune.policy_gradient.critic.input: found features, but the reward '",
-          c.reward.kind, "' is no classifier and has none");
+  require(k.input == "state" || c.reward.kind == "classifier",
+          "finetune.policy_gradient.critic.input: found features, but the reward '", c.reward.kind,
+          "' is no classifier and has none");
   // Keys of `finetune` itself that belong to the regression of adjoint matching.
   const FinetuneConfig plain = Config().finetune;
   require(f.micro_batch == 0, "finetune.micro_batch: found ", f.micro_batch, "; ", f.objective,
           " compares the paths of an iteration with each other and holds them all, expected 0");
-  require(f.pairing == plain.pairing && f.early_steps == 0 && f.late_steps == 0 && f.loss_clip == 0 && f.loss_space == plain.loss_space &&
-              !f.keep_activations && !f.denoised_endpoint,
-          "finetune.pairing, early_steps, late_steps, loss_clip, loss_space, keep_activations and denoised_endpoint: the objective '",
+  require(f.pairing == plain.pairing && f.early_steps == 0 && f.late_steps == 0 && f.loss_clip == 0 &&
+              f.loss_space == plain.loss_space && !f.keep_activations && !f.denoised_endpoint,
+          "finetune.pairing, early_steps, late_steps, loss_clip, loss_space, keep_activations and denoised_endpoint: the "
+          "objective '",
           f.objective, "' does not look at these keys; finetune.policy_gradient.train_steps chooses steps");
 }
 

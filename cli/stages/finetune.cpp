@@ -12,7 +12,8 @@ namespace {
 // Of the reward's classifier, for objectives that look at them.
 std::function<Tensor(const Tensor&)> reward_features(Session& s, const data::Dataset& data) {
   if (!reads_features(s.config)) return {};
-  const nn::Classifier classifier = load_classifier(s, data, s.config.reward_classifier, reward_checkpoint, classifier_sections);
+  const nn::Classifier classifier =
+      load_classifier(s, data, s.config.reward_classifier, reward_checkpoint, classifier_sections);
   return [classifier](const Tensor& x) { return classifier.features(Var(x)).value(); };
 }
 

@@ -18,15 +18,15 @@ LabelStatistics::Moments moments(std::span<const double> values) {
   return {mean, std::sqrt(square / static_cast<double>(std::max<std::size_t>(values.size(), 1)))};
 }
 
-// Subtracts from the valid entries first..last of a row the mean of the others, and divides by their deviation if asked.
+// Subtracts from the valid entries first..last of a row the mean of the others; or that of all, and divides by their deviation.
 void centre(std::vector<double>& row, std::span<const std::uint8_t> valid, std::size_t first, std::size_t last,
-            const AdvantageOptions& o, bool divide) {
+            bool divide) {
   std::vector<double> values;
   for (std::size_t i = first; i < last; ++i)
     if (valid[i]) values.push_back(row[i]);
   const auto m = moments(values);
   const auto n = static_cast<double>(values.size());
-  const double factor = (o.published || n < 2 ? 1.0 : n / (n - 1)) / (divide ? m.std + tiny : 1.0);
+  const double factor = divide ? 1 / (m.std + tiny) : n < 2 ? 1.0 : n / (n - 1);
   for (std::size_t i = first; i < last; ++i) row[i] = (row[i] - m.mean) * factor;
 }
 
@@ -89,11 +89,11 @@ StepTable advantages(const AdvantageOptions& o, const AdvantageInputs& in, Label
       case Baseline::none:
         break;
       case Baseline::batch:
-        centre(a, in.valid, 0, paths, o, false);
+        centre(a, in.valid, 0, paths, false);
         break;
       case Baseline::group:
         for (std::size_t g = 0; g < paths; g += static_cast<std::size_t>(o.group_size))
-          centre(a, in.valid, g, g + static_cast<std::size_t>(o.group_size), o, o.whitening == Whitening::set);
+          centre(a, in.valid, g, g + static_cast<std::size_t>(o.group_size), o.whitening == Whitening::set);
         break;
       case Baseline::label:
         for (std::size_t i = 0; i < paths; ++i) {

@@ -24,9 +24,9 @@ StepTable returns_to_go(std::span<const double> reward, int steps, const StepTab
 
 enum class Baseline : std::uint8_t {
   none,
-  batch,   // the mean of R_k over the other paths
+  batch,   // the mean of R_k over the other paths: n/(n - 1) times the distance from the mean of all n
   label,   // the mean over the last paths of this label (LabelStatistics); a path enters with its own return as well
-  group,   // the mean of R_k over the other paths of its group
+  group,   // the same in the path's group
   value,   // V(x_k) of a critic
   td,      // A_k = V(x_{k+1}) - f_k - w l_k - V(x_k) instead, V(x_K) = lambda r(x_K): what step k alone has changed
 };
@@ -34,7 +34,7 @@ enum class Whitening : std::uint8_t {
   none,
   batch,  // by the standard deviation over the batch: of returns for group and label, of advantages otherwise; then,
           // for value and td, less their mean
-  set,    // group and label: by the standard deviation over the set whose mean is the baseline
+  set,    // group and label: by the standard deviation over the set whose mean is the baseline (and without that factor)
 };
 
 // Running statistics of whole-path returns by label: the last `capacity` of each. Labels with fewer than `minimum` take the
@@ -59,9 +59,6 @@ struct AdvantageOptions {
   Whitening whitening = Whitening::none;
   double clip = 0;              // A is cut to +-clip; 0: not
   std::int64_t group_size = 1;  // paths g G .. (g + 1) G - 1 are group g
-  // With a group or batch of n paths the mean over the others is the mean less the path's own share: R - b is n/(n - 1) times
-  // the distance from the mean. `published` leaves that factor out, as papers do; it is a bias of a share 1/n.
-  bool published = false;
 };
 
 struct AdvantageInputs {

@@ -44,7 +44,8 @@ struct BatchOptions {
 // Paths of `policy`, their rewards and likelihoods. The members of a group have one label. Noise is that of `key`.
 // Cost a path: K - first_step policy rows, as many base rows where asked (steps with noise only), one reward; siblings K/group
 // policy rows more. Throws Error(numerical) when no reward is finite.
-PathBatch collect(const sde::Field& policy, const ControlProblem& problem, const BatchOptions& options, const sde::NoiseKey& key);
+PathBatch collect(const sde::Field& policy, const ControlProblem& problem, const BatchOptions& options,
+                  const sde::NoiseKey& key);
 
 // Rows of `x`, each `times` times in a row.
 Tensor repeat_rows(const Tensor& x, std::int64_t times);

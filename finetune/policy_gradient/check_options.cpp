@@ -11,22 +11,23 @@ void PolicyGradient::check() const {
   const Options& o = options_;
   const char* const what = name_.c_str();
   problem_.check(what);
-  require(o.batch >= 1 && o.epochs >= 1 && o.minibatches >= 1 && o.minibatches <= o.batch && o.replay >= 1, what, ": batch ", o.batch,
-          ", epochs ", o.epochs, ", minibatches ", o.minibatches, ", replay ", o.replay, " are out of range");
+  require(o.batch >= 1 && o.epochs >= 1 && o.minibatches >= 1 && o.minibatches <= o.batch && o.replay >= 1, what, ": batch ",
+          o.batch, ", epochs ", o.epochs, ", minibatches ", o.minibatches, ", replay ", o.replay, " are out of range");
   require(o.train_steps >= 0 && o.train_steps <= static_cast<int>(controlled_.size()), what, ": train_steps is ", o.train_steps,
           "; the chain has ", controlled_.size(), " steps with noise");
-  require(o.advantage.group_size >= 1 && o.batch % o.advantage.group_size == 0, what, ": group_size is ", o.advantage.group_size,
-          ", which does not divide the batch of ", o.batch);
-  require(o.divergence_weight >= 0 && o.ratio_clip > 0 && o.log_z_lr > 0 && o.log_z_decay >= 0 && o.log_z_decay < 1 && o.noise_scale > 0 &&
-              o.label_buffer >= 1 && o.label_minimum >= 1 && o.label_minimum <= o.label_buffer,
-          what, ": divergence_weight ", o.divergence_weight, ", ratio_clip ", o.ratio_clip, ", log_z_lr ", o.log_z_lr, ", log_z_decay ",
-          o.log_z_decay, ", noise_scale ", o.noise_scale, ", label_buffer ", o.label_buffer, ", label_minimum ", o.label_minimum,
-          " are out of range");
+  require(o.advantage.group_size >= 1 && o.batch % o.advantage.group_size == 0, what, ": group_size is ",
+          o.advantage.group_size, ", which does not divide the batch of ", o.batch);
+  require(o.divergence_weight >= 0 && o.ratio_clip > 0 && o.log_z_lr > 0 && o.log_z_decay >= 0 && o.log_z_decay < 1 &&
+              o.noise_scale > 0 && o.label_buffer >= 1 && o.label_minimum >= 1 && o.label_minimum <= o.label_buffer,
+          what, ": divergence_weight ", o.divergence_weight, ", ratio_clip ", o.ratio_clip, ", log_z_lr ", o.log_z_lr,
+          ", log_z_decay ", o.log_z_decay, ", noise_scale ", o.noise_scale, ", label_buffer ", o.label_buffer,
+          ", label_minimum ", o.label_minimum, " are out of range");
   check_window(o.window, problem_.chain.steps());
   require(!o.shared_noise || o.advantage.group_size >= 2, what, ": shared_noise needs a group_size of at least 2");
   require(!o.window.siblings || !o.shared_noise, what, ": siblings start from noised samples, not from a shared x_0");
   require(!o.window.siblings || !problem_.initial, what,
-          ": siblings are noised along the path of the chain, which starts from N(0, I); the problem has an initial law of its own");
+          ": siblings are noised along the path of the chain, which starts from N(0, I); the problem has an initial law of its "
+          "own");
   if (of_paths()) {
     require(o.window.kind == WindowOptions::Kind::full && !o.window.siblings, what,
             ": a loss of whole paths cannot be trained in a window");
@@ -43,10 +44,12 @@ void PolicyGradient::check() const {
   } else {
     require(o.noise_scale == 1, what, ": noise_scale is ", o.noise_scale,
             "; a policy gradient learns from paths of the policy, and ratios of likelihoods need one noise");
-    require(o.loss != Options::Loss::score_function ||
-                (o.epochs == 1 && o.minibatches == 1 && o.replay == 1 && o.update == Options::Update::iteration),
-            what, ": the score function without a ratio is right at the policy that made the paths only: epochs, minibatches and replay ",
-            "must be 1 and updates by iteration");
+    require(
+        o.loss != Options::Loss::score_function ||
+            (o.epochs == 1 && o.minibatches == 1 && o.replay == 1 && o.update == Options::Update::iteration),
+        what,
+        ": the score function without a ratio is right at the policy that made the paths only: epochs, minibatches and replay ",
+        "must be 1 and updates by iteration");
     require(o.divergence == Options::Divergence::in_loss || o.divergence_form == SurrogateOptions::Divergence::exact, what,
             ": the mean square of predictions is a term of the loss only");
     require(o.advantage.baseline != Baseline::group || o.advantage.group_size >= 2, what,

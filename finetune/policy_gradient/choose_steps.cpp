@@ -54,7 +54,8 @@ int PolicyGradient::best_part() const {
         ab += p * q, aa += p * p, bb += q * q;
       }
       if (!std::isfinite(after[i]) || !std::isfinite(before[i])) continue;
-      merit += problem_.reward_multiplier * (after[i] - before[i]) - w.penalty * (1 - ab / std::sqrt(std::max(aa * bb, 1e-300)));
+      merit +=
+          problem_.reward_multiplier * (after[i] - before[i]) - w.penalty * (1 - ab / std::sqrt(std::max(aa * bb, 1e-300)));
     }
     if (merit > highest) highest = merit, best = part;
   }

@@ -80,7 +80,8 @@ std::vector<double> Critic::values(const CriticRows& rows) const {
     const auto v = f.values<float>();
     for (std::int64_t i = 0; i < count; ++i) {
       const auto at = static_cast<std::size_t>(first + i);
-      out[at] = (rows.offset.empty() ? 0 : rows.offset[at]) + (rows.gain.empty() ? 1 : rows.gain[at]) * (shift_ + scale_ * v[i]);
+      out[at] =
+          (rows.offset.empty() ? 0 : rows.offset[at]) + (rows.gain.empty() ? 1 : rows.gain[at]) * (shift_ + scale_ * v[i]);
     }
   });
   return out;

@@ -36,14 +36,14 @@ void PolicyGradient::ask_critic(PathBatch& b) {
   for (const int k : asked) {
     const Tensor& x = b.paths.states[k];
     b.critic_input[k] = options_.features ? options_.features(x) : x.reshape({b.rows(), -1});
-    require(b.critic_input[k].rank() == 2 && b.critic_input[k].extent(0) == b.rows(), name_, ": the critic's features have shape ",
-            b.critic_input[k].shape(), "; expected (", b.rows(), ", width)");
+    require(b.critic_input[k].rank() == 2 && b.critic_input[k].extent(0) == b.rows(), name_,
+            ": the critic's features have shape ", b.critic_input[k].shape(), "; expected (", b.rows(), ", width)");
     const double angle = std::numbers::pi * (1 - problem_.chain.t[k]) / 2;
     if (options_.critic.skip) {
       b.gain[k].assign(zeros.size(), std::sin(angle));
       if (problem_.chain.t[k] > 0) {
-        const sde::Affine denoise = sde::conversion(problem_.chain.prediction, sde::Parametrisation::x1, problem_.chain.schedule,
-                                                    problem_.chain.t[k]);
+        const sde::Affine denoise =
+            sde::conversion(problem_.chain.prediction, sde::Parametrisation::x1, problem_.chain.schedule, problem_.chain.t[k]);
         const Tensor estimate = axpby(denoise.x, Var(x), denoise.prediction, Var(b.paths.predictions[k])).value();
         const Reward::Scores scores = problem_.reward.scores(estimate, false);
         if (!scores.value.is_meta()) {
@@ -57,11 +57,13 @@ void PolicyGradient::ask_critic(PathBatch& b) {
         }
       }
     }
-    CriticRows rows{b.critic_input[k], Tensor::full({b.rows()}, problem_.chain.t[k], DType::f32, problem_.device), b.paths.labels, {}, {}};
+    CriticRows rows{
+        b.critic_input[k], Tensor::full({b.rows()}, problem_.chain.t[k], DType::f32, problem_.device), b.paths.labels, {}, {}};
     if (options_.critic.skip) rows.gain = b.gain[k], rows.offset = b.offset[k];
     b.values[k] = critic_->values(rows);
   }
-  if (b.valid_paths == 0) fail(Fault::numerical, {name_, ": no path has a finite reward at every state that the critic is asked at"});
+  if (b.valid_paths == 0)
+    fail(Fault::numerical, {name_, ": no path has a finite reward at every state that the critic is asked at"});
 }
 
 CriticRows PolicyGradient::critic_rows(std::span<const PathBatch* const> batches, std::span<const Entry> entries,
@@ -103,7 +105,8 @@ std::vector<Entry> PolicyGradient::random_entries(std::span<const PathBatch* con
   for (std::int64_t i = 0; i < count; ++i) {
     const std::uint32_t b = below(batches.size(), i, 0);
     const auto& trained = batches[b]->trained;
-    entries.push_back({static_cast<std::int32_t>(b), valid[b][below(valid[b].size(), i, 1)], trained[below(trained.size(), i, 2)], 1.0});
+    entries.push_back(
+        {static_cast<std::int32_t>(b), valid[b][below(valid[b].size(), i, 1)], trained[below(trained.size(), i, 2)], 1.0});
   }
   return entries;
 }

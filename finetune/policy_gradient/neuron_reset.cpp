@@ -17,7 +17,8 @@ void overwrite(Tensor& target, const Tensor& fresh, const std::vector<std::uint8
 
 }  // namespace
 
-std::vector<std::vector<double>> neuron_scores(const ValueMlp& network, const Tensor& x, const Tensor& t, const Tensor& labels) {
+std::vector<std::vector<double>> neuron_scores(const ValueMlp& network, const Tensor& x, const Tensor& t,
+                                               const Tensor& labels) {
   std::vector<std::vector<double>> scores;
   Var h = network.inputs(Var(x), Var(t), labels);
   for (const nn::Linear& layer : network.hidden) {

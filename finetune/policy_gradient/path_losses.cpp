@@ -73,7 +73,8 @@ PathLoss variance(std::span<const double> G, double log_z) {
 }
 
 PathLoss cross_entropy(std::span<const double> log_weight, std::span<const double> L, double log_z) {
-  require(log_weight.size() == L.size() && !L.empty(), "cross entropy: ", log_weight.size(), " weights for ", L.size(), " paths");
+  require(log_weight.size() == L.size() && !L.empty(), "cross entropy: ", log_weight.size(), " weights for ", L.size(),
+          " paths");
   PathLoss out;
   const auto n = static_cast<double>(L.size());
   for (std::size_t i = 0; i < L.size(); ++i) {

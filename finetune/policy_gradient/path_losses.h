@@ -1,5 +1,5 @@
-// Losses of the likelihood of whole paths. With S = lambda r(x_K) - sum_k f_k and the log-ratio L = log p_theta/p_base of a path
-// that any policy v has made, the optimal law is p_base e^S / Z: the log weight
+// Losses of the likelihood of whole paths. With S = lambda r(x_K) - sum_k f_k and L = log p_theta/p_base of a path that any
+// policy v has made, the optimal law is p_base e^S / Z: the log weight
 //   G = S - L
 // is then the constant log Z on every path (on every path of one x_0, where x_0 is not forgotten).
 //   log variance          Var(G)                             Nuesken and Richter, arXiv 2005.05409

@@ -140,7 +140,8 @@ Metrics PolicyGradient::step() {
     std::size_t longest = 0;
     for (std::int64_t i = 0; i < total; ++i) {
       const auto n = static_cast<std::int64_t>(batches[paths[i].batch]->trained.size());
-      steps.push_back(permutation(n, options_.seed ^ seed_timesteps, number * static_cast<std::uint64_t>(total) + static_cast<std::uint64_t>(i)));
+      steps.push_back(permutation(n, options_.seed ^ seed_timesteps,
+                                  number * static_cast<std::uint64_t>(total) + static_cast<std::uint64_t>(i)));
       longest = std::max(longest, steps.back().size());
     }
     for (std::size_t j = 0; j < longest; ++j)
@@ -169,7 +170,8 @@ Gradients PolicyGradient::gradient(const PathBatch& batch) {
   PathBatch* const one[] = {&copy};
   std::vector<Entry> paths;
   for (std::int64_t i = 0; i < batch.rows(); ++i)
-    if (batch.valid[i]) paths.push_back({0, static_cast<std::int32_t>(i), 0, of_paths() ? 1.0 : 1.0 / static_cast<double>(batch.valid_paths)});
+    if (batch.valid[i])
+      paths.push_back({0, static_cast<std::int32_t>(i), 0, of_paths() ? 1.0 : 1.0 / static_cast<double>(batch.valid_paths)});
   const PathLoss whole = of_paths() ? weigh_paths(one, paths) : PathLoss{};
   const PathBatch* const read[] = {&copy};
   SurrogateSums sums;

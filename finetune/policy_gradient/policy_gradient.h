@@ -17,12 +17,13 @@
 //                  losses of paths: N more for every update after the first, and in every one on paths of earlier iterations
 //   base rows      those of the K steps that have noise, where any divergence, or a loss of paths, is asked for; else 0
 //   rewards        1; critic.skip: 1 + the steps the critic is asked at
-//   critic rows    value: N, td: all steps with noise; plus as many recorded with every update of the policy, or critic.updates x critic.batch
-//                  an iteration; reset: critic.batch more an iteration
+//   critic rows    value: N, td: all steps with noise; and recorded E N, or critic.updates x critic.batch an iteration; reset:
+//                  critic.batch more an iteration
 //   stored         K + 1 states, and predictions of the N (and of the base); times replay
 //   windows        K becomes K - i with siblings, and K/group_size policy rows are added; dynamic choice: every
 //                  window.every iterations probes (K + sum over parts of (K - first step of the part)) rows
-// No state vjps; the reward's gradient is never asked for.
+// No state vjps; the reward's gradient is never asked for. In the first critic.warmup iterations the policy learns nothing
+// (loss, gradient_norm and lr are reported as 0).
 #pragma once
 #include <costate/finetune/learner.h>
 #include <costate/finetune/objective.h>
@@ -124,7 +125,8 @@ class PolicyGradient final : public Objective {
   // Coefficients from a loss of paths, for the listed ones.
   PathLoss weigh_paths(std::span<PathBatch* const> batches, std::span<const Entry> paths) const;
   SurrogateOptions surrogate() const;
-  CriticRows critic_rows(std::span<const PathBatch* const> batches, std::span<const Entry> entries, CriticTargets& targets) const;
+  CriticRows critic_rows(std::span<const PathBatch* const> batches, std::span<const Entry> entries,
+                         CriticTargets& targets) const;
   std::vector<Entry> random_entries(std::span<const PathBatch* const> batches, std::int64_t count, std::uint64_t draw) const;
   void update(std::span<PathBatch* const> batches, std::span<const Entry> paths, std::span<const Entry> entries, Tally& tally);
   // The critic's updates that do not go with the policy's, and its resets.

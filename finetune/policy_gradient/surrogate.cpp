@@ -13,7 +13,8 @@ struct Rows {
   Tensor x, old, base, noise, t, scale, labels;  // scale (n, 1): C_k/std_k
 };
 
-Rows gather(const ControlProblem& problem, std::span<const PathBatch* const> batches, std::span<const Entry> entries, bool base) {
+Rows gather(const ControlProblem& problem, std::span<const PathBatch* const> batches, std::span<const Entry> entries,
+            bool base) {
   const auto n = static_cast<std::int64_t>(entries.size());
   const Shape shape = problem.sample_shape.with_front(n);
   const auto make = [&] { return Tensor::empty(shape, DType::f32, problem.device); };
@@ -48,8 +49,9 @@ Var log_ratio(const Rows& r, const Var& prediction) {
 
 }  // namespace
 
-Gradients surrogate_gradient(const nn::Network& policy, const ControlProblem& problem, std::span<const PathBatch* const> batches,
-                             std::span<const Entry> entries, const SurrogateOptions& o, SurrogateSums& sums) {
+Gradients surrogate_gradient(const nn::Network& policy, const ControlProblem& problem,
+                             std::span<const PathBatch* const> batches, std::span<const Entry> entries,
+                             const SurrogateOptions& o, SurrogateSums& sums) {
   using Kind = SurrogateOptions::Kind;
   const auto total = static_cast<std::int64_t>(entries.size());
   require(total > 0, "policy gradient: there are no steps to learn from");

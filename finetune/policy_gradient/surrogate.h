@@ -35,8 +35,9 @@ struct SurrogateSums {
 };
 
 // Minus the weighted sum over the entries, and its gradient. One recorded policy row an entry. `sums` are added to.
-Gradients surrogate_gradient(const nn::Network& policy, const ControlProblem& problem, std::span<const PathBatch* const> batches,
-                             std::span<const Entry> entries, const SurrogateOptions& options, SurrogateSums& sums);
+Gradients surrogate_gradient(const nn::Network& policy, const ControlProblem& problem,
+                             std::span<const PathBatch* const> batches, std::span<const Entry> entries,
+                             const SurrogateOptions& options, SurrogateSums& sums);
 
 // log p_theta/p_old of whole paths (all steps with noise, from the batch's first on) under the policy as it is: one plain
 // row a step of each listed path.

@@ -13,7 +13,8 @@ using Kind = WindowOptions::Kind;
 constexpr std::uint32_t window_element = 1u << 20;  // choices of train_steps take the elements below
 
 int uniform_in(const StepRange& range, const Philox& philox, std::uint64_t n) {
-  return range.first + static_cast<int>(philox.below(static_cast<std::uint32_t>(range.last - range.first + 1), n, 0, window_element));
+  return range.first +
+         static_cast<int>(philox.below(static_cast<std::uint32_t>(range.last - range.first + 1), n, 0, window_element));
 }
 
 }  // namespace
@@ -36,8 +37,8 @@ void check_window(const WindowOptions& o, int steps) {
   if (o.kind != Kind::clusters) return;
   std::int64_t total = 0;
   for (const auto& c : o.clusters) {
-    require(0 <= c.first && c.first <= c.last && c.last < steps && c.iterations >= 0, "window: the cluster of steps ", c.first, " to ",
-            c.last, " for ", c.iterations, " iterations does not fit a chain of ", steps, " steps");
+    require(0 <= c.first && c.first <= c.last && c.last < steps && c.iterations >= 0, "window: the cluster of steps ", c.first,
+            " to ", c.last, " for ", c.iterations, " iterations does not fit a chain of ", steps, " steps");
     total += c.iterations;
   }
   require(total == o.iterations, "window: the clusters last ", total, " iterations together; the run has ", o.iterations);

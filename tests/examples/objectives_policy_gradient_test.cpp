@@ -1,5 +1,5 @@
-// The shipped examples of objectives that weight the likelihood of trajectories, shortened to a second or two each: they run, the
-// objective is the one that the file's name says, and the reward rises. What they reach at full length is in docs/objectives.
+// The shipped examples of objectives that weight the likelihood of trajectories, shortened to a second or two each: they run,
+// the objective is the one that the file's name says, and the reward rises. What they reach at full length: docs/objectives.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -12,15 +12,17 @@ using costate::cli::testing::Folder;
 using nlohmann::json;
 
 json run(const Folder& folder, const std::string& name, const std::vector<std::string>& settings) {
-  std::vector<std::string> arguments{"run", COSTATE_SOURCE_DIR "/examples/objectives/" + name + ".json", "--out", "run", "--quiet"};
+  std::vector<std::string> arguments{"run", COSTATE_SOURCE_DIR "/examples/objectives/" + name + ".json", "--out", "run",
+                                     "--quiet"};
   for (const std::string& s : settings) arguments.insert(arguments.end(), {"--set", s});
   const auto result = costate::cli::testing::costate(folder, arguments);
   EXPECT_EQ(result.code, 0) << result.out << result.err;
   return json::parse(costate::cli::testing::contents(folder / "run/evaluation.json"));
 }
-const std::vector<std::string> short_run{"data.count=2000",       "network.hidden=32",          "network.depth=2",  "pretrain.iterations=500",
-                                         "pretrain.batch=128",    "sampler.steps=10",           "finetune.batch=128", "finetune.lr.peak=3e-3",
-                                         "evaluate.count=2000", "evaluate.projections=4", "sample.count=100", "finetune.iterations=40"};
+const std::vector<std::string> short_run{"data.count=2000",         "network.hidden=32",     "network.depth=2",
+                                         "pretrain.iterations=500", "pretrain.batch=128",    "sampler.steps=10",
+                                         "finetune.batch=128",      "finetune.lr.peak=3e-3", "evaluate.count=2000",
+                                         "evaluate.projections=4",  "sample.count=100",      "finetune.iterations=40"};
 
 class PolicyGradientExamples : public testing::TestWithParam<const char*> {};
 
@@ -38,7 +40,8 @@ TEST_P(PolicyGradientExamples, RaiseTheRewardInShort) {
 }
 INSTANTIATE_TEST_SUITE_P(All, PolicyGradientExamples,
                          testing::Values("ddpo_sf", "ddpo_is", "dpok", "flow_grpo", "score_as_action", "tdpo", "tdpo_r", "hrf",
-                                         "reinforce", "cross_entropy", "log_variance", "variance", "moment", "trajectory_balance"),
+                                         "reinforce", "cross_entropy", "log_variance", "variance", "moment",
+                                         "trajectory_balance"),
                          [](const auto& p) { return std::string(p.param); });
 
 TEST(PolicyGradientConfig, AKeyThatTheObjectiveDoesNotLookAtIsRefused) {
@@ -70,10 +73,11 @@ TEST(PolicyGradientConfig, ACriticSeesTheFeaturesOfTheRewardsClassifier) {
   const Folder folder;
   folder.file("digits.json", costate::cli::testing::tiny_digits);
   const auto result = costate::cli::testing::costate(
-      folder, {"run", "digits.json", "--out", "run", "--quiet", "--set", "finetune.objective=tdpo_r", "--set", "finetune.loss_clip=0", "--set",
-               "finetune.denoised_endpoint=false", "--set", "finetune.policy_gradient.critic.input=features", "--set",
-               "finetune.policy_gradient.critic.linear=true", "--set", "finetune.policy_gradient.critic.time_frequencies=0", "--set",
-               "finetune.policy_gradient.critic.dropout=0.2"});
+      folder,
+      {"run", "digits.json", "--out", "run", "--quiet", "--set", "finetune.objective=tdpo_r", "--set", "finetune.loss_clip=0",
+       "--set", "finetune.denoised_endpoint=false", "--set", "finetune.policy_gradient.critic.input=features", "--set",
+       "finetune.policy_gradient.critic.linear=true", "--set", "finetune.policy_gradient.critic.time_frequencies=0", "--set",
+       "finetune.policy_gradient.critic.dropout=0.2"});
   EXPECT_EQ(result.code, 0) << result.out << result.err;
   const json record = json::parse(costate::cli::testing::contents(folder / "run/run.json"));
   EXPECT_EQ(record["stages"]["finetune"]["peak"], record["stages"]["finetune"]["planned_peak"]);

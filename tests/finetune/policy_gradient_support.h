@@ -33,7 +33,8 @@ inline Var table(const std::vector<double>& values) {
   std::vector<float> v(values.begin(), values.end());
   return Var(Tensor::from(v, {static_cast<std::int64_t>(v.size()), 1}));
 }
-inline AffinePolicy affine_policy(const ControlProblem& problem, const std::vector<double>& shift, const std::vector<double>& slope = {}) {
+inline AffinePolicy affine_policy(const ControlProblem& problem, const std::vector<double>& shift,
+                                  const std::vector<double>& slope = {}) {
   return {problem.base, table(shift), slope.empty() ? Var() : table(slope)};
 }
 

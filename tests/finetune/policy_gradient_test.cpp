@@ -64,7 +64,8 @@ TEST(PolicyGradient, BaselinesLeaveTheMeanAlone) {
     Options o = plain(Loss::score_function, b, Divergence::none);
     if (b == Baseline::group) o.advantage.group_size = 4;
     const Columns g = gradients(problem, policy, o, 96, {0, 3, 6, 9});
-    for (std::size_t j = 0; j < 4; ++j) EXPECT_NEAR(-g.mean(j), exact[j] * (b == Baseline::label ? 255.0 / 256 : 1.0), 3 * g.error(j)) << j;
+    for (std::size_t j = 0; j < 4; ++j)
+      EXPECT_NEAR(-g.mean(j), exact[j] * (b == Baseline::label ? 255.0 / 256 : 1.0), 3 * g.error(j)) << j;
   }
 }
 
