@@ -10,7 +10,8 @@
 namespace costate::finetune {
 namespace {
 
-constexpr std::uint64_t seed_probes = 0x70726F6265730000u;
+// Of the samples that are compared, and of what is made of them: with one noise for both they would meet again.
+constexpr std::uint64_t seed_probes = 0x70726F6265730000u, seed_again = 0x616761696E000000u;
 
 }  // namespace
 
@@ -29,6 +30,7 @@ int PolicyGradient::choose_first_step() {
 int PolicyGradient::best_part() const {
   const WindowOptions& w = options_.window;
   const sde::NoiseKey key{options_.seed ^ seed_probes, static_cast<std::uint64_t>(iteration_ * w.probes)};
+  const sde::NoiseKey again{options_.seed ^ seed_again, key.first_sample};
   const sde::Field policy = field_of(network());
   const Tensor labels = problem_.draw_labels(w.probes, key);
   const Tensor x = terminal_samples(policy, problem_, problem_.initial_states(w.probes, key), 0, labels, key);
@@ -41,7 +43,7 @@ int PolicyGradient::best_part() const {
   double highest = -std::numeric_limits<double>::infinity();
   for (int part = 0; part < w.count; ++part) {
     const int first = equal_part(problem_.chain.steps(), w.count, part).first;
-    const Tensor y = terminal_samples(policy, problem_, noised_again(problem_.chain, first, x, key), first, labels, key);
+    const Tensor y = terminal_samples(policy, problem_, noised_again(problem_.chain, first, x, again), first, labels, again);
     const std::vector<double> after = scores(y);
     if (y.is_meta()) continue;
     const std::int64_t dim = y.numel() / w.probes;

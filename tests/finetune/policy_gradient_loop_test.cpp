@@ -293,6 +293,11 @@ TEST(Window, AComparisonChoosesThePartThatKeepsSamplesWhereNothingIsGained) {
   ControlProblem problem = plain_chain(8, 1, 1, 1, linear_reward({1e-3}));
   problem.chain = sde::exact_memoryless({}, sde::uniform_grid(8));
   problem.initial = {};
+  // The velocity of data N(0, 1) on the linear path, (2 t - 1) x / (t^2 + (1 - t)^2).
+  problem.base = [](const Var& x, const Var& t, const Tensor&) {
+    const Var s = affine(t, -1.0, 1.0);
+    return mul(x, reshape(div(affine(t, 2.0, -1.0), add(square(t), square(s))), {x.extent(0), 1}));
+  };
   Options o;
   o.window.kind = WindowOptions::Kind::dynamic, o.window.count = 4, o.window.probes = 256, o.batch = 16;
   PolicyGradient pg("test", problem, affine_policy(problem, std::vector<double>(8, 0.0)), o);
