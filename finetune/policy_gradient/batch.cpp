@@ -85,6 +85,21 @@ std::vector<double> PathBatch::path_log_ratio() const {
   return sum;
 }
 
+void take_rewards(PathBatch& b, const Reward::Scores& scores, double multiplier) {
+  const auto n = static_cast<std::size_t>(scores.value.extent(0));
+  b.valid.assign(n, 1), b.reward.assign(n, 0.0);
+  b.mean_reward = 0, b.valid_paths = scores.value.is_meta() ? static_cast<std::int64_t>(n) : 0;
+  if (scores.value.is_meta()) return;
+  const auto r = scores.value.to_doubles();
+  for (std::size_t i = 0; i < n; ++i) {
+    b.valid[i] = (scores.valid.empty() || scores.valid[i]) && std::isfinite(r[i]);
+    if (!b.valid[i]) continue;
+    b.reward[i] = multiplier * r[i], b.mean_reward += r[i], ++b.valid_paths;
+  }
+  if (b.valid_paths == 0) fail(Fault::numerical, {"policy gradient: none of ", n, " rewards is finite"});
+  b.mean_reward /= static_cast<double>(b.valid_paths);
+}
+
 PathBatch collect(const sde::Field& policy, const ControlProblem& problem, const BatchOptions& o, const sde::NoiseKey& key) {
   const std::int64_t groups = o.rows / o.group_size;
   require(o.group_size >= 1 && groups * o.group_size == o.rows, "policy gradient: ", o.rows, " paths are not groups of ",
@@ -116,30 +131,14 @@ PathBatch collect(const sde::Field& policy, const ControlProblem& problem, const
     b.labels.assign(l.begin(), l.end());
   }
 
-  const Reward::Scores scores = problem.reward.scores(b.paths.terminal(), false);
-  const auto n = static_cast<std::size_t>(o.rows);
-  b.valid.assign(n, 1), b.reward.assign(n, 0.0);
-  if (!scores.value.is_meta()) {
-    const auto r = scores.value.to_doubles();
-    b.valid_paths = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      b.valid[i] = (scores.valid.empty() || scores.valid[i]) && std::isfinite(r[i]);
-      if (!b.valid[i]) continue;
-      b.reward[i] = problem.reward_multiplier * r[i], b.mean_reward += r[i], ++b.valid_paths;
-    }
-    if (b.valid_paths == 0) fail(Fault::numerical, {"policy gradient: none of ", o.rows, " rewards is finite"});
-    b.mean_reward /= static_cast<double>(b.valid_paths);
-  } else {
-    b.valid_paths = o.rows;
-  }
-
+  take_rewards(b, problem.reward.scores(b.paths.terminal(), false), problem.reward_multiplier);
   b.state_cost = state_costs(problem, b.paths, rollout.first_step);
   if (o.base) {
     StepLikelihoods l = step_likelihoods(problem, b.paths);
     // log p_u/p (x_{k+1} | x_k) = u . (s e) + |u|^2/2 where the noise is s times the chain's.
     if (o.noise_scale != 1)
       for (std::size_t k = 0; k < l.log_ratio.size(); ++k)
-        for (std::size_t i = 0; i < n; ++i)
+        for (std::size_t i = 0; i < b.valid.size(); ++i)
           l.log_ratio[k][i] = o.noise_scale * (l.log_ratio[k][i] - l.control_cost[k][i]) + l.control_cost[k][i];
     b.control_cost = std::move(l.control_cost), b.log_ratio = std::move(l.log_ratio);
   }

@@ -47,6 +47,9 @@ struct BatchOptions {
 PathBatch collect(const sde::Field& policy, const ControlProblem& problem, const BatchOptions& options,
                   const sde::NoiseKey& key);
 
+// Which paths have a finite, valid reward, and their rewards; throws Error(numerical) when none has.
+void take_rewards(PathBatch& batch, const Reward::Scores& scores, double multiplier);
+
 // Rows of `x`, each `times` times in a row.
 Tensor repeat_rows(const Tensor& x, std::int64_t times);
 // alpha(t_step) x + beta(t_step) e of every row, the law of x_step given its end: e by counter (key, Stream::coupling).

@@ -435,36 +435,34 @@ TEST(PolicyGradientLoop, TheStandardClipCutsFewRatios) {
   EXPECT_GT(largest, 0);  // there are updates after the first, and they have moved
 }
 
-TEST(PolicyGradientLoop, RowsWithoutARewardHaveNoPart) {
-  // The reward of some rows is not a number: coefficients are 0 there, and the gradient is that of the others.
-  ControlProblem problem = plain_chain(4, 0.8, 0.5, 0.4, linear_reward({1.0}));
-  Options o;
-  o.loss = Loss::score_function, o.batch = 40;
-  const AffinePolicy policy = affine_policy(problem, {0.1, 0.2, 0.3, 0.4});
-  bool poison = true;
-  const auto scores = [&](const Tensor& x) {
-    Tensor r = sum(Var(x), 1).value();
-    if (poison)
-      for (const int i : {3, 17}) r.mutate<float>()[i] = NAN;
-    return r;
-  };
-  problem.reward = {.name = "moody", .black_box = scores};
-  try {
-    PolicyGradient pg("test", problem, policy, o);
-    const PathBatch b = pg.sample();
+TEST(PolicyGradientLoop, PathsWithoutARewardHaveNoPart) {
+  // Two paths are marked, or have no number: whatever their states hold (here NaN), gradients are those of the others.
+  const ControlProblem problem = plain_chain(4, 0.8, 0.5, 0.4, linear_reward({1.0}));
+  for (const Loss loss : {Loss::score_function, Loss::clipped_ratio, Loss::log_variance}) {
+    Options o;
+    o.loss = loss, o.batch = 40;
+    PolicyGradient pg("test", problem, affine_policy(problem, {0.1, 0.2, 0.3, 0.4}), o);
+    PathBatch b = pg.sample();
+    Reward::Scores scores = problem.reward.scores(b.paths.terminal(), false);
+    scores.value.mutate<float>()[3] = NAN;
+    scores.valid.assign(40, 1), scores.valid[17] = 0;
+    take_rewards(b, scores, 2.0);
     EXPECT_EQ(b.valid_paths, 38);
-    for (const int i : {3, 17}) EXPECT_EQ(b.coefficient[0][i], 0.0);
-    poison = false;
-    PathBatch whole = PolicyGradient("test", problem, policy, o).sample();
-    // The same advantages by hand: returns less the mean of the other 37.
     double mean = 0;
-    for (std::size_t i = 0; i < 40; ++i)
-      if (i != 3 && i != 17) mean += whole.returns[0][i] / 38;
-    EXPECT_NEAR(b.coefficient[0][0], (whole.returns[0][0] - mean) * 38 / 37, 1e-9);
-    for (const double g : flat(pg.gradient(b))) EXPECT_TRUE(std::isfinite(g));
-  } catch (const Error& e) {
-    // Rewards that refuse such values say so; then nothing was learned.
-    EXPECT_EQ(e.fault(), Fault::numerical) << e.what();
+    for (std::size_t i = 0; i < 40; ++i) {
+      const bool out = i == 3 || i == 17;
+      EXPECT_EQ(b.valid[i], !out);
+      EXPECT_TRUE(!out || b.reward[i] == 0.0);
+      if (!out) mean += static_cast<double>(scores.value.values<float>()[i]) / 38;
+    }
+    EXPECT_NEAR(b.mean_reward, mean, 1e-6);
+    const auto clean = flat(pg.gradient(b));
+    for (const int i : {3, 17})
+      for (Tensor& x : b.paths.states) x.mutate<float>()[i] = NAN;
+    EXPECT_EQ(flat(pg.gradient(b)), clean);
+    for (const double g : clean) EXPECT_TRUE(std::isfinite(g));
+    scores.valid.assign(40, 0);
+    EXPECT_THROW(take_rewards(b, scores, 2.0), Error);
   }
 }
 
