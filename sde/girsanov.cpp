@@ -76,7 +76,11 @@ Paths follow(const Field& tuned, const Field& base, const Chain& chain, const Sh
 
 Paths sample_paths(const Field& tuned, const Field& base, const Chain& chain, const Shape& shape, std::int64_t count,
                    const Tensor& labels, const NoiseKey& key, const PathOptions& options) {
+  require(!options.start.defined() || (options.start.shape() == shape.with_front(count) && options.start.dtype() == options.dtype),
+          "sample_paths: the starts have shape ", options.start.defined() ? options.start.shape() : Shape{}, "; expected ",
+          shape.with_front(count), " of ", options.dtype);
   return follow(tuned, base, chain, shape, count, labels, key, options, [&](std::int64_t first, std::int64_t rows) {
+    if (options.start.defined()) return options.start.slice(first, rows);
     return initial_noise(shape, rows, key.from(first), options.dtype, options.device);
   });
 }
@@ -84,6 +88,7 @@ Paths sample_paths(const Field& tuned, const Field& base, const Chain& chain, co
 Paths sample_paths(const Field& tuned, const Field& base, const std::function<double(double t)>& sigma,
                    const std::vector<double>& t, const Tensor& x0, const Tensor& labels, const NoiseKey& key,
                    const PathOptions& options) {
+  require(!options.start.defined(), "sample_paths: x0 and options.start were both given");
   require(x0.defined() && x0.rank() >= 2 && x0.extent(0) >= 1, "sample_paths: x0 must be (rows, ...) with at least one row");
   require(t.size() >= 2, "sample_paths: the time grid has ", t.size(), " times, but one step needs 2");
   Chain steps;  // x + h b + sqrt(h) sigma e, with the drift in the place of the prediction

@@ -7,6 +7,7 @@
 
 #include "config/backpropagation_config.h"
 #include "config/control_config.h"
+#include "config/initial_law_config.h"
 #include "config/policy_gradient_config.h"
 #include "config/regression_config.h"
 #include "config/reward_config.h"
@@ -139,6 +140,7 @@ struct FinetuneConfig {
   RegressionConfig regression;
   PolicyGradientConfig policy_gradient;
   BackpropagationConfig backpropagation;
+  InitialLawConfig initial_law;
 };
 
 struct SmcConfig {

@@ -37,5 +37,6 @@ void optimiser_fields(FieldList& l, OptimiserConfig& config);
 void regression_fields(FieldList& l, RegressionConfig& config);
 void policy_gradient_fields(FieldList& l, PolicyGradientConfig& config);
 void backpropagation_fields(FieldList& l, BackpropagationConfig& config);
+void initial_law_fields(FieldList& l, InitialLawConfig& config);
 
 }  // namespace costate::cli

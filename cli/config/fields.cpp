@@ -154,6 +154,7 @@ void finetune_fields(FieldList& l, FinetuneConfig& f) {
   regression_fields(l, f.regression);
   policy_gradient_fields(l, f.policy_gradient);
   backpropagation_fields(l, f.backpropagation);
+  initial_law_fields(l, f.initial_law);
 }
 
 void path_fields(FieldList& l, PathConfig& p) {
@@ -345,6 +346,7 @@ std::vector<Section> sections() {
           {"finetune.regression", "Objectives that regress the control on a gradient of the value"},
           {"finetune.policy_gradient", "Objectives that weight the likelihood of trajectories"},
           {"finetune.backpropagation", "Objectives that differentiate the reward through the sampler"},
+          {"finetune.initial_law", "The law of x_0 of objectives with a divergence (elegant, relative_entropy)"},
           {"sample", "Samples and pictures"},
           {"evaluate", "Evaluation"},
           {"log", "What a run writes about itself"}};

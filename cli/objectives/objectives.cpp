@@ -48,6 +48,8 @@ void check_objective(const Config& c) {
   only(Loop::backpropagation, !(c.finetune.backpropagation == standard.backpropagation), "finetune.backpropagation");
   if (loop == Loop::regression) check_regression(c);
   if (loop == Loop::policy_gradient) check_policy_gradient(c);
+  only(Loop::backpropagation, !(c.finetune.initial_law == standard.initial_law), "finetune.initial_law");
+  if (loop == Loop::backpropagation) check_backpropagation(c, standard);
 }
 
 }  // namespace costate::cli

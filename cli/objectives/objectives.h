@@ -52,5 +52,7 @@ FinetuneConfig standard_finetune(const std::string& objective);
 void check_objective(const Config& config);
 // The part of one loop.
 void check_policy_gradient(const Config& config);
+// Of this loop's objectives, beside their defaults; called by check_objective.
+void check_backpropagation(const Config& config, const FinetuneConfig& standard);
 
 }  // namespace costate::cli

@@ -13,6 +13,7 @@
 #include "stages/evaluate/curve.h"
 #include "stages/evaluate/laws.h"
 #include "stages/evaluation.h"
+#include "stages/initial_law.h"
 #include "stages/likelihood.h"
 #include "stages/search.h"
 
@@ -30,6 +31,8 @@ struct Draws {
   Tensor labels = make_labels(classes, count, data.model, "evaluate.labels", s.device);
   std::int64_t steps = s.sampler_steps(c.sampler.steps), flow_steps = s.sampler_steps(ode_steps(c));
   sde::Chain chain = make_chain(c, steps);
+  std::optional<finetune::TiltedNoise> initial = load_initial_law(s, data.model);
+  sde::NoiseKey base_key{seed_of(c, Purpose::evaluate), 0};  // of the paths that the initial law's density is estimated on
 
   Tensor sde_samples(const sde::Field& field, const sde::NoiseKey& key) const {
     Tensor x;
@@ -42,10 +45,17 @@ struct Draws {
     return x;
   }
   // `base_flops`: of a step of the base, for plans.
+  // From the run's initial law, whose density is then a part of the paths', in log_ratio and cost alike.
   sde::Paths paths(const sde::Field& tuned, const sde::Field& base, const sde::NoiseKey& key, std::int64_t base_flops,
                    const sde::PathVisitor& visit = nullptr) const {
+    const Tensor start = initial ? initial->draw(count, key, labels).x : Tensor();
     const std::int64_t flops_before = flops();
-    sde::Paths out = sde::sample_paths(tuned, base, chain, shape, count, labels, key, {.device = s.device, .visit = visit});
+    sde::Paths out = sde::sample_paths(tuned, base, chain, shape, count, labels, key,
+                                       {.device = s.device, .visit = visit, .start = start});
+    if (!s.planning() && initial) {
+      const std::vector<double> ratio = initial->log_ratio(start, base_key, labels);
+      for (std::size_t i = 0; i < ratio.size(); ++i) out.log_ratio[i] += ratio[i], out.cost[i] += ratio[i];
+    }
     if (!s.planning()) return out;
     // The tuned network at every step, the base at those with noise.
     const auto noisy_steps = [](const sde::Chain& of) {
@@ -189,6 +199,7 @@ void evaluate_stage(Session& s) {
                     {"girsanov", json_estimate(report.girsanov)},
                     {"log_z_from_tuned_paths", json_estimate(report.log_z_of_tuned)},
                     {"effective_samples_of_tuned_paths", json_number(report.tuned_ess * static_cast<double>(count))}};
+  if (draws.initial) out["path_kl"]["initial_law"] = json_number(draws.initial->divergence(count, base_key, draws.labels));
   out["control"] = control_json(report);
   if (c.evaluate.likelihood.count > 0) {
     out["likelihood_of_base"] = base_likelihood;

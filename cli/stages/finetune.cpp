@@ -3,6 +3,7 @@
 #include <costate/sde/memoryless.h>
 
 #include "objectives/objectives.h"
+#include "stages/initial_law.h"
 #include "stages/train.h"
 
 namespace costate::cli {
@@ -42,6 +43,7 @@ void finetune_stage(Session& s) {
             data.model.classes - 1);
     problem.labels.push_back(static_cast<std::int32_t>(l));
   }
+  learn_initial_law(s, data.model, problem);
   const std::unique_ptr<finetune::Objective> trainer =
       objective(c.finetune.objective).make({c, std::move(problem), base, std::move(tuned), reward_features(s, data.model)});
   const Json described = network_json(c, data.model);

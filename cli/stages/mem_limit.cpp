@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "bytes.h"
+#include "objectives/objectives.h"
 #include "stages/evaluation.h"
 
 namespace costate::cli {
@@ -62,8 +63,10 @@ MemoryFit fit_to_memory(const Config& config, const std::vector<Stage>& stages, 
     else if (r.peak.total > fit.other_peak) fit.other = r.name, fit.other_peak = r.peak.total;
   }
   if (!tunes || fit.other_peak > limit) return fit;
+  const bool may_keep = objective(config.finetune.objective).loop == Loop::regression;
   for (const bool keep : {false, true})
     for (const char* recompute : {"none", "blocks"}) {
+      if (keep && !may_keep) continue;
       std::int64_t before = 0;
       for (const std::int64_t size : micro_batches(config)) {
         MemoryCandidate m{size, keep, recompute};

@@ -12,6 +12,7 @@
 #include "config/fields.h"
 #include "control/control.h"
 #include "stages/evaluation.h"
+#include "stages/initial_law.h"
 #include "stages/mem_limit.h"
 
 namespace costate::cli {
@@ -53,7 +54,10 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
         }
         break;
       case Stage::finetune:
-        parts.push_back({"finetune", finetune_stage, {tuned_checkpoint, adapters_checkpoint}, {"finetune"}});
+        parts.push_back({"finetune",
+                         finetune_stage,
+                         {tuned_checkpoint, adapters_checkpoint, noise_value_checkpoint, noise_control_checkpoint},
+                         {"finetune", "noise_value", "noise_control"}});
         break;
       case Stage::sample:
         parts.push_back({"sample", sample_stage, {"samples"}, {"sample"}});

@@ -6,6 +6,7 @@
 #include "image/png.h"
 #include "image/scatter.h"
 #include "stages/evaluation.h"
+#include "stages/initial_law.h"
 #include "stages/search.h"
 
 namespace costate::cli {
@@ -92,6 +93,9 @@ void sample_stage(Session& s) {
                                     : load_tuned(s, data.model);
     sde::Field field = finetune::field_of(network);
     if (guided) field = finetune::guided(field, c.sample.guidance);
+    // The control starts from it; the flow of an ordinary equation, from the noise.
+    std::optional<finetune::TiltedNoise> initial;
+    if (model == "tuned") initial = load_initial_law(s, data.model);
     for (const std::string& sampler : c.sample.samplers) {
       const std::int64_t wanted = sampler == "sde" ? c.sampler.steps : ode_steps(c),
                          steps = s.sampler_steps(wanted);
@@ -105,8 +109,10 @@ void sample_stage(Session& s) {
       s.rounds(steps, wanted, [&] {
         const sde::NoiseKey key{seed_of(c, Purpose::sample), 0};
         const Shape item = item_shape(data.model);
-        x = sampler == "sde" ? sde::sample(field, chain, item, c.sample.count, labels, key, DType::f32, s.device)
-                             : sample_ode(c, field, steps, item, c.sample.count, labels, key, s.device);
+        x = sampler == "sde" && initial
+                ? sample_from(initial->draw(c.sample.count, key, labels).x, field, chain, labels, key)
+            : sampler == "sde" ? sde::sample(field, chain, item, c.sample.count, labels, key, DType::f32, s.device)
+                               : sample_ode(c, field, steps, item, c.sample.count, labels, key, s.device);
       });
       if (s.planning()) continue;
       const std::vector<float> values = data::original(data.model, x.values<float>());

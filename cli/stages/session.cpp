@@ -44,11 +44,15 @@ nn::Network load_network(Session& s, const data::Dataset& data, const std::strin
   nn::Network network = make_network(s.config, data, s.device);
   if (name == base_checkpoint && s.config.network.kind == "pretrained")
     return counted(std::move(network), s.counter);
+  read_network(s, network, name, sections);
+  return counted(std::move(network), s.counter);
+}
+
+void read_network(Session& s, nn::Network& network, const std::string& name, const std::vector<std::string>& sections) {
   if (s.planning())
     plan_load(network);
   else
     load_checkpoint(*s.directory, name, network, s.config, sections);
-  return counted(std::move(network), s.counter);
 }
 
 nn::Network load_tuned(Session& s, const data::Dataset& data, std::int64_t step) {

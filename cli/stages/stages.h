@@ -98,6 +98,8 @@ void evaluate_stage(Session& session);
 // requests are made and nothing is read.
 nn::Network load_network(Session& session, const data::Dataset& data, const std::string& name,
                          const std::vector<std::string>& sections);
+// Fills a network of the right shapes from a checkpoint, or plans to.
+void read_network(Session& session, nn::Network& network, const std::string& name, const std::vector<std::string>& sections);
 // The tuned network: its checkpoint, or the base with the adapters of the run. `step`: the intermediate one after so many
 // updates; 0: the last.
 nn::Network load_tuned(Session& session, const data::Dataset& data, std::int64_t step = 0);

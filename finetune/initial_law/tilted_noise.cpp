@@ -126,6 +126,18 @@ InitialLaw TiltedNoise::law(const ControlProblem& problem) const {
   };
 }
 
+std::vector<double> TiltedNoise::log_ratio(const Tensor& x, const sde::NoiseKey& key, const Tensor& labels) const {
+  require(value_.defined(), kWhat, ": a density is computed from the value of the noise, which is not there");
+  std::vector<double> out = values(x, labels);
+  const std::vector<double> v = values(noise(x.extent(0), key, 0), labels);
+  const double top = *std::max_element(v.begin(), v.end());
+  double total = 0;
+  for (const double e : v) total += std::exp(e - top);
+  const double log_z = top + std::log(total / static_cast<double>(v.size()));
+  for (double& e : out) e -= log_z;
+  return out;
+}
+
 double TiltedNoise::divergence(std::int64_t rows, const sde::NoiseKey& key, const Tensor& labels) const {
   require(value_.defined(), kWhat, ": the divergence is computed from the value of the noise, which is not there");
   const std::vector<double> v = values(noise(rows, key, 0), labels);

@@ -44,6 +44,9 @@ class TiltedNoise {
   // The same as the initial law of a problem, whose labels it takes.
   InitialLaw law(const ControlProblem& problem) const;
 
+  // log dnu*/dN(0, I) = v_0(x) - log Z by row, log Z by as many noises of the key as there are rows.
+  std::vector<double> log_ratio(const Tensor& x, const sde::NoiseKey& key, const Tensor& labels) const;
+
   // KL(nu* || N(0, I)) = E_nu*[v_0] - log E exp(v_0) by the noises of `rows` rows, weighted.
   double divergence(std::int64_t rows, const sde::NoiseKey& key, const Tensor& labels) const;
 
