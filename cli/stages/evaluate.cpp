@@ -52,7 +52,8 @@ struct Draws {
     const std::int64_t flops_before = flops();
     sde::Paths out = sde::sample_paths(tuned, base, chain, shape, count, labels, key,
                                        {.device = s.device, .visit = visit, .start = start});
-    if (!s.planning() && initial) {
+    const std::int64_t path_flops = flops() - flops_before;
+    if (initial) {
       const std::vector<double> ratio = initial->log_ratio(start, base_key, labels);
       for (std::size_t i = 0; i < ratio.size(); ++i) out.log_ratio[i] += ratio[i], out.cost[i] += ratio[i];
     }
@@ -64,7 +65,7 @@ struct Draws {
     const auto rows = [&](const sde::Chain& of) { return count * (of.steps() + noisy_steps(of)); };
     const sde::Chain whole = make_chain(c);
     s.counter->add(rows(whole) - rows(chain), false, false);
-    const std::int64_t tuned_flops = (flops() - flops_before - base_flops * noisy_steps(chain)) / chain.steps();  // of a step
+    const std::int64_t tuned_flops = (path_flops - base_flops * noisy_steps(chain)) / chain.steps();  // of a step
     s.assumed_flops += tuned_flops * (whole.steps() - chain.steps()) + base_flops * (noisy_steps(whole) - noisy_steps(chain));
     return out;
   }
@@ -127,6 +128,7 @@ void evaluate_stage(Session& s) {
       control->look(k, first, x, v, b);
     };
   sde::Paths paths = draws.paths(tuned_field, base_field, tuned_key, base_flops, visit);
+  const double initial_divergence = draws.initial ? draws.initial->divergence(count, base_key, draws.labels) : 0;
   done("tuned_sde", paths.terminal);
   paths.terminal = Tensor();
   done("tuned_ode", draws.ode_samples(tuned_field, tuned_key));
@@ -199,7 +201,7 @@ void evaluate_stage(Session& s) {
                     {"girsanov", json_estimate(report.girsanov)},
                     {"log_z_from_tuned_paths", json_estimate(report.log_z_of_tuned)},
                     {"effective_samples_of_tuned_paths", json_number(report.tuned_ess * static_cast<double>(count))}};
-  if (draws.initial) out["path_kl"]["initial_law"] = json_number(draws.initial->divergence(count, base_key, draws.labels));
+  if (draws.initial) out["path_kl"]["initial_law"] = json_number(initial_divergence);
   out["control"] = control_json(report);
   if (c.evaluate.likelihood.count > 0) {
     out["likelihood_of_base"] = base_likelihood;

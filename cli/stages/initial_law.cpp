@@ -102,18 +102,21 @@ void learn_initial_law(Session& s, const data::Dataset& data, finetune::ControlP
         finetune::noise_control_problem(value, item_shape(data), static_cast<int>(i.control_steps), s.device),
         fresh_control(c, data, s.device), o);
     Phase phase(s, "noise_control", updates);
-    for (std::int64_t n = 1; n <= updates; ++n) phase.look(n, trainer.step(), "control_cost");
+    s.rounds(updates, i.control_iterations, [&] {
+      for (std::int64_t n = 1; n <= updates; ++n) phase.look(n, trainer.step(), "control_cost");
+    });
     control = trainer.network();
     if (!s.planning()) save_checkpoint(*s.directory, noise_control_checkpoint, control, c, Json(), "noise_control", updates);
     s.end("the control of the noise");
   }
   const finetune::TiltedNoise law = tilted(c, data, std::move(value), std::move(control), s.device);
   problem.initial = law.law(problem);
-  if (!s.progress || s.planning()) return;
   const sde::NoiseKey key{seed_of_value(c), 0};
   const Tensor labels = problem.draw_labels(2048, key);
-  const double efficiency = i.kind == "flow" ? std::nan("") : law.draw(256, key, labels.defined() ? labels.slice(0, 256) : labels).efficiency;
-  s.progress->note("note: the initial law is N(0, I) tilted by " + short_number(law.divergence(2048, key, labels)) + " nats" +
+  const double efficiency = law.draw(256, key, sde::rows_of(labels, 0, 256)).efficiency,
+               divergence = law.divergence(2048, key, labels);
+  if (!s.progress || s.planning()) return;
+  s.progress->note("note: the initial law is N(0, I) tilted by " + short_number(divergence) + " nats" +
                    (i.kind == "sir"    ? "; " + short_number(100 * efficiency) + " % of its draws are effective"
                     : i.kind == "mcmc" ? "; " + short_number(100 * efficiency) + " % of its moves are accepted"
                                        : std::string()));

@@ -105,12 +105,13 @@ void sample_stage(Session& s) {
             make_chain(config_of_checkpoint(s.directory->file(tuned_file(c)))), chain);
         if (!verdict && s.progress) s.progress->note("note: " + verdict.sentence);
       }
-      Tensor x;
+      Tensor x, start;
+      if (sampler == "sde" && initial)
+        start = initial->draw(c.sample.count, {seed_of(c, Purpose::sample), 0}, labels).x;
       s.rounds(steps, wanted, [&] {
         const sde::NoiseKey key{seed_of(c, Purpose::sample), 0};
         const Shape item = item_shape(data.model);
-        x = sampler == "sde" && initial
-                ? sample_from(initial->draw(c.sample.count, key, labels).x, field, chain, labels, key)
+        x = start.defined() ? sample_from(start, field, chain, labels, key)
             : sampler == "sde" ? sde::sample(field, chain, item, c.sample.count, labels, key, DType::f32, s.device)
                                : sample_ode(c, field, steps, item, c.sample.count, labels, key, s.device);
       });

@@ -37,10 +37,16 @@ TiltedNoise::TiltedNoise(nn::Network value, nn::Network control, Shape sample_sh
 }
 
 std::vector<double> TiltedNoise::values(const Tensor& x, const Tensor& labels) const {
-  const std::int64_t rows = x.extent(0);
-  const Tensor v = value_(Var(x), Var(Tensor::full({rows}, 0.0, DType::f32, device_)), labels).value();
-  require(v.shape() == Shape{rows}, kWhat, ": the value of the noise has shape ", v.shape(), " for ", rows, " samples");
-  return v.is_meta() ? std::vector<double>(static_cast<std::size_t>(rows)) : v.to_doubles();
+  std::vector<double> out(static_cast<std::size_t>(x.extent(0)));
+  sde::each_chunk(x.extent(0), [&](std::int64_t begin, std::int64_t rows) {
+    const Tensor v = value_(Var(x.slice(begin, rows)), Var(Tensor::full({rows}, 0.0, DType::f32, device_)),
+                            sde::rows_of(labels, begin, rows)).value();
+    require(v.shape() == Shape{rows}, kWhat, ": the value of the noise has shape ", v.shape(), " for ", rows, " samples");
+    if (v.is_meta()) return;
+    const std::vector<double> own = v.to_doubles();
+    std::copy(own.begin(), own.end(), out.begin() + begin);
+  });
+  return out;
 }
 
 Tensor TiltedNoise::noise(std::int64_t rows, const sde::NoiseKey& key, std::uint32_t number) const {
