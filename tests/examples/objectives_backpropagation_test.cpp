@@ -56,6 +56,6 @@ INSTANTIATE_TEST_SUITE_P(
                       Shortened{"draft_lv", with(digits, {"finetune.iterations=30"}), .2},
                       Shortened{"refl", with(digits, {"finetune.iterations=30"}), .2},
                       Shortened{"drtune", with(digits, {"finetune.iterations=30"}), .2}),
-    [](const auto& info) { return std::string(info.param.name); });
+    [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
