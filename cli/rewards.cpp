@@ -20,7 +20,8 @@ finetune::IsotropicMixture isotropic(const MixtureConfig& c, std::int64_t dim, c
   require(!c.means.empty(), key, ".means: found [], expected the centres of a mixture in ", dim, " dimensions");
   require(static_cast<std::int64_t>(c.means[0].size()) == dim, key, ".means: rows of ", c.means[0].size(),
           " numbers, but an item of the data has ", dim);
-  require(c.variances.size() == c.means.size(), key, ".variances: found ", c.variances.size(), " for ", c.means.size(), " means");
+  require(c.variances.size() == c.means.size(), key, ".variances: found ", c.variances.size(), " for ", c.means.size(),
+          " means");
   require(c.weights.empty() || c.weights.size() == c.means.size(), key, ".weights: found ", c.weights.size(), " for ",
           c.means.size(), " means");
   return {flat(c.means), c.variances, c.weights.empty() ? std::vector<double>(c.means.size(), 1.0) : c.weights};
@@ -31,8 +32,8 @@ void check_size(const std::vector<double>& v, std::int64_t dim, const std::strin
 }
 
 void check_pictures(const data::Dataset& data, const std::string& section, const std::string& kind) {
-  require(data.item_shape.size() == 3, section, ".kind: '", kind, "' is of pictures, but an item of the data (", data.description,
-          ") has ", data.item_shape.size(), " axes, expected height, width and channels");
+  require(data.item_shape.size() == 3, section, ".kind: '", kind, "' is of pictures, but an item of the data (",
+          data.description, ") has ", data.item_shape.size(), " axes, expected height, width and channels");
 }
 
 finetune::Reward classifier_of(const RewardConfig& c, const data::Dataset& data, std::span<const nn::Classifier> classifiers,
@@ -72,13 +73,13 @@ finetune::Reward of_kind(const RewardConfig& c, const data::Dataset& data, std::
                                               isotropic(c.denominator, dim, section + ".denominator"), dim);
   if (kind == "classifier") return classifier_of(c, data, classifiers, section);
   if (kind == "command")
-    return finetune::subprocess_reward(
-        {.command = c.command, .gradient = c.command_gradient, .timeout = c.command_timeout});
+    return finetune::subprocess_reward({.command = c.command, .gradient = c.command_gradient, .timeout = c.command_timeout});
   require(kind != "none", section, ".kind: found \"none\", expected a reward, as fine-tuning raises it");
   check_pictures(data, section, kind);
   if (kind == "brightness") return finetune::brightness_reward(c.scale);
   if (kind == "symmetry")
-    return finetune::symmetry_reward(c.axis == "up_down" ? finetune::MirrorAxis::up_down : finetune::MirrorAxis::left_right, c.scale);
+    return finetune::symmetry_reward(c.axis == "up_down" ? finetune::MirrorAxis::up_down : finetune::MirrorAxis::left_right,
+                                     c.scale);
   if (kind == "total_variation") return finetune::total_variation_reward(c.scale, c.smoothing);
   return jpeg_reward(data, static_cast<int>(c.quality), kind == "jpeg_compressibility" ? -1 : 1);
 }

@@ -21,8 +21,9 @@ void parameter_fields(FieldList& l, RewardConfig& r, const std::string& classifi
   for (auto* m : {&r.numerator, &r.denominator}) {
     const std::string name = m == &r.numerator ? "numerator" : "denominator";
     const std::string whose = m == &r.numerator ? "log_density, log_density_ratio" : "log_density_ratio";
-    l.add(name + ".means", m->means, whose + ": centres of the isotropic mixture" +
-                                         (m == &r.numerator ? ", of the ratio in the numerator." : " in the denominator."));
+    l.add(name + ".means", m->means,
+          whose + ": centres of the isotropic mixture" +
+              (m == &r.numerator ? ", of the ratio in the numerator." : " in the denominator."));
     l.add(name + ".variances", m->variances, whose + ": one variance a component.", above(0));
     l.add(name + ".weights", m->weights, whose + ": one weight a component; []: equal.", above(0));
   }
@@ -31,7 +32,8 @@ void parameter_fields(FieldList& l, RewardConfig& r, const std::string& classifi
         "brightness, symmetry, total_variation: a factor; below 0 the opposite is raised: darkness, asymmetry, texture.");
   l.choice("axis", r.axis, {"left_right", "up_down"}, "symmetry: the mirror image that a picture is compared with.");
   l.add("smoothing", r.smoothing,
-        "total_variation: eps of sqrt(d^2 + eps^2) - eps for each difference d of neighbours, in what the network sees.", above(0));
+        "total_variation: eps of sqrt(d^2 + eps^2) - eps for each difference d of neighbours, in what the network sees.",
+        above(0));
   l.add("quality", r.quality, "jpeg_compressibility, jpeg_incompressibility: quality of the encoder.", {1, 100});
   l.add("command", r.command, "command: a program and its arguments, which scores samples; see docs/rewards.md.");
   l.add("command_gradient", r.command_gradient, "command: whether the program answers with gradients, too.");
@@ -64,7 +66,8 @@ void check_reward(const RewardConfig& r, const std::string& section) {
   only(is({"linear", "quadratic"}), !r.coefficients.empty(), "coefficients", "linear and quadratic rewards");
   only(is({"quadratic"}), !r.centre.empty(), "centre", "the quadratic reward");
   only(is({"quadratic"}), !r.precision.empty(), "precision", "the quadratic reward");
-  only(is({"log_density", "log_density_ratio"}), is_given(r.numerator), "numerator", "the log density and the log density ratio");
+  only(is({"log_density", "log_density_ratio"}), is_given(r.numerator), "numerator",
+       "the log density and the log density ratio");
   only(is({"log_density_ratio"}), is_given(r.denominator), "denominator", "the log density ratio");
   only(is({"classifier"}), !r.targets.empty(), "targets", "the classifier reward");
   only(is({"brightness", "symmetry", "total_variation"}), r.scale != plain.scale, "scale",
@@ -73,8 +76,7 @@ void check_reward(const RewardConfig& r, const std::string& section) {
   only(is({"total_variation"}), r.smoothing != plain.smoothing, "smoothing", "the total_variation reward");
   only(is({"jpeg_compressibility", "jpeg_incompressibility"}), r.quality != plain.quality, "quality",
        "jpeg_compressibility and jpeg_incompressibility");
-  only(is({"command"}),
-       !r.command.empty() || r.command_gradient || r.command_timeout != plain.command_timeout,
+  only(is({"command"}), !r.command.empty() || r.command_gradient || r.command_timeout != plain.command_timeout,
        "command, command_gradient and command_timeout", "the command reward");
   only(!is({"none"}), r.on_failure != plain.on_failure, "on_failure", "rewards");
   require(!is({"classifier"}) || !r.targets.empty(), section, ".targets: found [], expected at least one class");
@@ -93,15 +95,18 @@ void check_reward(const RewardConfig& r, const std::string& section) {
 
 void reward_fields(FieldList& l, RewardConfig& r) {
   l.section("reward");
-  kind_fields(l, r, "What fine-tuning raises, as a function of what the network sees (after data.scaling); see docs/rewards.md.");
+  kind_fields(l, r,
+              "What fine-tuning raises, as a function of what the network sees (after data.scaling); see docs/rewards.md.");
   l.add("multiplier", r.multiplier, "lambda: the tuned law is p_base exp(lambda r) / Z.", at_least(0));
   parameter_fields(l, r, "classifier: log probability of any of these classes.");
   l.add("bump.amount", r.bump.amount,
-        "A of A exp(-|x - centre|^2 / (2 width^2)), which is added to the reward: a fault to study; 0: none.");
+        "A of A exp(-d^2 / (2 width^2)), d the distance from the centre, which is added to the reward: a fault to study; 0: "
+        "none.");
   l.add("bump.centre", r.bump.centre, "Where the bump is.");
   l.add("bump.width", r.bump.width, "How wide the bump is.", above(0));
   l.add("ensemble.members", r.ensemble.members,
-        "classifier: so many classifiers, of other seeds, are trained; the reward is made from what each says; 1: one.", {1, 64});
+        "classifier: so many classifiers, of other seeds, are trained; the reward is made from what each says; 1: one.",
+        {1, 64});
   l.choice("ensemble.rule", r.ensemble.rule, {"mean", "minimum", "lower_bound"},
            "How: the mean, the smallest, or the mean less ensemble.coefficient times the deviation.");
   l.add("ensemble.coefficient", r.ensemble.coefficient, "lower_bound: how many deviations.", at_least(0));
@@ -127,13 +132,15 @@ void gold_fields(FieldList& l, RewardConfig& g) {
 void check_rewards(const Config& c) {
   check_reward(c.reward, "reward"), check_reward(c.gold, "gold");
   const RewardConfig &r = c.reward, plain;
-  require(r.bump.amount == 0 || !r.bump.centre.empty(), "reward.bump.centre: found [], expected one number a feature of an item");
+  require(r.bump.amount == 0 || !r.bump.centre.empty(),
+          "reward.bump.centre: found [], expected one number a feature of an item");
   require(r.bump.amount != 0 || (r.bump.centre.empty() && r.bump.width == plain.bump.width),
           "reward.bump: centre and width apply to a bump only, but reward.bump.amount is 0");
   require(r.bump.amount == 0 || r.kind != "none", "reward.bump.amount: applies to rewards only, but the kind is 'none'");
-  require(r.ensemble.members == 1 || r.kind == "classifier", "reward.ensemble.members: applies to the classifier reward only, but the kind is '",
-          r.kind, "'");
-  require(r.ensemble.members > 1 || (r.ensemble.rule == plain.ensemble.rule && r.ensemble.coefficient == plain.ensemble.coefficient),
+  require(r.ensemble.members == 1 || r.kind == "classifier",
+          "reward.ensemble.members: applies to the classifier reward only, but the kind is '", r.kind, "'");
+  require(r.ensemble.members > 1 ||
+              (r.ensemble.rule == plain.ensemble.rule && r.ensemble.coefficient == plain.ensemble.coefficient),
           "reward.ensemble: rule and coefficient apply to several members only, but reward.ensemble.members is 1");
   require(r.ensemble.rule == "lower_bound" || r.ensemble.coefficient == plain.ensemble.coefficient,
           "reward.ensemble.coefficient: applies to lower_bound only, but reward.ensemble.rule is '", r.ensemble.rule, "'");
@@ -142,10 +149,12 @@ void check_rewards(const Config& c) {
                                f.floor == pf.floor && f.ceiling == pf.ceiling),
           "reward.f_divergence: alpha, temperature, samples, floor and ceiling apply to a divergence only, but "
           "reward.f_divergence.kind is 'none'");
-  require(f.kind == "alpha" || f.alpha == pf.alpha, "reward.f_divergence.alpha: applies to alpha only, but the kind is '", f.kind, "'");
+  require(f.kind == "alpha" || f.alpha == pf.alpha, "reward.f_divergence.alpha: applies to alpha only, but the kind is '",
+          f.kind, "'");
   require(f.kind == "none" || r.kind != "none", "reward.f_divergence.kind: applies to rewards only, but reward.kind is 'none'");
   require(f.kind == "none" || r.multiplier > 0,
-          "reward.multiplier: found 0, expected a number above 0 with reward.f_divergence, whose transformed reward is divided by it");
+          "reward.multiplier: found 0, expected a number above 0 with reward.f_divergence, whose transformed reward is divided "
+          "by it");
   require(c.gold.kind != "classifier" || c.data.held_out > 0,
           "gold.kind: the classifier is the judge, which needs data.held_out above 0");
 }

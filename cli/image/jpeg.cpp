@@ -11,8 +11,8 @@
 namespace costate::cli {
 namespace {
 
-// libjpeg reports errors by calling error_exit, which must not return, and its default ends the process: a jump instead. It must
-// not skip a destructor: the function between setjmp and libjpeg's calls owns nothing.
+// libjpeg reports errors by calling error_exit, which must not return, and its default ends the process: a jump instead. It
+// must not skip a destructor: the function between setjmp and libjpeg's calls owns nothing.
 struct Errors {
   jpeg_error_mgr manager;
   std::jmp_buf jump;
@@ -27,7 +27,8 @@ void on_error(j_common_ptr info) {
 
 void on_message(j_common_ptr, int) {}
 
-bool encode(jpeg_compress_struct* jpeg, Errors* errors, const Raster* r, int quality, unsigned char** bytes, unsigned long* size) {
+bool encode(jpeg_compress_struct* jpeg, Errors* errors, const Raster* r, int quality, unsigned char** bytes,
+            unsigned long* size) {
   if (setjmp(errors->jump)) return false;
   jpeg_create_compress(jpeg);
   jpeg_mem_dest(jpeg, bytes, size);

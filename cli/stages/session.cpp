@@ -93,7 +93,8 @@ finetune::DivergenceTilt tilt_of(Session& s, const data::Dataset& data, const fi
     for (std::int64_t first = 0; first < f.samples; first += slice) {
       const std::int64_t rows = std::min(slice, f.samples - first);
       const Tensor x = sde::sample(field, chain, item_shape(data), rows, sde::rows_of(labels, first, rows),
-                                   {seed_of(c, Purpose::f_divergence), static_cast<std::uint64_t>(first)}, DType::f32, s.device);
+                                   {seed_of(c, Purpose::f_divergence), static_cast<std::uint64_t>(first)}, DType::f32,
+                                   s.device);
       const finetune::Reward::Scores scores = reward.scores(x, false);
       if (s.planning()) continue;
       const std::vector<double> values = scores.value.to_doubles();
@@ -123,7 +124,8 @@ LoadedReward load_reward_with_tilt(Session& s, const data::Dataset& data) {
   std::vector<nn::Classifier> classifiers;
   if (c.kind == "classifier")
     for (std::int64_t i = 0; i < c.ensemble.members; ++i)
-      classifiers.push_back(load_classifier(s, data, member_config(s.config.reward_classifier, i), member_checkpoint(i), classifier_sections));
+      classifiers.push_back(load_classifier(s, data, member_config(s.config.reward_classifier, i), member_checkpoint(i),
+                                            classifier_sections));
   LoadedReward out;
   out.raised = out.plain = counted(make_reward(c, data, classifiers), s.counter);
   if (c.f_divergence.kind == "none") return out;

@@ -18,8 +18,8 @@ Reward linear_reward(std::vector<double> c) {
 
 Reward quadratic_reward(std::vector<double> centre, std::vector<double> q, std::vector<double> c) {
   const std::size_t dim = centre.size();
-  require(dim > 0 && (q.size() == dim || q.size() == dim * dim), "quadratic reward: q has ", q.size(),
-          " entries; expected ", dim, " (a diagonal) or ", dim * dim);
+  require(dim > 0 && (q.size() == dim || q.size() == dim * dim), "quadratic reward: q has ", q.size(), " entries; expected ",
+          dim, " (a diagonal) or ", dim * dim);
   require(c.empty() || c.size() == dim, "quadratic reward: c has ", c.size(), " entries; expected ", dim);
   if (q.size() == dim * dim)
     for (std::size_t i = 0; i < dim; ++i)

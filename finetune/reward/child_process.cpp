@@ -134,14 +134,18 @@ bool ChildProcess::exchange(std::span<const char>& to_write, Deadline deadline) 
     if (ends[0].revents) {
       char bytes[1 << 16];
       const ssize_t n = ::read(output_, bytes, sizeof bytes);
-      if (n > 0) arrived_.append(bytes, static_cast<std::size_t>(n));
-      else if (n == 0 || (errno != EAGAIN && errno != EINTR)) output_ended_ = true;
+      if (n > 0)
+        arrived_.append(bytes, static_cast<std::size_t>(n));
+      else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+        output_ended_ = true;
     }
     if (ends[1].revents) {
       const WithoutSigpipe guard;
       const ssize_t n = ::write(input_, to_write.data(), to_write.size());
-      if (n > 0) to_write = to_write.subspan(static_cast<std::size_t>(n));
-      else if (n < 0 && errno != EAGAIN && errno != EINTR) return input_refused_ = true, false;
+      if (n > 0)
+        to_write = to_write.subspan(static_cast<std::size_t>(n));
+      else if (n < 0 && errno != EAGAIN && errno != EINTR)
+        return input_refused_ = true, false;
     }
     return true;
   }

@@ -17,9 +17,13 @@ struct Name {
   std::string_view name;
   Kind kind;
 };
-constexpr Name names[] = {{"reverse_kl", Kind::reverse_kl}, {"forward_kl", Kind::forward_kl},
-                          {"jensen_shannon", Kind::jensen_shannon}, {"pearson", Kind::pearson},
-                          {"neyman", Kind::neyman}, {"squared_hellinger", Kind::squared_hellinger}, {"alpha", Kind::alpha}};
+constexpr Name names[] = {{"reverse_kl", Kind::reverse_kl},
+                          {"forward_kl", Kind::forward_kl},
+                          {"jensen_shannon", Kind::jensen_shannon},
+                          {"pearson", Kind::pearson},
+                          {"neyman", Kind::neyman},
+                          {"squared_hellinger", Kind::squared_hellinger},
+                          {"alpha", Kind::alpha}};
 
 std::string_view name_of(Kind kind) { return names[static_cast<int>(kind)].name; }
 
@@ -138,7 +142,8 @@ FDivergence f_divergence(std::string_view name, double alpha) {
           "f-divergence: total variation has no optimal density: its optimum is the base where r is within a of the largest "
           "reward, and an atom of all other mass at the largest reward, which no control realises; expected one of reverse_kl, "
           "forward_kl, jensen_shannon, pearson, neyman, squared_hellinger, alpha");
-  fail(Fault::argument, {"f-divergence: found '", name, "', expected one of reverse_kl, forward_kl, jensen_shannon, pearson, neyman, "
+  fail(Fault::argument, {"f-divergence: found '", name,
+                         "', expected one of reverse_kl, forward_kl, jensen_shannon, pearson, neyman, "
                          "squared_hellinger, alpha"});
 }
 
@@ -152,14 +157,15 @@ double DivergenceTilt::log_density_slope(double reward) const {
   return w > floor && w < ceiling ? divergence.log_density_slope(s) / temperature : 0;
 }
 
-DivergenceTilt divergence_tilt(const FDivergence& divergence, std::span<const double> rewards,
-                               const DivergenceTiltOptions& o, std::span<const double> weights) {
+DivergenceTilt divergence_tilt(const FDivergence& divergence, std::span<const double> rewards, const DivergenceTiltOptions& o,
+                               std::span<const double> weights) {
   const std::size_t n = rewards.size();
   const double a = o.temperature;
   require(n >= 2, "f-divergence: found ", n, " rewards of base samples, expected at least 2");
   require(std::isfinite(a) && a > 0, "f-divergence: the temperature is ", a, ", expected a positive number");
-  require(o.floor > 0 && o.floor < 1 && o.ceiling > 1 && std::isfinite(o.ceiling), "f-divergence: the density is to lie between ",
-          o.floor, " and ", o.ceiling, ", expected a floor in (0, 1) and a finite ceiling above 1");
+  require(o.floor > 0 && o.floor < 1 && o.ceiling > 1 && std::isfinite(o.ceiling),
+          "f-divergence: the density is to lie between ", o.floor, " and ", o.ceiling,
+          ", expected a floor in (0, 1) and a finite ceiling above 1");
   require(weights.empty() || weights.size() == n, "f-divergence: ", weights.size(), " weights for ", n, " rewards");
   for (const double r : rewards)
     if (!std::isfinite(r)) fail(Fault::numerical, {"f-divergence: a base sample has the reward ", r, ", which is not finite"});
@@ -167,8 +173,8 @@ DivergenceTilt divergence_tilt(const FDivergence& divergence, std::span<const do
   if (!weights.empty()) {
     const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
     for (std::size_t i = 0; i < n; ++i) {
-      require(weights[i] >= 0 && std::isfinite(total) && total > 0, "f-divergence: weight ", i, " is ", weights[i], " of a sum of ",
-              total, "; expected numbers of at least 0 with a finite sum above 0");
+      require(weights[i] >= 0 && std::isfinite(total) && total > 0, "f-divergence: weight ", i, " is ", weights[i],
+              " of a sum of ", total, "; expected numbers of at least 0 with a finite sum above 0");
       v[i] = weights[i] / total;
     }
   }
@@ -250,8 +256,8 @@ Tensor map_rewards(const Tensor& r, const F& f) {
 
 Reward f_divergence_reward(const Reward& r, const DivergenceTilt& tilt, double temperature) {
   require(r.defined(), "f-divergence: the reward '", r.name, "' is empty");
-  require(std::isfinite(temperature) && temperature > 0, "f-divergence: the temperature of the transformed reward is ", temperature,
-          ", expected a positive number");
+  require(std::isfinite(temperature) && temperature > 0, "f-divergence: the temperature of the transformed reward is ",
+          temperature, ", expected a positive number");
   Reward out;
   out.name = r.name + " under " + std::string(name_of(tilt.divergence.kind));
   out.on_failure = r.on_failure;

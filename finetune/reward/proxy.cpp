@@ -12,7 +12,8 @@ Reward sum_reward(std::vector<WeightedReward> terms) {
   bool differentiable = true;
   for (const WeightedReward& t : terms) {
     require(t.reward.defined(), "sum of rewards: the term '", t.reward.name, "' is empty");
-    require(std::isfinite(t.weight), "sum of rewards: the weight of '", t.reward.name, "' is ", t.weight, ", expected a number");
+    require(std::isfinite(t.weight), "sum of rewards: the weight of '", t.reward.name, "' is ", t.weight,
+            ", expected a number");
     out.name += (out.name.empty() ? "" : " + ") + sentence({t.weight, " "}) + t.reward.name;
     differentiable = differentiable && t.reward.differentiable();
   }

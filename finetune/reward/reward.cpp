@@ -144,8 +144,9 @@ Reward::ValueAndGradient Reward::value_and_gradient(const Tensor& x) const {
 }
 
 Reward::Scores Reward::scores(const Tensor& x, bool with_gradient) const {
-  require(on_failure != Policy::clip || (std::isfinite(clip_low) && std::isfinite(clip_high) && clip_low <= clip_high), "reward '",
-          name, "': values are to be clipped into [", clip_low, ", ", clip_high, "], expected two finite bounds, the lower one first");
+  require(on_failure != Policy::clip || (std::isfinite(clip_low) && std::isfinite(clip_high) && clip_low <= clip_high),
+          "reward '", name, "': values are to be clipped into [", clip_low, ", ", clip_high,
+          "], expected two finite bounds, the lower one first");
   const std::int64_t rows = x.extent(0);
   Raw raw;
   std::exception_ptr thrown;
@@ -162,8 +163,10 @@ Reward::Scores Reward::scores(const Tensor& x, bool with_gradient) const {
   if (s.failed > 0 && (on_failure == Policy::stop || (s.failed == rows && rows > 1)))
     not_finite(*this, s.failed, rows, with_gradient);
   if (on_failure == Policy::stop || (on_failure == Policy::skip && s.failed == 0)) return s;
-  if (s.value.dtype() == DType::f32) apply<float>(*this, bad, s);
-  else apply<double>(*this, bad, s);
+  if (s.value.dtype() == DType::f32)
+    apply<float>(*this, bad, s);
+  else
+    apply<double>(*this, bad, s);
   return s;
 }
 

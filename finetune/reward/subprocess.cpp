@@ -21,9 +21,12 @@ std::string shown(std::string_view bytes) {
   for (const char c : bytes.substr(0, 80)) {
     constexpr char digits[] = "0123456789abcdef";
     const auto u = static_cast<unsigned char>(c);
-    if (c == '\n') out += "\\n";
-    else if (u >= 32 && u < 127) out += c;
-    else out.append("\\x").append(1, digits[u / 16]).append(1, digits[u % 16]);
+    if (c == '\n')
+      out += "\\n";
+    else if (u >= 32 && u < 127)
+      out += c;
+    else
+      out.append("\\x").append(1, digits[u / 16]).append(1, digits[u % 16]);
   }
   return out + (bytes.size() > 80 ? "..." : "");
 }
@@ -55,7 +58,9 @@ class Program {
   [[noreturn]] void broken(const std::string& doing) {
     const std::string state = child_->state(), came = shown(child_->arrived());
     const std::string how = state == "still runs" ? sentence({"gave no answer within ", options_.timeout, " s"}) : state;
-    fail(Fault::io, {"reward command '", name_, "': ", how, " ", doing, came.empty() ? std::string("; nothing had come from it") : sentence({"; what came from it begins with \"", came, "\""})});
+    fail(Fault::io, {"reward command '", name_, "': ", how, " ", doing,
+                     came.empty() ? std::string("; nothing had come from it")
+                                  : sentence({"; what came from it begins with \"", came, "\""})});
   }
   [[noreturn]] void unexpected(const std::string& line, const std::string& expected) {
     fail(Fault::io, {"reward command '", name_, "': answered \"", shown(line), "\", expected ", expected});
@@ -94,12 +99,14 @@ class Program {
     if (!child_->write(request, deadline)) broken("before it had read its samples");
     const std::string answer = line(deadline, "before it had answered"), wanted = gradient ? "ok gradient" : "ok";
     if (answer == "error" || answer.starts_with("error "))
-      fail(Fault::runtime, {"reward command '", name_, "' reports an error: ", shown(answer.substr(std::min<std::size_t>(6, answer.size())))});
+      fail(Fault::runtime,
+           {"reward command '", name_, "' reports an error: ", shown(answer.substr(std::min<std::size_t>(6, answer.size())))});
     if (answer != wanted) unexpected(answer, sentence({"\"", wanted, "\" or \"error\" with a message"}));
     read(value, deadline);
     if (gradient) read(*gradient, deadline);
     if (child_->await(1, false, std::chrono::steady_clock::now()))
-      unexpected(child_->arrived(), sentence({"nothing behind the ", rows + (gradient ? x.numel() : 0), " floats of the answer"}));
+      unexpected(child_->arrived(),
+                 sentence({"nothing behind the ", rows + (gradient ? x.numel() : 0), " floats of the answer"}));
   }
   void read(Tensor& out, Deadline deadline) {
     const auto to = out.mutate<float>();

@@ -8,10 +8,10 @@
 //   gradient ROWS RANK D1 ... DRANK\n      ok gradient\n  and ROWS floats, then ROWS D1 ... DRANK floats, the gradients
 //     and the floats as above              or  error MESSAGE\n
 //
-// ROWS samples of shape (D1, ..., DRANK), row-major; a value of NaN says that a sample cannot be scored. `gradient` is asked for
-// only of programs that were declared to answer it. The end of the input asks the program to end. What it writes to its standard
-// error goes to that of the process. After a message `error` the program lives on; after a failure of any other kind it is
-// killed, with the processes that it started in its group, and the next call starts it anew.
+// ROWS samples of shape (D1, ..., DRANK), row-major; a value of NaN says that a sample cannot be scored. `gradient` is asked
+// for only of programs that were declared to answer it. The end of the input asks the program to end. What it writes to its
+// standard error goes to that of the process. After a message `error` the program lives on; after a failure of any other kind
+// it is killed, with the processes that it started in its group, and the next call starts it anew.
 #pragma once
 #include <costate/finetune/reward/reward.h>
 

@@ -22,7 +22,8 @@ void expect_refused(const std::string& text, std::initializer_list<const char*> 
     ADD_FAILURE() << "no error for " << text;
   } catch (const Error& e) {
     EXPECT_EQ(e.fault(), Fault::argument);
-    for (const char* w : words) EXPECT_NE(std::string(e.what()).find(w), std::string::npos) << "'" << w << "' is not in: " << e.what();
+    for (const char* w : words)
+      EXPECT_NE(std::string(e.what()).find(w), std::string::npos) << "'" << w << "' is not in: " << e.what();
   }
 }
 
@@ -36,22 +37,28 @@ TEST(RewardConfig, WhatAKindDoesNotLookAtIsRefused) {
   expect_refused(reward(R"("kind": "symmetry", "quality": 50)"), {"reward.quality", "jpeg_compressibility"});
   expect_refused(reward(R"("kind": "symmetry", "command": ["x"])"), {"reward.command", "command reward"});
   expect_refused(reward(R"("kind": "command")"), {"reward.command: found []"});
-  expect_refused(reward(R"("kind": "log_density", "numerator": {"means": [[0]], "variances": [1]}, "denominator": {"means": [[0]]})"),
-                 {"reward.denominator", "ratio"});
+  expect_refused(
+      reward(R"("kind": "log_density", "numerator": {"means": [[0]], "variances": [1]}, "denominator": {"means": [[0]]})"),
+      {"reward.denominator", "ratio"});
   expect_refused(reward(R"("kind": "brightness", "clip": [0, 1])"), {"reward.clip", "on_failure is 'stop'"});
   expect_refused(reward(R"("kind": "brightness", "on_failure": "clip")"), {"reward.clip: found 0 numbers"});
   expect_refused(reward(R"("kind": "brightness", "on_failure": "clip", "clip": [1, 0])"), {"the lower one first"});
   expect_refused(reward(R"("on_failure": "skip")"), {"reward.on_failure", "'none'"});
   expect_refused(reward(R"("kind": "linear", "coefficients": [1], "bump": {"amount": 2})"), {"reward.bump.centre: found []"});
   expect_refused(reward(R"("kind": "linear", "coefficients": [1], "bump": {"centre": [2]})"), {"reward.bump.amount is 0"});
-  expect_refused(reward(R"("kind": "linear", "coefficients": [1], "ensemble": {"members": 3})"), {"reward.ensemble.members", "classifier"});
-  expect_refused(reward(R"("kind": "classifier", "targets": [1], "ensemble": {"rule": "mean"})"), {"reward.ensemble", "members is 1"});
-  expect_refused(reward(R"("kind": "classifier", "targets": [1], "ensemble": {"members": 2, "rule": "mean", "coefficient": 2})"),
-                 {"reward.ensemble.coefficient"});
+  expect_refused(reward(R"("kind": "linear", "coefficients": [1], "ensemble": {"members": 3})"),
+                 {"reward.ensemble.members", "classifier"});
+  expect_refused(reward(R"("kind": "classifier", "targets": [1], "ensemble": {"rule": "mean"})"),
+                 {"reward.ensemble", "members is 1"});
+  expect_refused(
+      reward(R"("kind": "classifier", "targets": [1], "ensemble": {"members": 2, "rule": "mean", "coefficient": 2})"),
+      {"reward.ensemble.coefficient"});
   expect_refused(reward(R"("kind": "brightness", "f_divergence": {"alpha": 2})"), {"reward.f_divergence", "'none'"});
-  expect_refused(reward(R"("kind": "brightness", "f_divergence": {"kind": "pearson", "alpha": 2})"), {"reward.f_divergence.alpha"});
+  expect_refused(reward(R"("kind": "brightness", "f_divergence": {"kind": "pearson", "alpha": 2})"),
+                 {"reward.f_divergence.alpha"});
   expect_refused(reward(R"("kind": "brightness", "f_divergence": {"kind": "total_variation"})"), {"reward.f_divergence.kind"});
-  expect_refused(reward(R"("kind": "brightness", "multiplier": 0, "f_divergence": {"kind": "pearson"})"), {"reward.multiplier"});
+  expect_refused(reward(R"("kind": "brightness", "multiplier": 0, "f_divergence": {"kind": "pearson"})"),
+                 {"reward.multiplier"});
   expect_refused(R"({"gold": {"kind": "linear"}})", {"gold.coefficients: found []"});
   expect_refused(R"({"gold": {"kind": "linear", "coefficients": [1], "multiplier": 2}})", {"gold.multiplier", "no such key"});
   expect_refused(R"({"gold": {"kind": "classifier", "targets": [1]}})", {"gold.kind", "data.held_out"});
@@ -77,14 +84,18 @@ TEST(RewardConfig, MakesTheRewardsOfItsWords) {
   EXPECT_EQ(reward_of(R"("kind": "symmetry", "axis": "up_down")", data)(x).item(), -1);
   EXPECT_NEAR(reward_of(R"("kind": "total_variation", "smoothing": 1e-6, "scale": 6)", data)(x).item(), -11, 1e-4);
   EXPECT_EQ(reward_of(R"("kind": "linear", "coefficients": [1, 0, 0, 0, 0, 0])", data)(x).item(), 1);
-  EXPECT_NEAR(reward_of(R"("kind": "log_density", "numerator": {"means": [[1, 2, 4, 0, 3, 5]], "variances": [0.5]})", data)(x).item(),
-              -3 * std::log(M_PI), 1e-5);
-  const finetune::Reward bumped =
-      reward_of(R"("kind": "brightness", "bump": {"amount": 3, "centre": [1, 2, 4, 0, 3, 5], "width": 0.1}, "on_failure": "clip", "clip": [-1, 4])", data);
+  EXPECT_NEAR(
+      reward_of(R"("kind": "log_density", "numerator": {"means": [[1, 2, 4, 0, 3, 5]], "variances": [0.5]})", data)(x).item(),
+      -3 * std::log(M_PI), 1e-5);
+  const finetune::Reward bumped = reward_of(
+      R"("kind": "brightness", "bump": {"amount": 3, "centre": [1, 2, 4, 0, 3, 5], "width": 0.1}, )"
+                R"("on_failure": "clip", "clip": [-1, 4])",
+      data);
   EXPECT_FLOAT_EQ(bumped(x).item(), 5.5f);
   EXPECT_EQ(bumped.scores(x, false).value.item(), 4);
   EXPECT_EQ(reward_of(R"("kind": "brightness", "on_failure": "skip")", data).on_failure, finetune::Reward::Policy::skip);
-  const finetune::Reward command = reward_of(R"("kind": "command", "command": ["no-such-program", "-x"], "command_gradient": true)", data);
+  const finetune::Reward command =
+      reward_of(R"("kind": "command", "command": ["no-such-program", "-x"], "command_gradient": true)", data);
   EXPECT_EQ(command.name, "no-such-program -x");
   EXPECT_TRUE(command.differentiable());
   EXPECT_THROW(reward_of(R"("kind": "brightness")", pictures({2})), Error);
@@ -92,7 +103,8 @@ TEST(RewardConfig, MakesTheRewardsOfItsWords) {
 }
 
 // libjpeg's own reader gives the picture back.
-std::vector<std::uint8_t> decoded(const std::vector<std::byte>& bytes, std::int64_t& width, std::int64_t& height, int& channels) {
+std::vector<std::uint8_t> decoded(const std::vector<std::byte>& bytes, std::int64_t& width, std::int64_t& height,
+                                  int& channels) {
   jpeg_decompress_struct jpeg{};
   jpeg_error_mgr errors;
   jpeg.err = jpeg_std_error(&errors);
@@ -168,7 +180,8 @@ Json planned_and_run(const Folder& folder, const std::string& text) {
   if (plan.code || run.code) return Json::object();
   const Json predicted = Json::parse(plan.out), record = Json::parse(contents(folder / "run/run.json"));
   for (const auto& [stage, measured] : record["stages"].items())
-    for (const char* key : {"peak", "evaluations", "flops"}) EXPECT_EQ(predicted["stages"][stage][key], measured[key]) << stage << " " << key;
+    for (const char* key : {"peak", "evaluations", "flops"})
+      EXPECT_EQ(predicted["stages"][stage][key], measured[key]) << stage << " " << key;
   return Json::parse(contents(folder / "run/evaluation.json"));
 }
 
@@ -191,7 +204,8 @@ TEST(RewardRun, AProxyWithItsGoldReward) {
 TEST(RewardRun, AnEnsembleOfClassifiersAndTheJudgeAsGold) {
   const Folder folder;
   const Json e = planned_and_run(
-      folder, with(with(tiny_digits, "reward", R"({"kind": "classifier", "targets": [3, 8], "ensemble": {"members": 3, "coefficient": 2}})"),
+      folder, with(with(tiny_digits, "reward",
+                        R"({"kind": "classifier", "targets": [3, 8], "ensemble": {"members": 3, "coefficient": 2}})"),
                    "gold", R"({"kind": "classifier", "targets": [3, 8]})"));
   ASSERT_TRUE(e.contains("samples"));
   EXPECT_TRUE(e["samples"]["tuned_sde"]["gold_reward"]["value"].is_number());
@@ -230,14 +244,21 @@ TEST(RewardRun, AnFDivergenceIsPartOfThePlan) {
   EXPECT_NEAR(kl["importance"]["kl_of_tilt"].get<double>(), without["importance"]["kl_of_tilt"].get<double>(), 1e-4);
 }
 
+// A program whose reward is 0 x_0 + 1 x_1 is the linear reward with these coefficients, to the bit.
 TEST(RewardRun, AProgramThatScoresPoints) {
-  const Folder folder;
-  const std::string script = R"(read l; echo costate-reward 1
-    while read verb rows rank rest; do head -c $((rows * 8)) > x; printf 'ok gradient\n'; cat x | head -c $((rows * 4)); cat x; done)";
-  folder.file("reward.sh", script);
-  Json config = Json::parse(tiny_points);
+  const Folder program, linear;
+  planned_and_run(program,
+                  with(tiny_points, "reward",
+                       R"({"kind": "command", "command": [")" COSTATE_SCORER R"(", "good"], "command_gradient": true})"));
+  planned_and_run(linear, with(tiny_points, "reward", R"({"kind": "linear", "coefficients": [0, 1]})"));
+  const std::string samples = contents(program / "run/samples/tuned_sde.npy");
+  EXPECT_FALSE(samples.empty());
+  EXPECT_TRUE(samples == contents(linear / "run/samples/tuned_sde.npy"));
+
   // Black boxes are refused by an objective that needs gradients, while planning: nothing is started.
+  Json config = Json::parse(tiny_points);
   config["reward"] = {{"kind", "command"}, {"command", {"no-such-program"}}};
+  const Folder folder;
   folder.file("config.json", config.dump());
   const Result refused = costate(folder, {"plan", "config.json"});
   EXPECT_EQ(refused.code, 2);
@@ -248,6 +269,27 @@ TEST(RewardRun, AProgramThatScoresPoints) {
   const Result missing = costate(folder, {"run", "config.json", "--quiet", "--out", "missing"});
   EXPECT_NE(missing.code, 0);
   EXPECT_NE(missing.err.find("'no-such-program' cannot be started"), std::string::npos) << missing.err;
+}
+
+// Samples whose reward fails are skipped by fine-tuning and by the evaluation, which counts them.
+TEST(RewardRun, SamplesThatCannotBeScoredAreLeftOut) {
+  const Folder folder;
+  const std::string reward =
+      R"({"kind": "command", "command": [")" COSTATE_SCORER R"(", "nan"], "command_gradient": true, "on_failure": "skip"})";
+  folder.file("config.json", with(tiny_points, "reward", reward));
+  const Result run = costate(folder, {"run", "config.json", "--quiet", "--out", "run"});
+  ASSERT_EQ(run.code, 0) << run.err;
+  const Json e = Json::parse(contents(folder / "run/evaluation.json"));
+  const Json& base = e["samples"]["base_sde"];
+  // Half of the data lies left of 0.
+  EXPECT_GT(base["failed_rewards"].get<int>(), 10);
+  EXPECT_LT(base["failed_rewards"].get<int>(), 80);
+  const double effective = e["importance"]["effective_samples"].get<double>();
+  EXPECT_LE(effective, 90.0 - base["failed_rewards"].get<int>());
+  folder.file("stop.json", with(tiny_points, "reward", std::string(reward).replace(reward.find("skip"), 4, "stop")));
+  const Result stopped = costate(folder, {"run", "stop.json", "--quiet", "--out", "stop"});
+  EXPECT_EQ(stopped.code, 4);
+  EXPECT_NE(stopped.err.find("samples is not finite"), std::string::npos) << stopped.err;
 }
 
 }  // namespace

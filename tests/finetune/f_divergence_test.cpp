@@ -38,7 +38,8 @@ TEST(FDivergence, TheFunctionsOfTheTableBelongTogether) {
       EXPECT_NEAR(d.density(s), t, 1e-12 * std::max(1.0, t));
       EXPECT_NEAR(d.log_density(s), std::log(t), 1e-12);
       EXPECT_NEAR(d.conjugate(s), s * t - d.f(t), 1e-11);
-      EXPECT_NEAR(difference([&](double u) { return d.log_density(u); }, s), d.log_density_slope(s), 1e-6 * d.log_density_slope(s));
+      EXPECT_NEAR(difference([&](double u) { return d.log_density(u); }, s), d.log_density_slope(s),
+                  1e-6 * d.log_density_slope(s));
       EXPECT_NEAR(difference([&](double u) { return d.conjugate(u); }, s), t, 1e-6 * std::max(1.0, t));
     }
     if (std::isfinite(d.supremum())) {
@@ -61,7 +62,8 @@ TEST(FDivergence, TheAlphaFamilyHoldsTheOthers) {
   };
   for (const Case& c : {Case{2, 0.5, "pearson"}, Case{-1, 0.5, "neyman"}, Case{0.5, 2, "squared_hellinger"}})
     for (const double t : {0.05, 0.6, 1.3, 7.0})
-      EXPECT_NEAR(f_divergence("alpha", c.alpha).f(t), c.factor * f_divergence(c.name).f(t), 1e-13 * std::max(1.0, 1 / t)) << c.name;
+      EXPECT_NEAR(f_divergence("alpha", c.alpha).f(t), c.factor * f_divergence(c.name).f(t), 1e-13 * std::max(1.0, 1 / t))
+          << c.name;
   // Reverse and forward KL at 1 and 0, and no jump next to them.
   for (const double t : {0.05, 0.6, 1.3, 7.0})
     for (const double e : {0.0, 1e-9, -1e-9}) {
@@ -128,8 +130,7 @@ TEST(FDivergence, NoOtherLawDoesBetter) {
         w.push_back(std::exp(t.log_density(q.reward[i])) * (1 + e * std::sin(frequency * q.x[i])));
         z += q.weight[i] / total * w[i];
       }
-      for (std::size_t i = 0; i < q.x.size(); ++i)
-        v += q.weight[i] / total * (w[i] / z * q.reward[i] - 1.5 * d.f(w[i] / z));
+      for (std::size_t i = 0; i < q.x.size(); ++i) v += q.weight[i] / total * (w[i] / z * q.reward[i] - 1.5 * d.f(w[i] / z));
       return v;
     };
     EXPECT_NEAR(value(0, 1), t.value, 1e-9) << name;
@@ -154,7 +155,8 @@ TEST(FDivergence, ErrorOfTheMultiplier) {
       const DivergenceTilt t = divergence_tilt(f_divergence(name), r, {.temperature = 2});
       sum += t.lambda, squares += t.lambda * t.lambda, reported += t.standard_error;
     }
-    const double mean = sum / repetitions, deviation = std::sqrt((squares / repetitions - mean * mean) * repetitions / (repetitions - 1));
+    const double mean = sum / repetitions,
+                 deviation = std::sqrt((squares / repetitions - mean * mean) * repetitions / (repetitions - 1));
     EXPECT_NEAR(reported / repetitions, deviation, 0.2 * deviation) << name;
   }
 }
@@ -183,7 +185,8 @@ TEST(FDivergence, TheTransformedRewardTiltsTheBaseToTheOptimum) {
     Values weight, bins(8), expected(8);
     double total = 0, squares = 0, mass = 0;
     const auto bin = [](double v) { return static_cast<std::size_t>(std::clamp(v + 3.0, 0.0, 7.0)); };
-    for (int i = 0; i < n; ++i) weight.push_back(std::exp(t[i] / temperature)), total += weight[i], squares += weight[i] * weight[i];
+    for (int i = 0; i < n; ++i)
+      weight.push_back(std::exp(t[i] / temperature)), total += weight[i], squares += weight[i] * weight[i];
     for (int i = 0; i < n; ++i) bins[bin(x[i])] += weight[i] / total;
     for (std::size_t i = 0; i < q.x.size(); ++i) {
       const double w = q.weight[i] * std::exp(exact.log_density(q.reward[i]));
@@ -239,7 +242,9 @@ TEST(FDivergence, WhatHasNoSolutionIsSaid) {
     ADD_FAILURE() << "no error";
     return {};
   };
-  const auto has = [](const std::string& text, const std::string& part) { EXPECT_NE(text.find(part), std::string::npos) << text; };
+  const auto has = [](const std::string& text, const std::string& part) {
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  };
   has(words([] { f_divergence("total_variation"); }, Fault::argument), "an atom of all other mass");
   has(words([] { f_divergence("kl"); }, Fault::argument), "expected one of reverse_kl");
   // In ten dimensions the base has so little mass near the peak of -|x|^2/2 ... that E_q[a/(sup r - r)] < 1 for a small a:
@@ -252,14 +257,20 @@ TEST(FDivergence, WhatHasNoSolutionIsSaid) {
     for (int j = 0; j < 10; ++j) squares += std::pow(normal(engine), 2);
     r.push_back(-squares / 2);
   }
-  has(words([&] { divergence_tilt(f_divergence("forward_kl"), r, {.temperature = 0.5}); }, Fault::numerical), "the rest of 1 would sit on one sample");
+  has(words([&] { divergence_tilt(f_divergence("forward_kl"), r, {.temperature = 0.5}); }, Fault::numerical),
+      "the rest of 1 would sit on one sample");
   EXPECT_NO_THROW(divergence_tilt(f_divergence("forward_kl"), r, {.temperature = 8}));
   EXPECT_NO_THROW(divergence_tilt(f_divergence("reverse_kl"), r, {.temperature = 0.5}));
   has(words([&] { divergence_tilt(f_divergence("pearson"), Values{1}); }, Fault::argument), "found 1 rewards");
   has(words([&] { divergence_tilt(f_divergence("pearson"), Values{1, NAN}); }, Fault::numerical), "not finite");
   has(words([&] { divergence_tilt(f_divergence("pearson"), Values{1, 2}, {}, Values{1}); }, Fault::argument), "1 weights");
   has(words([&] { divergence_tilt(f_divergence("pearson"), Values{1, 2}, {}, Values{1, -1}); }, Fault::argument), "weight");
-  has(words([&] { divergence_tilt(f_divergence("pearson"), Values{1, 2}, {.temperature = 0}); }, Fault::argument), "temperature");
+  has(words(
+          [&] {
+            divergence_tilt(f_divergence("pearson"), Values{1, 2}, {.temperature = 0});
+          },
+          Fault::argument),
+      "temperature");
   // All rewards equal: the base itself.
   for (const FDivergence& d : all()) {
     const DivergenceTilt t = divergence_tilt(d, Values{2, 2, 2});

@@ -79,19 +79,23 @@ TEST(SubprocessReward, AnErrorOfTheProgramIsPassedOnAndItLivesOn) {
 }
 
 TEST(SubprocessReward, WhatAProgramCanDoWrongIsSaid) {
-  expect_words(words_of(subprocess_reward({.command = {"there-is-no-such-program"}})), {"reward command: 'there-is-no-such-program' cannot be started"});
+  expect_words(words_of(subprocess_reward({.command = {"there-is-no-such-program"}})),
+               {"reward command: 'there-is-no-such-program' cannot be started"});
   expect_words(words_of(shell("exit 3")), {"sh -c exit 3", "exited with status 3 before it had", "nothing had come from it"});
   expect_words(words_of(shell("kill -9 $$")), {"ended by signal 9"});
-  expect_words(words_of(shell("read l; echo good morning")), {"answered \"good morning\"", "expected the line \"costate-reward 1\""});
-  expect_words(words_of(shell("read l; printf good; exit 4")), {"exited with status 4 before it had said hello", "begins with \"good\""});
+  expect_words(words_of(shell("read l; echo good morning")),
+               {"answered \"good morning\"", "expected the line \"costate-reward 1\""});
+  expect_words(words_of(shell("read l; printf good; exit 4")),
+               {"exited with status 4 before it had said hello", "begins with \"good\""});
   expect_words(words_of(shell("cat", 5)), {"answered \"score 2 2 3 1\"", "expected \"ok\" or \"error\""});
   expect_words(words_of(shell("echo costate-reward 1; exec >&-; sleep 9")), {"closed its output before"});
   expect_words(words_of(scorer("short")), {"exited with status 0 after 4 of the 8 bytes of its answer"});
   expect_words(words_of(scorer("long")), {"expected nothing behind the 2 floats"});
   expect_words(words_of(scorer("chatty"), Fault::io, Tensor::zeros({1024, 1024})), {"expected a line", "\\x00\\x00"});
   // Its input is closed while megabytes are under way: SIGPIPE would end this process.
-  expect_words(words_of(shell("read l; echo costate-reward 1; read l; exec <&-; sleep 9"), Fault::io, Tensor::zeros({1024, 1024})),
-               {"closed its input before it had read its samples"});
+  expect_words(
+      words_of(shell("read l; echo costate-reward 1; read l; exec <&-; sleep 9"), Fault::io, Tensor::zeros({1024, 1024})),
+      {"closed its input before it had read its samples"});
   EXPECT_THROW(subprocess_reward({}), Error);
   EXPECT_THROW(subprocess_reward({.command = {"true"}, .timeout = 0}), Error);
   EXPECT_THROW(subprocess_reward({.command = {"true"}, .timeout = NAN}), Error);
@@ -139,7 +143,8 @@ TEST(SubprocessReward, NothingIsLeftBehind) {
 }
 
 TEST(SubprocessReward, TheShippedExampleInPython) {
-  if (std::system("python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2> /dev/null") != 0) GTEST_SKIP() << "no python3";
+  if (std::system("python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2> /dev/null") != 0)
+    GTEST_SKIP() << "no python3";
   const Reward r = subprocess_reward({.command = {"python3", COSTATE_SOURCE_DIR "/examples/brightness.py"}});
   for (int i = 0; i < 2; ++i) EXPECT_EQ(r(samples()).to_doubles(), (Values{2, 1}));
 }

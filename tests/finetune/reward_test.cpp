@@ -46,7 +46,11 @@ Reward moody(Reward::Policy policy, int* calls = nullptr) {
 
 TEST(Reward, StopsAtValuesThatAreNoNumbers) {
   const Reward r = moody(Reward::Policy::stop);
-  EXPECT_TRUE(contains(words_of([&] { r.scores(rows({1, 3, 4}), true); }, Fault::numerical),
+  EXPECT_TRUE(contains(words_of(
+                           [&] {
+                             r.scores(rows({1, 3, 4}), true);
+                           },
+                           Fault::numerical),
                        "reward 'moody': the value or gradient of 2 of 3 samples is not finite"));
   EXPECT_TRUE(contains(words_of([&] { r.scores(rows({1, 3, 4}), false); }, Fault::numerical), "the value of 1 of 3 samples"));
   EXPECT_THROW(r.scores(rows({1, 5}), true), std::runtime_error);
@@ -109,7 +113,12 @@ TEST(Reward, ErrorsOfTheCallStopUnderEveryPolicy) {
   EXPECT_FALSE(r.defined());
   EXPECT_TRUE(contains(words_of([&] { r.scores(rows({1, 2}), false); }, Fault::argument), "reward 'wrong' is empty"));
   r.black_box = [](const Tensor& x) { return x; };  // (2, 1) instead of (2,)
-  EXPECT_TRUE(contains(words_of([&] { r.scores(rows({1, 2}), false); }, Fault::argument), "reward 'wrong': the value has shape"));
+  EXPECT_TRUE(contains(words_of(
+                           [&] {
+                             r.scores(rows({1, 2}), false);
+                           },
+                           Fault::argument),
+                       "reward 'wrong': the value has shape"));
 }
 
 TEST(Reward, ABlackBoxHasValuesAndNoGradient) {
@@ -120,7 +129,12 @@ TEST(Reward, ABlackBoxHasValuesAndNoGradient) {
   EXPECT_FALSE(r.differentiable());
   EXPECT_EQ(r(rows({1, 2, 5, 3}, 2)).to_doubles(), (Values{-1, 2}));
   EXPECT_EQ(r(rows({1, 2}, 2).to(DType::f64)).dtype(), DType::f64);
-  for (const auto& f : {std::function<void()>([&] { r.value_and_gradient(rows({1, 2}, 2)); }), {[&] { r.scores(rows({1, 2}, 2), true); }}}) {
+  for (const auto& f : {std::function<void()>([&] {
+                          r.value_and_gradient(rows({1, 2}, 2));
+                        }),
+                        {[&] {
+                          r.scores(rows({1, 2}, 2), true);
+                        }}}) {
     const std::string words = words_of(f, Fault::argument);
     EXPECT_TRUE(contains(words, "'box' is a black box") && contains(words, "objectives without reward gradients")) << words;
   }
@@ -137,31 +151,34 @@ std::vector<Kind> kinds() {
   nn::Init init(3, DType::f64);
   const nn::Classifier classifier = nn::make_classifier(2, 6, 2, 4, init);
   DivergenceTiltOptions options{.temperature = 2};
-  return {{"linear", linear, {2, 2}},
-          {"quadratic", quadratic, {2, 2}},
-          {"log_density", log_density_reward(a, 2), {2, 2}},
-          {"log_density_ratio", log_density_ratio_reward(a, b, 2), {2, 2}},
-          {"classifier", classifier_reward(classifier, {1}), {2, 2}},
-          {"any_of_two", classifier_reward(classifier, {1, 3}), {2, 2}},
-          {"brightness", brightness_reward(2), {2, 3, 2, 2}},
-          {"left_right", symmetry_reward(MirrorAxis::left_right), {2, 2, 5, 2}},
-          {"up_down", symmetry_reward(MirrorAxis::up_down, 3), {2, 4, 3, 1}},
-          {"total_variation", total_variation_reward(1, 0.5), {2, 3, 4, 2}},
-          {"total_variation_of_a_row", total_variation_reward(-1, 0.5), {2, 1, 4, 1}},
-          {"mean", ensemble_reward({linear, quadratic}, EnsembleRule::mean), {2, 2}},
-          {"minimum", ensemble_reward({linear, quadratic}, EnsembleRule::minimum), {2, 2}},
-          {"lower_bound", ensemble_reward({linear, quadratic, log_density_reward(b, 2)}, EnsembleRule::lower_bound, 0.7), {2, 2}},
-          {"bump", bump_reward({0.3, 0.4}, 0.6, 5), {2, 2}},
-          {"proxy", proxy_reward(quadratic, {0.3, 0.4}, 0.6, 5), {2, 2}},
-          {"sum", sum_reward({{2, linear}, {-0.5, quadratic}}), {2, 2}},
-          {"pearson",
-           f_divergence_reward(quadratic, divergence_tilt(f_divergence("pearson"), Values{0, 1, 1.5}, options), 3), {2, 2}}};
+  return {
+      {"linear", linear, {2, 2}},
+      {"quadratic", quadratic, {2, 2}},
+      {"log_density", log_density_reward(a, 2), {2, 2}},
+      {"log_density_ratio", log_density_ratio_reward(a, b, 2), {2, 2}},
+      {"classifier", classifier_reward(classifier, {1}), {2, 2}},
+      {"any_of_two", classifier_reward(classifier, {1, 3}), {2, 2}},
+      {"brightness", brightness_reward(2), {2, 3, 2, 2}},
+      {"left_right", symmetry_reward(MirrorAxis::left_right), {2, 2, 5, 2}},
+      {"up_down", symmetry_reward(MirrorAxis::up_down, 3), {2, 4, 3, 1}},
+      {"total_variation", total_variation_reward(1, 0.5), {2, 3, 4, 2}},
+      {"total_variation_of_a_row", total_variation_reward(-1, 0.5), {2, 1, 4, 1}},
+      {"mean", ensemble_reward({linear, quadratic}, EnsembleRule::mean), {2, 2}},
+      {"minimum", ensemble_reward({linear, quadratic}, EnsembleRule::minimum), {2, 2}},
+      {"lower_bound", ensemble_reward({linear, quadratic, log_density_reward(b, 2)}, EnsembleRule::lower_bound, 0.7), {2, 2}},
+      {"bump", bump_reward({0.3, 0.4}, 0.6, 5), {2, 2}},
+      {"proxy", proxy_reward(quadratic, {0.3, 0.4}, 0.6, 5), {2, 2}},
+      {"sum", sum_reward({{2, linear}, {-0.5, quadratic}}), {2, 2}},
+      {"pearson",
+       f_divergence_reward(quadratic, divergence_tilt(f_divergence("pearson"), Values{0, 1, 1.5}, options), 3),
+       {2, 2}}};
 }
 
 // Samples without symmetry, the same for every kind.
 Tensor sample_of(const Shape& shape) {
   std::vector<double> x(static_cast<std::size_t>(shape.numel()));
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::sin(1.7 * static_cast<double>(i) + 0.4) + 0.05 * static_cast<double>(i);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    x[i] = std::sin(1.7 * static_cast<double>(i) + 0.4) + 0.05 * static_cast<double>(i);
   return Tensor::from(x, shape);
 }
 
@@ -182,7 +199,8 @@ TEST(Reward, GradientsOfEveryKindAreThoseOfDifferences) {
 TEST(Reward, PlansAskForTheSameMemory) {
   std::vector<Kind> all = kinds();
   for (Kind& k : all)
-    if (std::string(k.name).find("classifier") != std::string::npos || std::string(k.name) == "any_of_two") k.reward = {};  // of f64
+    if (std::string(k.name).find("classifier") != std::string::npos || std::string(k.name) == "any_of_two")
+      k.reward = {};  // of f64
   bool called = false;
   all.push_back({"black_box", black_box_reward("box", [&](auto, auto, auto) { called = true; }), {2, 3}});
   all.push_back({"command", subprocess_reward({.command = {"/nowhere/there-is-no-such-program"}, .gradient = true}), {2, 3}});
@@ -197,7 +215,8 @@ TEST(Reward, PlansAskForTheSameMemory) {
         for (const Device device : {Device::cpu, Device::meta}) {
           called = false;
           if (device == Device::cpu && std::string(k.name) == "command") continue;
-          const Tensor x = device == Device::meta ? Tensor::empty(k.shape, DType::f32, device) : sample_of(k.shape).to(DType::f32);
+          const Tensor x =
+              device == Device::meta ? Tensor::empty(k.shape, DType::f32, device) : sample_of(k.shape).to(DType::f32);
           const memory::PeakScope scope;
           const Reward::Scores s = r.scores(x, gradient);
           EXPECT_EQ(s.value.shape(), (Shape{2})) << k.name;
@@ -225,7 +244,8 @@ TEST(Reward, PicturesByHand) {
   // Neighbours: |1| + |2| + |3| + |2| to the right, 1 + 1 + 1 below; eps takes at most eps from each of the seven.
   EXPECT_NEAR(total_variation_reward(1, 1e-9)(x).item(), -11 / 6.0, 7e-9);
   const Tensor same = Tensor::full({1, 4, 4, 3}, 0.3, DType::f64);
-  for (const Reward& r : {symmetry_reward(MirrorAxis::left_right), symmetry_reward(MirrorAxis::up_down), total_variation_reward()}) {
+  for (const Reward& r :
+       {symmetry_reward(MirrorAxis::left_right), symmetry_reward(MirrorAxis::up_down), total_variation_reward()}) {
     EXPECT_EQ(r(same).item(), 0) << r.name;
     EXPECT_EQ(r.value_and_gradient(same).gradient.to_doubles(), Values(48, 0.0)) << r.name;
   }

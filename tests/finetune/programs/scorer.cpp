@@ -50,7 +50,8 @@ int main(int argc, char** argv) {
       continue;
     }
     for (long r = 0; r < rows; ++r)
-      for (long i = 0; i < n; ++i) value[r] += static_cast<float>(i) * x[r * n + i], gradient[r * n + i] = static_cast<float>(i);
+      for (long i = 0; i < n; ++i)
+        value[r] += static_cast<float>(i) * x[r * n + i], gradient[r * n + i] = static_cast<float>(i);
     if (mode == "nan")
       for (long r = 0; r < rows; ++r)
         if (x[r * n] < 0) value[r] = NAN;
