@@ -1,0 +1,25 @@
+#include "stages/scores.h"
+
+namespace costate::cli {
+
+std::vector<double> Rewards::kept(const std::vector<double>& all) const {
+  std::vector<double> out;
+  for (std::size_t i = 0; i < all.size(); ++i)
+    if (valid[i]) out.push_back(all[i]);
+  return out;
+}
+
+Rewards rewards_of(const finetune::Reward& reward, const Tensor& x) {
+  Rewards out;
+  each_slice(x, [&](const Tensor& rows) {
+    const finetune::Reward::Scores s = reward.scores(rows, false);
+    const std::vector<double> r = s.value.to_doubles();
+    out.value.insert(out.value.end(), r.begin(), r.end());
+    out.failed += s.failed;
+    if (s.valid.empty()) out.valid.resize(out.value.size(), 1);
+    else out.valid.insert(out.valid.end(), s.valid.begin(), s.valid.end());
+  });
+  return out;
+}
+
+}  // namespace costate::cli
