@@ -53,6 +53,19 @@ TEST(Shipped, DigitsInShort) {
   EXPECT_GT(number(e, "/samples/tuned_ode/target_frequency"), 2 * before);
 }
 
+// A proxy that is raised too far: it rises, and the gold reward falls below what it is under the base. The exactly tilted law has
+// 2.39 and -1.96, the base -0.71 and -1.01.
+TEST(Shipped, ProxyInShort) {
+  const json e = evaluation("proxy.json", {"pretrain.iterations=1500", "finetune.iterations=120", "sampler.steps=40",
+                                           "finetune.early_steps=10", "finetune.late_steps=10", "evaluate.count=4000"});
+  for (const char* sampler : {"/samples/tuned_sde", "/samples/tuned_ode"}) {
+    SCOPED_TRACE(sampler);
+    const std::string set(sampler);
+    EXPECT_GT(number(e, (set + "/reward/value").c_str()), number(e, "/samples/base_sde/reward/value") + 1.5);
+    EXPECT_LT(number(e, (set + "/gold_reward/value").c_str()), number(e, "/samples/base_sde/gold_reward/value") - 0.5);
+  }
+}
+
 TEST(Shipped, PointsInShort) {
   const json e = evaluation("points.json", {"pretrain.iterations=1500", "finetune.iterations=60", "sampler.steps=40",
                                             "finetune.early_steps=10", "finetune.late_steps=10", "evaluate.count=4000"});
