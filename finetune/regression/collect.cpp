@@ -31,9 +31,9 @@ void clear_rows(Tensor& x, const std::vector<std::uint8_t>& valid) {
 
 }  // namespace
 
-PathBatch ValueGradientRegression::collect(std::int64_t first_sample, std::int64_t rows, const std::vector<int>& steps,
+CostateBatch ValueGradientRegression::collect(std::int64_t first_sample, std::int64_t rows, const std::vector<int>& steps,
                                            ValueGradientMetrics& metrics) const {
-  PathBatch batch;
+  CostateBatch batch;
   batch.paths.key = {options_.seed, static_cast<std::uint64_t>(first_sample)};
   batch.paths.labels = problem_.draw_labels(rows, batch.paths.key);
   batch.steps = steps;
@@ -47,7 +47,7 @@ PathBatch ValueGradientRegression::collect(std::int64_t first_sample, std::int64
   return batch;
 }
 
-void ValueGradientRegression::simulate_into(PathBatch& batch, std::int64_t rows) const {
+void ValueGradientRegression::simulate_into(CostateBatch& batch, std::int64_t rows) const {
   const sde::Chain& chain = problem_.chain;
   const int last = chain.steps();
   const sde::Field field = field_of(network());
@@ -96,7 +96,7 @@ void ValueGradientRegression::simulate_into(PathBatch& batch, std::int64_t rows)
 }
 
 // Scores the end of the paths; the costate there, where the costates of the objective start from one.
-Tensor ValueGradientRegression::terminal_costate(PathBatch& batch, ValueGradientMetrics& metrics) const {
+Tensor ValueGradientRegression::terminal_costate(CostateBatch& batch, ValueGradientMetrics& metrics) const {
   const sde::Chain& chain = problem_.chain;
   const int last = chain.steps();
   Tensor endpoint = batch.paths.terminal();
@@ -129,7 +129,7 @@ Tensor ValueGradientRegression::terminal_costate(PathBatch& batch, ValueGradient
   return a;
 }
 
-void ValueGradientRegression::path_costates(PathBatch& batch, const Tensor& terminal, ValueGradientMetrics& metrics) const {
+void ValueGradientRegression::path_costates(CostateBatch& batch, const Tensor& terminal, ValueGradientMetrics& metrics) const {
   const sde::Chain& chain = problem_.chain;
   const int last = chain.steps();
   const std::int64_t rows = batch.rows();
@@ -210,7 +210,7 @@ void ValueGradientRegression::path_costates(PathBatch& batch, const Tensor& term
                             " is not finite; |a| grows along the network: use more steps or a smaller reward multiplier"});
 }
 
-void ValueGradientRegression::value_costates(PathBatch& batch, const std::vector<int>& steps, ValueGradientMetrics& metrics) {
+void ValueGradientRegression::value_costates(CostateBatch& batch, const std::vector<int>& steps, ValueGradientMetrics& metrics) {
   if (!learns_value()) return;
   const sde::Chain& chain = problem_.chain;
   const int last = chain.steps();

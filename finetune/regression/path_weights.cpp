@@ -19,7 +19,7 @@ std::vector<double> state_costs(const ControlProblem& problem, const Trajectorie
   return total;
 }
 
-std::vector<double> log_path_weights(const ControlProblem& problem, const PathBatch& batch) {
+std::vector<double> log_path_weights(const ControlProblem& problem, const CostateBatch& batch) {
   std::vector<double> log_weight = step_likelihoods(problem, batch.paths).path_log_ratio();
   const std::vector<double> cost = state_costs(problem, batch.paths);
   for (std::size_t i = 0; i < log_weight.size(); ++i) {

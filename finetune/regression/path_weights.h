@@ -2,7 +2,7 @@
 //   alpha = exp(lambda r(x_K) - sum_k f_k(x_k) - log p_v/p),   E_v[alpha] = Z,
 // all in logarithms (arXiv 2312.02027, Section 3). A regression with weights alpha/Z is one under the optimal law.
 #pragma once
-#include <costate/finetune/regression/path_batch.h>
+#include <costate/finetune/regression/costate_batch.h>
 
 #include <span>
 
@@ -10,7 +10,7 @@ namespace costate::finetune {
 
 // log alpha, (rows); -infinity for rows without a reward. Needs tuned and base predictions of all steps with noise. Zeros on
 // the meta device.
-std::vector<double> log_path_weights(const ControlProblem& problem, const PathBatch& batch);
+std::vector<double> log_path_weights(const ControlProblem& problem, const CostateBatch& batch);
 
 // sum_{k >= first} f_k(x_k), (rows); zeros without a state cost and on the meta device.
 std::vector<double> state_costs(const ControlProblem& problem, const Trajectories& paths, int first = 0);

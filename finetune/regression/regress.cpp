@@ -9,7 +9,7 @@
 
 namespace costate::finetune {
 
-Gradients ValueGradientRegression::regress(PathBatch& batch, const std::vector<int>& steps, const std::vector<double>& weights,
+Gradients ValueGradientRegression::regress(CostateBatch& batch, const std::vector<int>& steps, const std::vector<double>& weights,
                                            ValueGradientMetrics& metrics) const {
   const sde::Chain& chain = problem_.chain;
   const Trajectories& paths = batch.paths;

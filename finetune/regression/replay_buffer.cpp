@@ -15,7 +15,7 @@ ReplayBuffer::ReplayBuffer(const ReplayOptions& options, std::int64_t batch, std
           "; expected a share, 0 <= least_ess < 1");
 }
 
-void ReplayBuffer::fill(std::vector<PathBatch> collection) {
+void ReplayBuffer::fill(std::vector<CostateBatch> collection) {
   require(static_cast<std::int64_t>(collection.size()) == count_, "replay: found ", collection.size(), " batches, expected ",
           count_);
   batches_ = std::move(collection);
@@ -27,7 +27,7 @@ void ReplayBuffer::fill(std::vector<PathBatch> collection) {
   ++collections_;
 }
 
-PathBatch& ReplayBuffer::draw() {
+CostateBatch& ReplayBuffer::draw() {
   require(!order_.empty(), "replay: the buffer is empty");
   const std::size_t i = order_.front();
   order_.pop_front();

@@ -5,7 +5,7 @@
 //   w = prod_k p_new/p_old (x_{k+1} | x_k),   log of a step: |e|^2/2 - |e + u_old - u_new|^2/2,
 // divided by the batch's mean; their effective sample size says when the buffer has become useless.
 #pragma once
-#include <costate/finetune/regression/path_batch.h>
+#include <costate/finetune/regression/costate_batch.h>
 
 #include <deque>
 #include <functional>
@@ -26,9 +26,9 @@ class ReplayBuffer {
   bool empty() const { return order_.empty(); }
   std::int64_t batches() const { return count_; }  // of a full buffer
   // Takes a new collection of `batches()` batches.
-  void fill(std::vector<PathBatch> collection);
+  void fill(std::vector<CostateBatch> collection);
   // The next batch, in an order drawn anew for every pass; the buffer is empty after the last one.
-  PathBatch& draw();
+  CostateBatch& draw();
   // Forgets what is left.
   void clear() { order_.clear(); }
   std::int64_t collections() const { return collections_; }
@@ -37,7 +37,7 @@ class ReplayBuffer {
   ReplayOptions options_;
   std::int64_t count_;
   std::uint64_t seed_;
-  std::vector<PathBatch> batches_;
+  std::vector<CostateBatch> batches_;
   std::deque<std::size_t> order_;
   std::int64_t collections_ = 0;
 };

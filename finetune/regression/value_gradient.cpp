@@ -123,7 +123,7 @@ std::vector<int> ValueGradientRegression::draw_steps() const {
   return pool;
 }
 
-std::vector<double> ValueGradientRegression::row_weights(const PathBatch& batch, ValueGradientMetrics& metrics) {
+std::vector<double> ValueGradientRegression::row_weights(const CostateBatch& batch, ValueGradientMetrics& metrics) {
   const bool meta = problem_.device.kind == DeviceKind::meta;
   std::vector<double> w;
   if (options_.path_weights) {
@@ -146,14 +146,14 @@ std::vector<double> ValueGradientRegression::row_weights(const PathBatch& batch,
 Gradients ValueGradientRegression::replayed(ValueGradientMetrics& metrics) {
   const auto refill = [&] {
     // Samples of a collection have numbers of their own: those of no other.
-    std::vector<PathBatch> collection;
+    std::vector<CostateBatch> collection;
     const std::int64_t first = replay_->collections() * options_.replay.size;
     for (std::int64_t i = 0; i < replay_->batches(); ++i)
       collection.push_back(collect(first + i * options_.batch, options_.batch, controlled_, metrics));
     replay_->fill(std::move(collection));
   };
   if (replay_->empty()) refill();
-  PathBatch* batch = &replay_->draw();
+  CostateBatch* batch = &replay_->draw();
   std::vector<double> weights = row_weights(*batch, metrics);
   if (options_.replay.weighted && metrics.ess < options_.replay.least_ess) {
     refill();
@@ -180,7 +180,7 @@ Gradients ValueGradientRegression::gradient(ValueGradientMetrics& metrics) {
     for (std::int64_t first = 0; first < options_.batch; first += size) {
       const std::int64_t rows = std::min(size, options_.batch - first);
       auto clock = Clock::now();
-      PathBatch batch = collect(iteration() * options_.batch + first, rows, all, metrics);
+      CostateBatch batch = collect(iteration() * options_.batch + first, rows, all, metrics);
       clock = Clock::now();
       value_costates(batch, all, metrics);
       const std::vector<double> weights = row_weights(batch, metrics);

@@ -33,7 +33,7 @@
 #include <costate/finetune/learner.h>
 #include <costate/finetune/objective.h>
 #include <costate/finetune/regression/costates.h>
-#include <costate/finetune/regression/path_batch.h>
+#include <costate/finetune/regression/costate_batch.h>
 #include <costate/finetune/regression/path_weights.h>
 #include <costate/finetune/regression/reparametrisation.h>
 #include <costate/finetune/regression/replay_buffer.h>
@@ -143,16 +143,16 @@ class ValueGradientRegression final : public Objective {
     return options_.costate == Options::Costate::value || options_.costate == Options::Costate::stein;
   }
   // Trajectories with everything that does not change when the policy does: states, rewards, costates of the path.
-  PathBatch collect(std::int64_t first_sample, std::int64_t rows, const std::vector<int>& steps,
+  CostateBatch collect(std::int64_t first_sample, std::int64_t rows, const std::vector<int>& steps,
                     ValueGradientMetrics& metrics) const;
-  void simulate_into(PathBatch& batch, std::int64_t rows) const;
-  Tensor terminal_costate(PathBatch& batch, ValueGradientMetrics& metrics) const;
-  void path_costates(PathBatch& batch, const Tensor& terminal, ValueGradientMetrics& metrics) const;
+  void simulate_into(CostateBatch& batch, std::int64_t rows) const;
+  Tensor terminal_costate(CostateBatch& batch, ValueGradientMetrics& metrics) const;
+  void path_costates(CostateBatch& batch, const Tensor& terminal, ValueGradientMetrics& metrics) const;
   // Costates from the value as it is now.
-  void value_costates(PathBatch& batch, const std::vector<int>& steps, ValueGradientMetrics& metrics);
+  void value_costates(CostateBatch& batch, const std::vector<int>& steps, ValueGradientMetrics& metrics);
   // The rows' weights in the loss; empty: ones.
-  std::vector<double> row_weights(const PathBatch& batch, ValueGradientMetrics& metrics);
-  Gradients regress(PathBatch& batch, const std::vector<int>& steps, const std::vector<double>& weights,
+  std::vector<double> row_weights(const CostateBatch& batch, ValueGradientMetrics& metrics);
+  Gradients regress(CostateBatch& batch, const std::vector<int>& steps, const std::vector<double>& weights,
                     ValueGradientMetrics& metrics) const;
   Gradients replayed(ValueGradientMetrics& metrics);
 

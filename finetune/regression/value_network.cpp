@@ -174,7 +174,7 @@ Tensor ValueFunction::gradient(int k, const Tensor& x, const Tensor& labels) con
 }
 
 // What the form `skip` adds to the network at steps 0..K-1, sin(pi t/2) lambda r(x1); empty where that is 0.
-std::vector<std::vector<double>> ValueFunction::guesses(const PathBatch& batch) const {
+std::vector<std::vector<double>> ValueFunction::guesses(const CostateBatch& batch) const {
   const sde::Chain& chain = problem_.chain;
   std::vector<std::vector<double>> out(static_cast<std::size_t>(chain.steps()) + 1);
   for (int k = 0; k < chain.steps(); ++k) {
@@ -195,7 +195,7 @@ std::vector<std::vector<double>> ValueFunction::guesses(const PathBatch& batch) 
   return out;
 }
 
-std::vector<Tensor> ValueFunction::targets(const PathBatch& batch, std::span<const double> kl_weights) {
+std::vector<Tensor> ValueFunction::targets(const CostateBatch& batch, std::span<const double> kl_weights) {
   const sde::Chain& chain = problem_.chain;
   const int last = chain.steps();
   const auto rows = static_cast<std::size_t>(batch.rows());
@@ -242,7 +242,7 @@ std::vector<Tensor> ValueFunction::targets(const PathBatch& batch, std::span<con
   return result;
 }
 
-double ValueFunction::fit(const PathBatch& batch, std::span<const double> kl_weights) {
+double ValueFunction::fit(const CostateBatch& batch, std::span<const double> kl_weights) {
   const sde::Chain& chain = problem_.chain;
   const std::vector<Tensor> y = targets(batch, kl_weights);
   const std::int64_t rows = batch.rows(), steps = chain.steps() + (exact_end() ? 0 : 1);

@@ -24,7 +24,7 @@
 #pragma once
 #include <costate/finetune/control_problem.h>
 #include <costate/finetune/learner.h>
-#include <costate/finetune/regression/path_batch.h>
+#include <costate/finetune/regression/costate_batch.h>
 
 #include <limits>
 #include <span>
@@ -65,7 +65,7 @@ class ValueFunction {
 
   // Fits the network to the batch, whose tuned and base predictions of steps with noise are defined; the mean squared error
   // before the last update. Throws Error(numerical) when it is not finite.
-  double fit(const PathBatch& batch, std::span<const double> kl_weights);
+  double fit(const CostateBatch& batch, std::span<const double> kl_weights);
 
   // Of the Hessian of V_k at each row of x, by the power method on central differences of gradients: two vjps an iteration,
   // first for the eigenvalue of largest modulus, then, shifted by it, for the other end of the spectrum. NaN on the meta
@@ -79,9 +79,9 @@ class ValueFunction {
   Tensor network_value(const nn::Network& network, int k, const Tensor& x, const Tensor& labels) const;
   Tensor reward_value(const Tensor& x, double scale) const;
   Tensor estimate(int k, const Tensor& x, const Tensor& labels) const;  // x1
-  std::vector<std::vector<double>> guesses(const PathBatch& batch) const;
+  std::vector<std::vector<double>> guesses(const CostateBatch& batch) const;
   // What the network is fitted to, (K + 1) of (rows,): V_k less what the form adds, over the unit.
-  std::vector<Tensor> targets(const PathBatch& batch, std::span<const double> kl_weights);
+  std::vector<Tensor> targets(const CostateBatch& batch, std::span<const double> kl_weights);
   double skip_weight(int k) const;  // sin(pi t/2); 0 for the plain form
 
   ControlProblem problem_;

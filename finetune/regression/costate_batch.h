@@ -14,7 +14,7 @@ struct RecordedPass {
   Var prediction;
 };
 
-struct PathBatch {
+struct CostateBatch {
   // States of all steps. Predictions (of the policy that made the paths) and base predictions are defined where the options
   // of the objective ask for them.
   Trajectories paths;
