@@ -31,6 +31,8 @@ struct ObjectiveEntry {
   // Changes the defaults of FinetuneConfig to those of this objective; keys of the file come after it.
   void (*preset)(FinetuneConfig&) = [](FinetuneConfig&) {};
   std::unique_ptr<finetune::Objective> (*make)(ObjectiveInputs inputs) = nullptr;
+  // Iterations after which what an iteration does, and costs, repeats: what a plan has to look at. Null: every one is alike.
+  std::int64_t (*period)(const FinetuneConfig&) = nullptr;
 };
 
 // One file a loop.

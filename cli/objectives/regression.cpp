@@ -1,6 +1,9 @@
 // Objectives that regress the control on a gradient of the value: one class, with these presets.
 #include <costate/finetune/regression/value_gradient.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "build.h"
 #include "objectives/objectives.h"
 
@@ -43,6 +46,14 @@ Options options_of(const Config& c) {
   return o;
 }
 
+// A replay buffer is filled anew when its batches have served their passes (a plan knows no effective sample sizes), and the
+// contraction is measured every so many iterations.
+std::int64_t period(const FinetuneConfig& f) {
+  const ReplayConfig& replay = f.regression.replay;
+  return std::lcm(std::max<std::int64_t>(1, replay.size / f.batch * replay.passes),
+                  std::max<std::int64_t>(1, f.regression.value.contraction_every));
+}
+
 template <Options::Costate costate, bool path_weights = false, bool learned_matrices = true>
 std::unique_ptr<finetune::Objective> make(ObjectiveInputs in) {
   Options o = options_of(in.config);
@@ -58,6 +69,7 @@ std::vector<ObjectiveEntry> regression_objectives() {
   const auto entry = [](std::string name, std::string title, const std::string& source, auto make) {
     ObjectiveEntry e;
     e.name = std::move(name), e.title = std::move(title), e.source = source, e.loop = Loop::regression, e.make = make;
+    e.period = period;
     return e;
   };
   return {entry("adjoint_matching", "Adjoint matching", matching, make<Costate::lean>),

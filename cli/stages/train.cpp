@@ -1,7 +1,10 @@
 #include "stages/train.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+
+#include "objectives/objectives.h"
 
 namespace costate::cli {
 namespace {
@@ -37,12 +40,16 @@ class Mean {
 
 void train(Session& s, finetune::Objective& objective, const std::string& file, const TrainingHooks& hooks) {
   const FinetuneConfig& f = s.config.finetune;
-  const std::int64_t total = s.iterations(f.iterations);
+  // A plan looks at three iterations; where iterations differ, at one period and what is left over.
+  const auto period_of = cli::objective(f.objective).period;
+  const std::int64_t period = period_of ? period_of(f) : 1, left = f.iterations % period;
+  const bool periodic = s.planning() && period > 1;
+  const std::int64_t total = periodic ? std::min(f.iterations, period + left) : s.iterations(f.iterations);
   s.begin("finetune", total);
   const auto start = std::chrono::steady_clock::now();
   Mean mean;
-  s.rounds(total, f.iterations, [&] {
-    for (std::int64_t n = 1; n <= total; ++n) {
+  const auto tune = [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t n = first; n <= last; ++n) {
       mean.add(objective.step());
       if (n % f.log_every == 0 || n == total) {
         Values row = mean.values();
@@ -64,7 +71,10 @@ void train(Session& s, finetune::Objective& objective, const std::string& file, 
         if (!s.planning()) hooks.keep(numbered(file, n), average, n);
       }
     }
-  });
+  };
+  if (!periodic) s.rounds(total, f.iterations, [&] { tune(1, total); });
+  if (periodic && f.iterations >= period) s.rounds(period, f.iterations - left, [&] { tune(1, period); });
+  if (periodic && left > 0) s.rounds(left, left, [&] { tune(total - left + 1, total); });
   const nn::Network average = objective.average();
   if (s.planning()) return;
   hooks.keep(file, average, total);
