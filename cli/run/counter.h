@@ -18,6 +18,11 @@ struct Evaluations {
   friend bool operator==(const Evaluations&, const Evaluations&) = default;
 };
 
+// What `wanted` rounds take more than `made` ones, which took `amount`: exact where the rounds are whole periods.
+constexpr std::int64_t more(std::int64_t amount, std::int64_t made, std::int64_t wanted) {
+  return amount / made * (wanted - made) + amount % made * (wanted - made) / made;
+}
+
 class Counter {
  public:
   void add(std::int64_t rows, bool state, bool parameters) {
@@ -27,10 +32,10 @@ class Counter {
   // What was added since `before` was `made` rounds; makes it `wanted` rounds.
   void repeat(const Evaluations& before, std::int64_t made, std::int64_t wanted) {
     const Evaluations e = now();
-    plain_ += (e.plain - before.plain) / made * (wanted - made);
-    state_ += (e.state - before.state) / made * (wanted - made);
-    parameters_ += (e.parameters - before.parameters) / made * (wanted - made);
-    rewards_ += (e.rewards - before.rewards) / made * (wanted - made);
+    plain_ += more(e.plain - before.plain, made, wanted);
+    state_ += more(e.state - before.state, made, wanted);
+    parameters_ += more(e.parameters - before.parameters, made, wanted);
+    rewards_ += more(e.rewards - before.rewards, made, wanted);
   }
   void restore(const Evaluations& e) {
     plain_ = e.plain, state_ = e.state, parameters_ = e.parameters, rewards_ = e.rewards;

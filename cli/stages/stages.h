@@ -63,7 +63,7 @@ class Session {
     body();
     if (!planning()) return;
     counter->repeat(before, made, wanted);
-    assumed_flops += (flops() + assumed_flops - flops_before) / made * (wanted - made);
+    assumed_flops += more(flops() + assumed_flops - flops_before, made, wanted);
   }
 
   void log(std::string_view stage, std::int64_t step, const Values& values, double seconds) {

@@ -148,6 +148,9 @@ void ValueGradientRegression::path_costates(CostateBatch& batch, const Tensor& t
       batch.later = Tensor::empty(shape, DType::f32, problem_.device);
     }
   }
+  // The lowest step that may be drawn, and what is asked there: the cost of an iteration must not depend on the draw.
+  const bool drawn = options_.early_steps > 0;
+  const int first = reparametrised ? 0 : drawn ? controlled_.front() : batch.steps.front();
   const std::int64_t per_chunk = sde::chunk_rows(rows), pieces = (rows + per_chunk - 1) / per_chunk;
   // Squares of the costates that are regressed on, a chunk and step.
   std::vector<double> norms(static_cast<std::size_t>(pieces * last));
@@ -157,9 +160,9 @@ void ValueGradientRegression::path_costates(CostateBatch& batch, const Tensor& t
                            kl_weights_,
                            [&](int k) { return paths.states[k].slice(begin, n); },
                            sde::rows_of(paths.labels, begin, n),
-                           reparametrised ? 0 : batch.steps.front(),
+                           first,
                            options_.pairing == Pairing::same,
-                           [&](int k) { return paths.base_predictions[k].defined(); }};
+                           [&](int k) { return paths.base_predictions[k].defined() || (drawn && k <= first + 1); }};
     const auto visit = [&](int k, const Tensor& prediction, const Tensor& a_next, const Tensor& a_k) {
       if (paths.base_predictions[k].defined()) paths.base_predictions[k].slice(begin, n).copy_from(prediction);
       if (!a_next.defined()) return;
@@ -239,7 +242,7 @@ void ValueGradientRegression::value_costates(CostateBatch& batch, const std::vec
   const double lambda = problem_.reward_multiplier;
   std::vector<Tensor> values(static_cast<std::size_t>(last) + 1);  // V_k(x_k), where asked for
   const auto value_at = [&](int k) {
-    if (values[k].defined()) return values[k];
+    if (values[k].defined() && options_.early_steps == 0) return values[k];  // or the cost would depend on the draw
     if (k < last) return values[k] = value_->value(k, paths.states[k], paths.labels);
     std::vector<float> v(batch.reward.begin(), batch.reward.end());
     for (float& f : v) f *= static_cast<float>(lambda);

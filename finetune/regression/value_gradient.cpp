@@ -77,6 +77,10 @@ void ValueGradientRegression::check() const {
               (o.costate == Costate::value && o.value.form == ValueOptions::Form::plain),
           what, ": it takes gradients of the reward '", problem_.reward.name,
           "', which has values only; policy iteration with a plain value network does without");
+  require(o.costate != Costate::stein || o.value.form == ValueOptions::Form::plain || o.value.pairs > 0 || o.early_steps == 0,
+          what,
+          ": a `skip` value without pairs asks the base at the states of the drawn steps but the first; with early_steps, "
+          "whose cost must not depend on the draw, take pairs or a plain value");
   require(o.pairing == Pairing::next || (o.pairing == Pairing::same && adjoint) || o.costate == Costate::lean, what,
           ": its costates pair with `next` only");
   require(!o.denoised_endpoint || (adjoint && !o.path_weights), what, ": denoised_endpoint moves the reward's gradient away ",

@@ -13,14 +13,15 @@
 //   value           policy iteration on a value network (PI-FT: Han, Razaviyayn, Xu, arXiv 2412.18164)
 //   stein           the same without any gradient of the value: E[grad V(m + std e)] = E[V(m + std e) e]/std (Stein)
 //
-// Cost of one iteration, rows a trajectory, for K steps, the first N of which have noise, L in the loss, from step f on:
+// Cost of one iteration, rows a trajectory, for K steps, the first N of which have noise, L in the loss, f the
+// lowest that may be in it (0 with early_steps):
 //   costate         tuned: plain  by state   by parameters  base: plain  by state   reward
 //   lean            K             -          L              1            K - f - 1  1 with gradient
 //   full            K             K - f - 1  L              1            N - f - 1  1 with gradient
 //   continuous      K             K - f - 1  L              1 or 2       N - f - 1  1 with gradient
 //   reparametrised  K             -          L              1            K - 1      1 with gradient
 //   value, stein    K             -          L              N            -          1
-// (continuous: 2 where step f + 1 is in the loss; a value: with gradient where the last step has noise and is in the loss.)
+// (continuous: 1 where step f alone is in the loss; a value: with gradient where the last step has noise and is in the loss.)
 // Pairing `same` asks for one more vjp of what is pulled back, the lean and full costates for one plain base row less, and so
 // does the continuous one where it has 2; alg1 for a base vjp more; denoised_endpoint for a plain base row more.
 // keep_activations takes L from the plain rows. Path weights with the lean costate ask for the base at the f steps below f

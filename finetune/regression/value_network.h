@@ -15,7 +15,8 @@
 //   td          K - 1 plain              monte_carlo  -
 //   fit         U K by parameters; rewards without gradient, whose V_K is the network too: U (K + 1)
 //   value       L by state, less one where the last step is in the loss and V_K is the reward
-//   stein       plain, the states of the loss steps and those after them, each once, but x_K; with P pairs instead 2 P L, less
+//   stein       plain, the states of the loss steps and those after them, each once (with early_steps once for each step),
+//               but x_K; with P pairs instead 2 P L, less
 //               2 P where the last step is in the loss
 // The form `skip` asks for plain base rows at the K - N steps without noise and the reward at K - 1 states (where t > 0); for
 // each state of the costates' rows above, once more for base and reward, by state and with gradient for `value`. A
