@@ -69,7 +69,9 @@ std::vector<Entry> PolicyGradient::entries_of(std::span<PathBatch* const> batche
 void PolicyGradient::update(std::span<PathBatch* const> batches, std::span<const Entry> paths, std::span<const Entry> entries,
                             Tally& tally) {
   const std::vector<const PathBatch*> read(batches.begin(), batches.end());
-  const bool policy_learns = !uses_critic() || iteration_ >= options_.critic.warmup;
+  // A plan of a few iterations must meet what comes after the critic's own.
+  const bool policy_learns =
+      !uses_critic() || iteration_ >= options_.critic.warmup || problem_.device.kind == DeviceKind::meta;
   if (policy_learns) {
     const PathLoss whole = of_paths() ? weigh_paths(batches, paths) : PathLoss{};
     Gradients g = surrogate_gradient(network(), problem_, read, entries, surrogate(), tally.sums);

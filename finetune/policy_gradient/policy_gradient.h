@@ -23,7 +23,7 @@
 //   windows        K becomes K - i with siblings, and K/group_size policy rows are added; dynamic choice: every
 //                  window.every iterations probes (K + sum over parts of (K - first step of the part)) rows
 // No state vjps; the reward's gradient is never asked for. In the first critic.warmup iterations the policy learns nothing
-// (loss, gradient_norm and lr are reported as 0).
+// (loss, gradient_norm and lr are reported as 0); a plan counts them as others.
 #pragma once
 #include <costate/finetune/learner.h>
 #include <costate/finetune/objective.h>

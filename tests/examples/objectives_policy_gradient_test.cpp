@@ -32,6 +32,7 @@ TEST_P(PolicyGradientExamples, RaiseTheRewardInShort) {
   std::vector<std::string> settings = short_run;
   if (name.starts_with("tdpo")) settings.insert(settings.end(), {"finetune.iterations=8", "finetune.lr.peak=1e-3"});
   if (name == "score_as_action") settings.emplace_back("finetune.policy_gradient.critic.warmup=5");
+  if (name == "hrf") settings.emplace_back("finetune.policy_gradient.window.clusters=[[3, 5, 40]]");
   const json e = run(folder, name, settings);
   EXPECT_EQ(json::parse(costate::cli::testing::contents(folder / "run/config.resolved.json"))["finetune"]["objective"], name);
   const auto reward = [&](const char* whose) { return e["samples"][whose]["reward"]["value"].get<double>(); };
