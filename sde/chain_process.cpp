@@ -4,6 +4,8 @@
 #include <costate/sde/watched.h>
 
 #include <algorithm>
+#include <map>
+#include <memory>
 
 namespace costate::sde {
 namespace {
@@ -17,22 +19,52 @@ struct ChainSteps {
   NoiseKey key;
   RunningCost cost;
 
+  // The field on a tape of its own, at x.
+  struct Record {
+    std::unique_ptr<Tape> tape = std::make_unique<Tape>();
+    std::vector<Var> wrt;
+    Var x, t, prediction;
+  };
+  Record record(int k, const Tensor& x) const {
+    Record r;
+    const Field f = watch(field, *r.tape, r.wrt);
+    r.x = r.tape->watch(x), r.t = Var(step_time(chain, k, x));
+    r.prediction = f(r.x, r.t, labels);
+    return r;
+  }
+  std::shared_ptr<std::map<int, Record>> records;  // null: none are kept
+
   // The state is {x_k}, and for a multistep chain {x_k, x_{k-1}, prediction_{k-1}}, of which the last two are undefined at
   // first.
   State step(int k, const State& state) const {
     const Tensor& x = state[0];
-    const Tensor prediction = field.frozen(Var(x), Var(step_time(chain, k, x)), labels).value();
+    Tensor prediction;
+    if (records) {
+      const memory::TagScope scope(memory::Tag::activations);
+      prediction = (records->insert_or_assign(k, record(k, x)).first->second).prediction.value();
+    } else {
+      prediction = field.frozen(Var(x), Var(step_time(chain, k, x)), labels).value();
+    }
     require(prediction.shape() == x.shape(), "chain_process: the field maps shape ", x.shape(), " to ", prediction.shape());
     if (!chain.multistep()) return {advance(chain, k, x, prediction, key)};
     return {advance(chain, k, x, prediction, key, {state[1], state[2]}), x, prediction};
   }
 
+  // The kept record of a step from this very state, or a new one.
+  Record take(int k, const Tensor& x) const {
+    if (records)
+      if (const auto kept = records->find(k); kept != records->end()) {
+        Record r = std::move(kept->second);
+        records->erase(kept);
+        if (r.x.value().raw() == x.raw()) return r;
+      }
+    return record(k, x);
+  }
+
   StepPullback pullback(int k, const State& state, const State& costate) const {
-    Tape tape;
-    std::vector<Var> wrt;
-    const Field f = watch(field, tape, wrt);
-    const Var x = tape.watch(state[0]), t(step_time(chain, k, state[0]));
-    const Var prediction = f(x, t, labels);
+    Record r = take(k, state[0]);
+    std::vector<Var>& wrt = r.wrt;
+    const Var x = r.x, t = r.t, prediction = r.prediction;
     // The mean is linear in x and in the prediction: it needs no record.
     const Tensor& a = costate[0];
     const bool later = costate.size() > 1 && costate[2].defined();
@@ -54,7 +86,7 @@ struct ChainSteps {
       add_cost(affine(sum(squares), cost.control_weight * (u * u / 2), 0.0));
     }
     wrt.push_back(x);
-    std::vector<Tensor> g = std::move(tape).vjp(results, seeds, wrt);
+    std::vector<Tensor> g = std::move(*r.tape).vjp(results, seeds, wrt);
     Tensor before = axpby(chain.A[k], Var(a), 1.0, Var(g.back())).value();
     if (costate.size() > 1 && costate[1].defined()) before = axpby(1.0, Var(before), 1.0, Var(costate[1])).value();
     result.costate = {std::move(before)};
@@ -85,8 +117,9 @@ struct ChainSteps {
 }  // namespace
 
 Process chain_process(const ParametricField& field, const Chain& chain, const Tensor& labels, const NoiseKey& key,
-                      const RunningCost& cost) {
-  const auto s = std::make_shared<const ChainSteps>(ChainSteps{field, chain, labels, key, cost});
+                      const RunningCost& cost, bool keep_records) {
+  const auto s = std::make_shared<const ChainSteps>(
+      ChainSteps{field, chain, labels, key, cost, keep_records ? std::make_shared<std::map<int, ChainSteps::Record>>() : nullptr});
   Process p;
   p.description = chain.description;
   p.steps = chain.steps();
@@ -103,7 +136,7 @@ Process chain_process(const ParametricField& field, const Chain& chain, const Te
   p.noisy = std::any_of(chain.std.begin(), chain.std.end(), [](double std) { return std > 0; });
   p.has_running_cost = cost.state || cost.base;
   p.step_work = {1, 0};
-  p.pullback_work = {cost.base ? 2 : 1, cost.base ? 2 : 1};
+  p.pullback_work = {(keep_records ? 0 : 1) + (cost.base ? 1 : 0), cost.base ? 2 : 1};
   return p;
 }
 

@@ -16,8 +16,10 @@ struct RunningCost {
   std::function<Tensor()> row_weights{};
 };
 
-// A Gaussian chain driven by a field.
+// A Gaussian chain driven by a field. `keep_records`: what the field computed in a step is kept until the pullback of that step
+// from the same state, which then evaluates the field no more: K evaluations less for the memory of K records, with the same
+// bits. Such a process is of one thread at a time.
 Process chain_process(const ParametricField& field, const Chain& chain, const Tensor& labels, const NoiseKey& key,
-                      const RunningCost& cost = {});
+                      const RunningCost& cost = {}, bool keep_records = false);
 
 }  // namespace costate::sde

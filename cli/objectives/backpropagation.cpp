@@ -22,7 +22,7 @@ finetune::BackpropagationOptions options_of(const Config& c) {
   o.renoisings = static_cast<int>(b.renoisings);
   o.stop_from = b.stop_from, o.stop_to = b.stop_to;
   o.detached_inputs = b.detached_inputs, o.trained_steps = static_cast<int>(b.trained_steps);
-  o.kl_weight = b.kl_weight;
+  o.kl_weight = b.kl_weight, o.keep_activations = f.keep_activations;
   o.loss = {finetune::terminal_loss(b.loss), b.margin, b.target};
   o.adjoint.method = sde::adjoint_method(b.adjoint);
   o.adjoint.segment = static_cast<int>(b.segment), o.adjoint.slots = static_cast<int>(b.slots), o.adjoint.scratch = b.scratch;
@@ -81,7 +81,6 @@ void check_backpropagation(const Config& c, const FinetuneConfig& standard) {
   foreign(f.late_steps != standard.late_steps, "late_steps");
   foreign(f.loss_clip != standard.loss_clip, "loss_clip");
   foreign(f.loss_space != standard.loss_space, "loss_space");
-  foreign(f.keep_activations != standard.keep_activations, "keep_activations");
   foreign(f.denoised_endpoint != standard.denoised_endpoint, "denoised_endpoint");
   only(b.truncation == "last", b.last_steps != plain.last_steps, "backpropagation.last_steps", "the truncation last", b.truncation);
   only(b.truncation == "normal", b.normal_mean != plain.normal_mean || b.normal_deviation != plain.normal_deviation,

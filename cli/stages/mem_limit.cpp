@@ -63,7 +63,9 @@ MemoryFit fit_to_memory(const Config& config, const std::vector<Stage>& stages, 
     else if (r.peak.total > fit.other_peak) fit.other = r.name, fit.other_peak = r.peak.total;
   }
   if (!tunes || fit.other_peak > limit) return fit;
-  const bool may_keep = objective(config.finetune.objective).loop == Loop::regression;
+  const Loop loop = objective(config.finetune.objective).loop;
+  const bool may_keep = loop == Loop::regression ||
+                        (loop == Loop::backpropagation && config.finetune.backpropagation.adjoint == "store_all");
   for (const bool keep : {false, true})
     for (const char* recompute : {"none", "blocks"}) {
       if (keep && !may_keep) continue;

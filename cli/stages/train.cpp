@@ -20,10 +20,11 @@ class Mean {
     }
   }
   void restart() { rows_ = 0; }
-  double operator[](std::string_view name) const {
+  // "KL 0.3"; nothing for what an objective does not evaluate.
+  std::string text(std::string_view name, const std::string& before) const {
     for (const auto& m : mean_)
-      if (m.name == name) return m.value;
-    return std::nan("");
+      if (m.name == name && std::isfinite(m.value)) return before + short_number(m.value);
+    return "";
   }
   Values values() const {
     Values out;
@@ -55,8 +56,7 @@ void train(Session& s, finetune::Objective& objective, const std::string& file, 
         Values row = mean.values();
         row.emplace_back("reward_queries", static_cast<double>(s.counter->now().rewards));
         row.emplace_back("evaluations", static_cast<double>(s.counter->now().total()));
-        std::string detail = "loss " + short_number(mean["loss"]) + "  reward " + short_number(mean["reward"]) + "  KL " +
-                             short_number(mean["control_cost"]);
+        std::string detail = mean.text("loss", "loss ") + mean.text("reward", "  reward ") + mean.text("control_cost", "  KL ");
         if (hooks.probe && !s.planning())
           for (const auto& [name, value] : hooks.probe(objective.network())) {
             row.emplace_back(name, value);
@@ -78,7 +78,7 @@ void train(Session& s, finetune::Objective& objective, const std::string& file, 
   const nn::Network average = objective.average();
   if (s.planning()) return;
   hooks.keep(file, average, total);
-  s.end("reward " + short_number(mean["reward"]) + ", control cost " + short_number(mean["control_cost"]));
+  s.end(mean.text("reward", "reward ") + mean.text("control_cost", ", control cost "));
 }
 
 }  // namespace costate::cli

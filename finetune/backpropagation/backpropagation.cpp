@@ -60,6 +60,8 @@ Backpropagation::Backpropagation(ControlProblem problem, nn::Network tuned, cons
   const bool penalised = o.kl_weight > 0 || problem_.state_cost;
   require(!penalised || (!stops && o.renoisings == 0), kWhat, ": a divergence or a cost of states is a sum over the whole path, "
           "and a stop or re-noised samples leave the path; take kl_weight 0 and no cost of states, or the whole path");
+  require(!o.keep_activations || o.adjoint.method == sde::AdjointMethod::store_all, kWhat,
+          ": keep_activations is of the adjoint store_all; ", sde::name(o.adjoint.method), " takes steps again to keep less");
   require(!o.adjoint.visit, kWhat, ": the adjoint's `visit` is of single sweeps");
   const sde::Process one = path_process(parametric_field_of(network()), draw(0), {}, {}, {}, {}, nullptr);
   if (const std::string why = sde::refusal(one, o.adjoint); !why.empty()) fail(Fault::argument, {kWhat, ": ", why});
@@ -123,7 +125,7 @@ Gradients Backpropagation::sweep(const Tensor& start, int first, const Different
   const sde::Process batch = batch_process(rows, parameter_bytes(network()), [&](std::int64_t begin, std::int64_t n) {
     const auto rows_alive = [&alive, begin, n] { return alive.defined() ? alive.slice(begin, n) : Tensor(); };
     return path_process(field, path, sde::rows_of(labels, begin, n), key.from(begin), cost, rows_alive,
-                        &state_cost[static_cast<std::size_t>(begin / size)]);
+                        &state_cost[static_cast<std::size_t>(begin / size)], options_.keep_activations);
   });
   Tensor x = start;
   for (int k = first; k < path.first; ++k) x = batch.step(k, {x})[0];

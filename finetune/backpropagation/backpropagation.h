@@ -25,6 +25,7 @@
 //   base (w > 0), by state             steps with noise after `first`; detached inputs: 0
 //   base (w > 0), prediction alone     1 if step `first` has noise; detached inputs: the trained steps with noise
 //   reward, with gradient              1
+//   keep_activations takes away        L predictions alone (with re-noisings n more; detached inputs: one a trained step)
 //   re-noisings, n of them, add        n predictions of the tuned network, n by parameters alone, n rewards
 // States that are kept: those of the adjoint method on L steps (store_all: L; binomial: its slots).
 #pragma once
@@ -64,6 +65,9 @@ struct BackpropagationOptions {
   double kl_weight = 0;  // w
   TerminalLossOptions loss{};
   sde::AdjointOptions adjoint{};  // without `visit`
+  // Keep what the network computed in the steps with a record while they are taken, for the sweep, instead of computing it
+  // again: the memory of L records of `micro_batch` rows, the same bits. For store_all, which takes no step again.
+  bool keep_activations = false;
   LearnerOptions learner{};
 };
 

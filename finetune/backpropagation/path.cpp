@@ -31,7 +31,8 @@ sde::Chain stopped_chain(const sde::Chain& chain, int step) {
 }
 
 sde::Process path_process(const sde::ParametricField& field, const DifferentiatedPath& path, const Tensor& labels,
-                          const sde::NoiseKey& key, const PathCost& cost, std::function<Tensor()> alive, double* state_cost) {
+                          const sde::NoiseKey& key, const PathCost& cost, std::function<Tensor()> alive, double* state_cost,
+                          bool keep_records) {
   sde::RunningCost running;
   if (cost.state)
     running.state = [cost, alive, state_cost](int k, const Var& x) {
@@ -47,14 +48,24 @@ sde::Process path_process(const sde::ParametricField& field, const Differentiate
   running.base = cost.base, running.control_weight = cost.control_weight, running.row_weights = alive;
   sde::RunningCost cut_running = running;
   if (cost.base) cut_running.base = detached(cost.base);
-  const sde::Process whole = sde::chain_process(field, path.chain, labels, key, running);
+  const sde::Process whole = sde::chain_process(field, path.chain, labels, key, running, keep_records);
   // Nothing needs the costate of x_first: its step is swept for the parameters alone.
-  const sde::Process cut = sde::chain_process(detached(field), path.chain, labels, key, cut_running);
-  const sde::Process frozen = sde::chain_process({field.frozen, nullptr}, path.chain, labels, key, running);
+  const sde::Process cut = sde::chain_process(detached(field), path.chain, labels, key, cut_running, keep_records);
+  const sde::Process frozen = sde::chain_process({field.frozen, nullptr}, path.chain, labels, key, running, keep_records);
+  const sde::Process unrecorded = sde::chain_process(field, path.chain, labels, key);
+  // The process that step k is taken and swept by; null: its sweep asks for no network.
+  const auto of_step = [path, whole, cut, frozen](int k) {
+    const bool through = !path.detached && k != path.first;
+    if (k < path.first) return static_cast<const sde::Process*>(nullptr);
+    return path.trains(k) ? (through ? &whole : &cut) : (through ? &frozen : nullptr);
+  };
   sde::Process p = whole;
-  p.pullback = [path, whole, cut, frozen, f = running.state](int k, const sde::State& state, const sde::State& costate) {
-    if (path.trains(k)) return (path.detached || k == path.first ? cut : whole).pullback(k, state, costate);
-    if (!path.detached && k != path.first) return frozen.pullback(k, state, costate);
+  p.step = [of_step, unrecorded](int k, const sde::State& state) {
+    const sde::Process* own = of_step(k);
+    return (own ? *own : unrecorded).step(k, state);
+  };
+  p.pullback = [path, of_step, f = running.state](int k, const sde::State& state, const sde::State& costate) {
+    if (const sde::Process* own = of_step(k)) return own->pullback(k, state, costate);
     sde::StepPullback out;
     Tensor before = affine(Var(costate[0]), path.chain.A[k], 0.0).value();
     if (f) {

@@ -35,9 +35,11 @@ struct PathCost {
 };
 
 // The rows of one chunk. `alive`, if not null, is asked in every pullback for weights of the rows in the penalties (rows,)
-// (undefined: ones). What f_k has cost is added to *state_cost.
+// (undefined: ones). What f_k has cost is added to *state_cost. `keep_records`: as chain_process has it, of the steps from
+// path.first on.
 sde::Process path_process(const sde::ParametricField& field, const DifferentiatedPath& path, const Tensor& labels,
-                          const sde::NoiseKey& key, const PathCost& cost, std::function<Tensor()> alive, double* state_cost);
+                          const sde::NoiseKey& key, const PathCost& cost, std::function<Tensor()> alive, double* state_cost,
+                          bool keep_records = false);
 
 // A whole batch of rows as one process, whose steps are taken chunk by chunk in parallel, so that its end can be looked at
 // before any row is swept. `process_of(first, rows)` is that of a chunk; chunks have states {x}.

@@ -34,7 +34,7 @@ TEST(BackpropagationObjectives, KeysThatAreNotLookedAtAreRefused) {
   expect(finetune("adjoint_matching", R"("backpropagation": {"kl_weight": 1})"), "finetune.backpropagation");
   expect(finetune("adjoint_matching", R"("initial_law": {"kind": "sir"})"), "finetune.initial_law");
   expect(finetune("draft", R"("pairing": "same")"), "finetune.pairing: the objective 'draft' does not look at this key");
-  expect(finetune("draft", R"("keep_activations": true)"), "finetune.keep_activations");
+  expect(finetune("draft", R"("denoised_endpoint": true)"), "finetune.denoised_endpoint");
   expect(finetune("draft", R"("backpropagation": {"last_steps": 3})"), "the truncation last only, but it is 'full'");
   expect(finetune("draft", R"("backpropagation": {"normal_mean": 0.5})"), "the truncation normal only");
   expect(finetune("draft", R"("backpropagation": {"margin": 2})"), "the loss hinge only");

@@ -84,6 +84,15 @@ TEST(BackpropagationCount, EveryObjectiveAsksForWhatItsHeaderSays) {
   expect("relative_entropy, a last step without noise", o, true, {10, 9, 1}, {1, 8, 0}, 1);
   o.detached_inputs = true;
   expect("detached inputs with a divergence", o, true, {10, 0, 9}, {9, 0, 0}, 1);
+  o = plain;
+  o.keep_activations = true;
+  expect("draft, kept", o, false, {0, 9, 1}, {}, 1);
+  o.kl_weight = 1;
+  expect("relative_entropy, kept", o, true, {0, 9, 1}, {1, 8, 0}, 1);
+  o.kl_weight = 0, o.truncation = Truncation::last, o.last_steps = 4;
+  expect("draft_k, kept", o, false, {6, 3, 1}, {}, 1);
+  o.last_steps = 1, o.renoisings = 2;
+  expect("draft_lv, kept", o, false, {9, 0, 3}, {}, 1 + 2);
   // Stops and random truncations: as many steps as were drawn.
   o = plain;
   o.truncation = Truncation::uniform;
@@ -99,6 +108,8 @@ TEST(BackpropagationCount, EveryObjectiveAsksForWhatItsHeaderSays) {
   o = plain;
   o.detached_inputs = true, o.trained_steps = 3, o.stop_from = .5, o.stop_to = 1;
   expect("drtune", o, false, {drawn(o).last(), 0, 4}, {}, 1);
+  o.keep_activations = true;
+  expect("drtune, kept", o, false, {drawn(o).last() - 4, 0, 4}, {}, 1);
 }
 
 }  // namespace

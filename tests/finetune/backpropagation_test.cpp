@@ -95,6 +95,16 @@ TEST(Backpropagation, CheckpointedGradientsHaveTheBitsOfStoredOnes) {
         EXPECT_EQ(bits(m, micro_batch), stored) << sde::name(m);
       }
   }
+  o.adjoint.method = sde::AdjointMethod::store_all;
+  for (const int last : {0, 4}) {
+    if (last) o.truncation = Truncation::last, o.last_steps = last;
+    o.keep_activations = false, o.micro_batch = 0;
+    BackpropagationMetrics m;
+    const std::vector<double> again = raised(objective(o, .4), &m);
+    o.keep_activations = true;
+    EXPECT_EQ(raised(objective(o, .4), &m), again) << last;
+  }
+  o.keep_activations = false, o.truncation = Truncation::full;
   o.kl_weight = 0;  // tangents are carried without running costs
   const std::vector<double> stored = bits(sde::AdjointMethod::store_all, 0), pushed = bits(sde::AdjointMethod::forward, 0);
   for (std::size_t i = 0; i < stored.size(); ++i) EXPECT_NEAR(pushed[i], stored[i], 1e-5) << i;
@@ -295,6 +305,7 @@ TEST(Backpropagation, ContradictionsAreRefusedInWords) {
   refused([](O& o) { o.kl_weight = 1, o.stop_to = 1; }, "a stop or re-noised samples leave the path");
   refused([](O& o) { o.adjoint.method = sde::AdjointMethod::reversible; }, "cannot be undone");
   refused([](O& o) { o.adjoint.method = sde::AdjointMethod::backsolve; }, "not the discretisation");
+  refused([](O& o) { o.keep_activations = true, o.adjoint.method = sde::AdjointMethod::binomial; }, "is of the adjoint store_all");
   refused([](O& o) { o.adjoint.slots = 3; }, "keeps no chosen number of states");
   Reward black;
   black.name = "a referee";

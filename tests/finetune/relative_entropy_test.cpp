@@ -192,6 +192,7 @@ TEST(RelativeEntropy, MetaPredictsThePeakToTheByteAndThreadsDoNotMatter) {
       if (which == 0) o.kl_weight = 1, o.adjoint.method = sde::AdjointMethod::binomial, o.adjoint.slots = 2;
       if (which == 1) o.detached_inputs = true, o.trained_steps = 2, o.stop_from = .5, o.stop_to = 1;
       if (which == 2) o.truncation = BackpropagationOptions::Truncation::last, o.renoisings = 2, o.micro_batch = 90;
+      if (which == 3) o.kl_weight = 1, o.keep_activations = true;
       Backpropagation trainer(std::move(p), nn::clone(base), o);
       for (int i = 0; i < 3; ++i) trainer.step();
       if (device == Device::cpu) out.parameters = numbers(nn::parameters(trainer.network()));
@@ -199,7 +200,7 @@ TEST(RelativeEntropy, MetaPredictsThePeakToTheByteAndThreadsDoNotMatter) {
     out.peak = scope.peak();
     return out;
   };
-  for (int which = 0; which < 3; ++which) {
+  for (int which = 0; which < 4; ++which) {
     std::vector<double> parameters;
     for (const int n : {1, 2}) {
       set_threads(n);

@@ -137,6 +137,23 @@ TEST(Girsanov, SinglePrecisionAndThreads) {
   EXPECT_EQ(wide.terminal.to_doubles(), sample(tuned, chain, {2}, 150, {}, {2, 0}, DType::f64).to_doubles());
 }
 
+TEST(Girsanov, PathsFromGivenStarts) {
+  const Field tuned = gaussian(0.4, 0.5), base = gaussian(0, 1);
+  const Chain chain = exact_memoryless({}, uniform_grid(5));
+  PathOptions o = options(PathOptions::Law::tuned);
+  const Paths noise = sample_paths(tuned, base, chain, {2}, 70, {}, {2, 0}, o);
+  o.start = initial_noise({2}, 70, {2, 0}, o.dtype);
+  const Paths given = sample_paths(tuned, base, chain, {2}, 70, {}, {2, 0}, o);
+  EXPECT_EQ(given.terminal.to_doubles(), noise.terminal.to_doubles());
+  EXPECT_EQ(given.log_ratio, noise.log_ratio);
+  o.start = Tensor::full({70, 2}, 3.0, o.dtype);
+  EXPECT_NE(sample_paths(tuned, base, chain, {2}, 70, {}, {2, 0}, o).log_ratio, noise.log_ratio);
+  o.start = Tensor::zeros({69, 2}, o.dtype);
+  EXPECT_THROW(sample_paths(tuned, base, chain, {2}, 70, {}, {2, 0}, o), Error);
+  o.start = Tensor::zeros({2, 1}, o.dtype);
+  EXPECT_THROW(sample_paths(linear(0, 1), linear(0, 0), [](double) { return 1.0; }, {0, 1}, Tensor::zeros({2, 1}, o.dtype), {}, {}, o), Error);
+}
+
 TEST(Girsanov, StepsWithoutNoiseAreLeftOut) {
   for (double l : sample_paths(gaussian(0.4, 0.5), gaussian(0, 1), euler_ode({}, uniform_grid(4)), {1}, 3, {}, {}).log_ratio)
     EXPECT_EQ(l, 0);
