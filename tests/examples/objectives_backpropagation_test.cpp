@@ -38,12 +38,6 @@ TEST_P(BackpropagationExample, RaisesTheReward) {
   EXPECT_EQ(e["path_kl"].contains("initial_law"), tilts_the_noise);
 }
 
-const std::vector<std::string> digits{"network.hidden=64", "classifiers.reward.iterations=150", "classifiers.judge.iterations=50"};
-std::vector<std::string> with(std::vector<std::string> settings, const std::vector<std::string>& more) {
-  settings.insert(settings.end(), more.begin(), more.end());
-  return settings;
-}
-
 INSTANTIATE_TEST_SUITE_P(
     Examples, BackpropagationExample,
     ::testing::Values(Shortened{"draft", {"finetune.iterations=20"}, .2}, Shortened{"draft_k", {"finetune.iterations=20"}, .05},
@@ -53,9 +47,9 @@ INSTANTIATE_TEST_SUITE_P(
                                 {"finetune.iterations=40", "finetune.initial_law.iterations=60", "finetune.initial_law.batch=64",
                                  "finetune.initial_law.control_iterations=40"},
                                 .1},
-                      Shortened{"draft_lv", with(digits, {"finetune.iterations=30"}), .2},
-                      Shortened{"refl", with(digits, {"finetune.iterations=30"}), .2},
-                      Shortened{"drtune", with(digits, {"finetune.iterations=30"}), .2}),
+                      Shortened{"draft_lv", {"finetune.iterations=25"}, .02},
+                      Shortened{"refl", {"finetune.iterations=25"}, .02},
+                      Shortened{"drtune", {"finetune.iterations=25"}, .02}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
