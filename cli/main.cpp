@@ -1,6 +1,7 @@
 // costate: the command-line program. Results go to stdout, everything else to stderr; one sentence and an
 // exit code tell what went wrong.
 #include <costate/tensor/error.h>
+#include <costate/tensor/utf8.h>
 
 #include <CLI/CLI.hpp>
 #include <iostream>
@@ -16,6 +17,12 @@ using namespace costate::cli;
 constexpr const char* footer =
     "Exit codes: 0 done; 1 other failures; 2 wrong command line or configuration; 3 malformed data or file;\n"
     "4 numerical failure (NaN, divergence); 5 out of memory; 6 reading or writing refused by the system.";
+
+// A name as JSON, which has no other text than UTF-8.
+std::string json_text(const std::string& out) {
+  require(utf8::find_invalid(out) == std::string::npos, "--out '", out, "': the name is not UTF-8");
+  return Json(out).dump();
+}
 
 int exit_code(Fault fault) {
   switch (fault) {
@@ -239,7 +246,7 @@ int run(int argc, char** argv) {
   }
   if (studies->parsed()) {
     if (!a.threads.empty()) study.settings.push_back("threads=" + a.threads);
-    if (!a.out.empty()) study.settings.push_back("out=" + Json(a.out).dump());
+    if (!a.out.empty()) study.settings.push_back("out=" + json_text(a.out));
     return study_command(study, std::cout), 0;
   }
   if (checks->parsed()) {
@@ -249,7 +256,7 @@ int run(int argc, char** argv) {
   }
   if (!a.seed.empty()) a.run.settings.push_back("seed=" + a.seed);
   if (!a.threads.empty()) a.run.settings.push_back("threads=" + a.threads);
-  if (!a.out.empty()) a.run.settings.push_back("out=" + Json(a.out).dump());
+  if (!a.out.empty()) a.run.settings.push_back("out=" + json_text(a.out));
   if (a.print_config || a.origins) {
     const ReadConfig read = read_config(a.run.config, a.run.settings);
     if (a.origins)

@@ -2,6 +2,7 @@
 
 #include <costate/finetune/data/file.h>
 #include <costate/tensor/error.h>
+#include <costate/tensor/utf8.h>
 
 #include <algorithm>
 #include <cmath>
@@ -186,6 +187,7 @@ ReadConfig read_config_text(std::string_view text, std::string_view what,
       fail(e.fault(), {what, ": ", e.what()});
     }
     for (const std::string& s : settings) {
+      require(utf8::find_invalid(s) == std::string::npos, "--set ", s, ": the text is not UTF-8");
       const std::size_t equals = s.find('=');
       require(equals != std::string::npos && equals > 0, "--set ", s,
               ": expected key=value, such as --set finetune.batch=64");

@@ -84,6 +84,19 @@ bool read_pixels(png_structp png, png_infop info, png_bytep* rows) {
   return true;
 }
 
+// Chunks that fit into the file: libpng takes memory for what a chunk announces before it looks for it.
+void check_chunks(std::span<const std::byte> bytes, std::string_view what) {
+  for (std::size_t at = 8; at < bytes.size();) {
+    const std::size_t left = bytes.size() - at;
+    std::uint64_t length = 0;
+    for (std::size_t i = 0; i < std::min<std::size_t>(left, 4); ++i) length = length << 8 | std::to_integer<std::uint64_t>(bytes[at + i]);
+    if (left < 12 || length > left - 12)  // length, type and checksum
+      fail(Fault::data, {what, " is not a readable PNG file: the file ends too early"});
+    if (std::memcmp(bytes.data() + at + 4, "IEND", 4) == 0) return;
+    at += 12 + static_cast<std::size_t>(length);
+  }
+}
+
 struct Reader {
   png_structp png = nullptr;
   png_infop info = nullptr;
@@ -143,6 +156,7 @@ FloatImage read_png(std::span<const std::byte> bytes, PngColour colour, const Pn
                     std::string_view what) {
   if (bytes.size() < 8 || png_sig_cmp(reinterpret_cast<png_const_bytep>(bytes.data()), 0, 8) != 0)
     fail(Fault::data, {what, " does not begin with the eight bytes of a PNG file"});
+  check_chunks(bytes, what);
   Source source;
   source.bytes = bytes;
   Reader reader(&source);

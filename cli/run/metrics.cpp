@@ -63,8 +63,7 @@ Metrics::Metrics(std::string folder, const std::vector<std::string>& dropped_sta
     : folder_(std::move(folder)), tensorboard_(tensorboard && !folder_.empty()) {
   std::vector<std::string> json, table;
   for (const std::string& s : dropped_stages) {
-    std::error_code ignored;  // of a folder that is not there
-    if (!folder_.empty()) std::filesystem::remove_all(folder_ + "/tensorboard/" + s, ignored);
+    if (!folder_.empty()) tensorboard::empty_events(folder_ + "/tensorboard/" + s);
     json.push_back("{\"stage\":\"" + s + "\""), table.push_back(s + ",");
   }
   if (!folder_.empty()) {

@@ -19,6 +19,8 @@
 namespace costate::cli::tensorboard {
 namespace {
 
+constexpr std::string_view file_prefix = "events.out.tfevents.";
+
 constexpr std::array<std::uint32_t, 256> crc_table = [] {
   std::array<std::uint32_t, 256> table{};
   for (std::uint32_t i = 0; i < 256; ++i) {
@@ -176,6 +178,17 @@ std::string summary_event(double seconds, std::int64_t step, const Values& value
   return event(seconds, step).message(5, summary).text();
 }
 
+void empty_events(const std::string& folder) {
+  namespace fs = std::filesystem;
+  if (!fs::is_directory(folder)) return;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (!entry.path().filename().string().starts_with(file_prefix)) continue;
+    std::error_code reason;
+    fs::resize_file(entry.path(), 0, reason);
+    if (reason) refused("cannot write", entry.path().string(), reason.value());
+  }
+}
+
 Writer::Writer(const std::string& folder, std::int64_t first_step) {
   static std::atomic<unsigned> serial{0};
   std::error_code reason;
@@ -185,7 +198,7 @@ Writer::Writer(const std::string& folder, std::int64_t first_step) {
   char name[64];
   std::snprintf(name, sizeof name, "%010lld.costate.%d.%u", static_cast<long long>(seconds), static_cast<int>(::getpid()),
                 serial.fetch_add(1));
-  path_ = folder + "/events.out.tfevents." + name;
+  path_ = folder + "/" + std::string(file_prefix) + name;
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
   if (descriptor_ < 0) refused("cannot write", path_, errno);
   append(version_event(seconds));

@@ -44,6 +44,10 @@ std::string version_event(double seconds);
 std::string start_event(double seconds, std::int64_t step);
 std::string summary_event(double seconds, std::int64_t step, const Values& values);
 
+// Empties the event files of a folder, if there are any: what happened is to be forgotten. They are not removed, because a
+// TensorBoard that reads them would wait for them for ever instead of going on to the next.
+void empty_events(const std::string& folder);
+
 // A file of events, "events.out.tfevents.SECONDS.costate.PID.N" in the folder, which is made. Every event is one write at its
 // end, so that a reader never meets half of one but after a crash, at the end.
 class Writer {

@@ -187,9 +187,11 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
     // beside them.
     if (stages.front() == Stage::finetune) {
       directory.write("config.resolved.json", resolved);
-      for (const char* stale : {"sample", "evaluate"}) record["stages"].erase(stale);
-      directory.remove({"samples", "evaluation.json", "curve.csv", "tensorboard/sample", "tensorboard/evaluate"});  // of the
-                                                                              // model that was replaced
+      for (const char* stale : {"sample", "evaluate"}) {
+        record["stages"].erase(stale);
+        tensorboard::empty_events(directory.file("tensorboard/" + std::string(stale)));
+      }
+      directory.remove({"samples", "evaluation.json", "curve.csv"});  // of the model that was replaced
     }
     const StageRecord& r = session.records.back();
     record["stages"][r.name] = {{"seconds", r.seconds},
