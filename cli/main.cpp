@@ -19,7 +19,7 @@ constexpr const char* footer =
     "4 numerical failure (NaN, divergence); 5 out of memory; 6 reading or writing refused by the system.";
 
 // A name as JSON, which has no other text than UTF-8.
-std::string json_text(const std::string& out) {
+std::string json_name(const std::string& out) {
   require(utf8::find_invalid(out) == std::string::npos, "--out '", out, "': the name is not UTF-8");
   return Json(out).dump();
 }
@@ -246,7 +246,7 @@ int run(int argc, char** argv) {
   }
   if (studies->parsed()) {
     if (!a.threads.empty()) study.settings.push_back("threads=" + a.threads);
-    if (!a.out.empty()) study.settings.push_back("out=" + json_text(a.out));
+    if (!a.out.empty()) study.settings.push_back("out=" + json_name(a.out));
     return study_command(study, std::cout), 0;
   }
   if (checks->parsed()) {
@@ -256,7 +256,7 @@ int run(int argc, char** argv) {
   }
   if (!a.seed.empty()) a.run.settings.push_back("seed=" + a.seed);
   if (!a.threads.empty()) a.run.settings.push_back("threads=" + a.threads);
-  if (!a.out.empty()) a.run.settings.push_back("out=" + json_text(a.out));
+  if (!a.out.empty()) a.run.settings.push_back("out=" + json_name(a.out));
   if (a.print_config || a.origins) {
     const ReadConfig read = read_config(a.run.config, a.run.settings);
     if (a.origins)
