@@ -141,9 +141,9 @@ report::Section cost_section(const Json& record) {
                                   {"FLOPs"}, {"network rows"}}};
   report::Table tags{.caption = "What the measured peaks hold, in bytes.", .columns = {{"stage"}}};
   for (const auto& [name, stage] : record.at("stages").items())
-    for (const auto& [tag, bytes] : stage.at("peak").at("by_tag").items())
-      if (std::none_of(tags.columns.begin(), tags.columns.end(), [&](const report::Column& c) { return c.name == tag; }))
-        tags.columns.push_back({tag});
+    for (const auto& tag : stage.at("peak").at("by_tag").items())
+      if (std::none_of(tags.columns.begin(), tags.columns.end(), [&](const report::Column& c) { return c.name == tag.key(); }))
+        tags.columns.push_back({tag.key()});
   const auto whole = [](std::int64_t v) { return report::Cell(static_cast<double>(v), std::to_string(v)); };
   for (const auto& [name, stage] : record.at("stages").items()) {
     const auto measured = stage.at("peak").at("bytes").get<std::int64_t>();
@@ -172,10 +172,10 @@ report::Section config_section(const Json& config) {
   flatten(config, "", keys);
   flatten(to_json(read_config_text("{}", "the defaults", {}).config), "", standard);
   report::Table table{.caption = "Keys that differ from their defaults.", .columns = {{"key"}, {"value"}, {"default"}}};
-  for (const auto& [key, value] : keys) {
-    const auto found = std::find_if(standard.begin(), standard.end(), [&](const auto& s) { return s.first == key; });
-    if (found == standard.end() || found->second != value)
-      table.rows.push_back({key, value, found == standard.end() ? report::Cell() : report::Cell(found->second)});
+  for (const auto& set : keys) {
+    const auto found = std::find_if(standard.begin(), standard.end(), [&](const auto& s) { return s.first == set.first; });
+    if (found == standard.end() || found->second != set.second)
+      table.rows.push_back({set.first, set.second, found == standard.end() ? report::Cell() : report::Cell(found->second)});
   }
   if (!table.rows.empty()) section.blocks.emplace_back(std::move(table));
   section.blocks.emplace_back(report::Listing{config.dump(2), "config.resolved.json: every key."});
