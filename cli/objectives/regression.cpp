@@ -95,6 +95,8 @@ void check_regression(const Config& c) {
   only(adjoint || name == "socm_adjoint", f.pairing != "next", "finetune.pairing", "adjoints");
   only(name == "adjoint_matching", f.pairing == "alg1", "finetune.pairing = alg1", "adjoint_matching");
   only(adjoint, f.micro_batch != 0, "finetune.micro_batch", "adjoints without path weights");
+  only(name != "socm" && name != "socm_constant", f.early_steps != 0, "finetune.early_steps",
+       "objectives but socm and socm_constant");
   only(name != "socm" && name != "socm_constant", f.keep_activations, "finetune.keep_activations",
        "objectives but socm and socm_constant");
   only(adjoint, f.denoised_endpoint, "finetune.denoised_endpoint", "adjoints without path weights");

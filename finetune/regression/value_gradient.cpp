@@ -107,6 +107,9 @@ void ValueGradientRegression::check() const {
     require(!(o.replay.weighted && o.path_weights), what,
             ": path weights count each path by the policy that made it already; replay must not be weighted, too");
   }
+  require(o.early_steps == 0 || o.costate != Costate::reparametrised, what,
+          ": a step's costate costs the more matrices the earlier it is, and the cost of an iteration must not depend on the "
+          "draw of steps; early_steps must be 0");
   require(!o.keep_activations || o.costate != Costate::reparametrised, what,
           ": its regression has two networks; keep_activations is for the other costates");
 }

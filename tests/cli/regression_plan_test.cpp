@@ -25,7 +25,7 @@ TEST(RegressionPlan, IsExact) {
            R"("objective": "continuous_adjoint", "early_steps": 1, "late_steps": 2)",
            R"("objective": "discrete_adjoint", "early_steps": 1, "late_steps": 2, "pairing": "same")",
            R"("objective": "socm_adjoint", "early_steps": 2, "late_steps": 2)",
-           R"("objective": "socm", "early_steps": 2, "late_steps": 2)",
+           R"("objective": "socm", "late_steps": 3)",
            R"("objective": "stein", "early_steps": 2, "late_steps": 2)",
            R"("objective": "discrete_adjoint", "micro_batch": 16, "pairing": "same")",
            R"("objective": "continuous_adjoint", "late_steps": 3)", R"("objective": "socm")", R"("objective": "socm_constant")",
