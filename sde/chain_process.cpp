@@ -118,8 +118,8 @@ struct ChainSteps {
 
 Process chain_process(const ParametricField& field, const Chain& chain, const Tensor& labels, const NoiseKey& key,
                       const RunningCost& cost, bool keep_records) {
-  const auto s = std::make_shared<const ChainSteps>(
-      ChainSteps{field, chain, labels, key, cost, keep_records ? std::make_shared<std::map<int, ChainSteps::Record>>() : nullptr});
+  const auto s = std::make_shared<const ChainSteps>(ChainSteps{
+      field, chain, labels, key, cost, keep_records ? std::make_shared<std::map<int, ChainSteps::Record>>() : nullptr});
   Process p;
   p.description = chain.description;
   p.steps = chain.steps();

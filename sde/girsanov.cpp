@@ -76,9 +76,10 @@ Paths follow(const Field& tuned, const Field& base, const Chain& chain, const Sh
 
 Paths sample_paths(const Field& tuned, const Field& base, const Chain& chain, const Shape& shape, std::int64_t count,
                    const Tensor& labels, const NoiseKey& key, const PathOptions& options) {
-  require(!options.start.defined() || (options.start.shape() == shape.with_front(count) && options.start.dtype() == options.dtype),
-          "sample_paths: the starts have shape ", options.start.defined() ? options.start.shape() : Shape{}, "; expected ",
-          shape.with_front(count), " of ", options.dtype);
+  require(
+      !options.start.defined() || (options.start.shape() == shape.with_front(count) && options.start.dtype() == options.dtype),
+      "sample_paths: the starts have shape ", options.start.defined() ? options.start.shape() : Shape{}, "; expected ",
+      shape.with_front(count), " of ", options.dtype);
   return follow(tuned, base, chain, shape, count, labels, key, options, [&](std::int64_t first, std::int64_t rows) {
     if (options.start.defined()) return options.start.slice(first, rows);
     return initial_noise(shape, rows, key.from(first), options.dtype, options.device);

@@ -56,8 +56,8 @@ struct PathOptions {
   Tensor start{};  // of a chain's paths: x_0 (count, ...); undefined: N(0, I)
 };
 
-// `count` paths of a chain from N(0, I), or from options.start, of samples of the given shape; labels (count,) or undefined. Both networks have the
-// chain's prediction. Chunks of rows in parallel; the noises are those of sample() with the same key.
+// `count` paths of a chain from N(0, I), or from options.start, of samples of the given shape; labels (count,) or undefined.
+// Both networks have the chain's prediction. Chunks of rows in parallel; the noises are those of sample() with the same key.
 Paths sample_paths(const Field& tuned, const Field& base, const Chain& chain, const Shape& shape, std::int64_t count,
                    const Tensor& labels, const NoiseKey& key, const PathOptions& options = {});
 

@@ -82,7 +82,8 @@ void check_backpropagation(const Config& c, const FinetuneConfig& standard) {
   foreign(f.loss_clip != standard.loss_clip, "loss_clip");
   foreign(f.loss_space != standard.loss_space, "loss_space");
   foreign(f.denoised_endpoint != standard.denoised_endpoint, "denoised_endpoint");
-  only(b.truncation == "last", b.last_steps != plain.last_steps, "backpropagation.last_steps", "the truncation last", b.truncation);
+  only(b.truncation == "last", b.last_steps != plain.last_steps, "backpropagation.last_steps", "the truncation last",
+       b.truncation);
   only(b.truncation == "normal", b.normal_mean != plain.normal_mean || b.normal_deviation != plain.normal_deviation,
        "backpropagation.normal_mean and normal_deviation", "the truncation normal", b.truncation);
   only(b.loss == "hinge", b.margin != plain.margin, "backpropagation.margin", "the loss hinge", b.loss);
@@ -94,8 +95,8 @@ void check_backpropagation(const Config& c, const FinetuneConfig& standard) {
   require(i.kind != "flow" || f.labels.empty(), "finetune.initial_law.kind: the control of 'flow' knows of no classes, but "
           "there are finetune.labels; take sir or mcmc");
   only(i.kind != "noise",
-       i.regression != noise.regression || i.hidden != noise.hidden || i.depth != noise.depth || i.iterations != noise.iterations ||
-           i.batch != noise.batch || i.rollouts != noise.rollouts || i.lr != noise.lr,
+       i.regression != noise.regression || i.hidden != noise.hidden || i.depth != noise.depth ||
+           i.iterations != noise.iterations || i.batch != noise.batch || i.rollouts != noise.rollouts || i.lr != noise.lr,
        "initial_law.regression, hidden, depth, iterations, batch, rollouts and lr", "the kinds sir, mcmc and flow", i.kind);
   only(i.kind == "sir", i.particles != noise.particles, "initial_law.particles", "the kind sir", i.kind);
   only(i.kind == "mcmc", i.moves != noise.moves || i.move_size != noise.move_size, "initial_law.moves and move_size",

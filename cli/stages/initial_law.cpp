@@ -29,7 +29,8 @@ finetune::ValueOfNoiseOptions value_options(const Config& c) {
 }
 
 nn::Network fresh_value(const Config& c, const data::Dataset& data, Device device) {
-  return finetune::make_value_of_noise(item_shape(data), c.finetune.labels.empty() ? 0 : data.classes, value_options(c), device);
+  return finetune::make_value_of_noise(item_shape(data), c.finetune.labels.empty() ? 0 : data.classes, value_options(c),
+                                       device);
 }
 
 nn::Network fresh_control(const Config& c, const data::Dataset& data, Device device) {
@@ -41,7 +42,8 @@ nn::Network fresh_control(const Config& c, const data::Dataset& data, Device dev
   return nn::Network(nn::make_velocity_mlp(o, init));
 }
 
-finetune::TiltedNoise tilted(const Config& c, const data::Dataset& data, nn::Network value, nn::Network control, Device device) {
+finetune::TiltedNoise tilted(const Config& c, const data::Dataset& data, nn::Network value, nn::Network control,
+                             Device device) {
   const InitialLawConfig& i = c.finetune.initial_law;
   finetune::TiltedNoiseOptions o;
   o.method = i.kind == "sir" ? InitialMethod::sir : i.kind == "mcmc" ? InitialMethod::mcmc : InitialMethod::flow;

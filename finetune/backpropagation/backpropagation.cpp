@@ -58,7 +58,8 @@ Backpropagation::Backpropagation(ControlProblem problem, nn::Network tuned, cons
           "; some steps alone are trained only with detached inputs, where the others cost nothing");
   require(o.kl_weight >= 0, kWhat, ": kl_weight is ", o.kl_weight, "; it must not be negative");
   const bool penalised = o.kl_weight > 0 || problem_.state_cost;
-  require(!penalised || (!stops && o.renoisings == 0), kWhat, ": a divergence or a cost of states is a sum over the whole path, "
+  require(!penalised || (!stops && o.renoisings == 0), kWhat,
+          ": a divergence or a cost of states is a sum over the whole path, "
           "and a stop or re-noised samples leave the path; take kl_weight 0 and no cost of states, or the whole path");
   require(!o.keep_activations || o.adjoint.method == sde::AdjointMethod::store_all, kWhat,
           ": keep_activations is of the adjoint store_all; ", sde::name(o.adjoint.method), " takes steps again to keep less");

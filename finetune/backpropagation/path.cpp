@@ -132,7 +132,9 @@ sde::Process tail(const sde::Process& process, int first) {
   sde::Process p = process;
   p.steps = process.steps - first;
   p.step = [step = process.step, first](int k, const sde::State& s) { return step(k + first, s); };
-  p.pullback = [pull = process.pullback, first](int k, const sde::State& s, const sde::State& a) { return pull(k + first, s, a); };
+  p.pullback = [pull = process.pullback, first](int k, const sde::State& s, const sde::State& a) {
+    return pull(k + first, s, a);
+  };
   if (process.push)
     p.push = [push = process.push, first](int k, const Tensor& x, const std::vector<Tensor>& tangents,
                                           const std::vector<std::int64_t>& numbers) {

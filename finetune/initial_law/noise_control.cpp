@@ -30,7 +30,8 @@ ControlProblem noise_control_problem(const nn::Network& value, const Shape& samp
     return value(x, Var(Tensor::full({x.extent(0)}, 0.0, x.dtype(), x.value().device())), Tensor());
   };
   ControlProblem p{.chain = point_chain(steps),
-                   .base = [](const Var& x, const Var&, const Tensor&) { return Var(Tensor::zeros(x.shape(), x.dtype(), x.value().device())); },
+                   .base = [](const Var& x, const Var&,
+                              const Tensor&) { return Var(Tensor::zeros(x.shape(), x.dtype(), x.value().device())); },
                    .sample_shape = sample_shape,
                    .reward = std::move(reward)};
   p.initial = [sample_shape, device](std::int64_t rows, const sde::NoiseKey&) {

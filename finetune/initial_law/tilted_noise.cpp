@@ -30,7 +30,8 @@ TiltedNoise::TiltedNoise(nn::Network value, nn::Network control, Shape sample_sh
   const TiltedNoiseOptions& o = options_;
   const bool flow = o.method == InitialMethod::flow;
   require(value_.defined() || flow, kWhat, ": ", name(o.method), " needs the value of the noise");
-  require(control_.defined() == flow, kWhat, ": ", flow ? "flow needs the network of its control" : "a control is of flow only");
+  require(control_.defined() == flow, kWhat, ": ",
+          flow ? "flow needs the network of its control" : "a control is of flow only");
   require(o.particles >= 1 && o.moves >= 0 && o.control_steps >= 1, kWhat, ": particles ", o.particles, ", moves ", o.moves,
           ", control_steps ", o.control_steps, " are out of range");
   require(o.move_size > 0 && o.move_size <= 1, kWhat, ": move_size is ", o.move_size, "; expected a number in (0, 1]");

@@ -88,8 +88,8 @@ NoiseRegression noise_regression(std::string_view word) {
 }
 
 nn::Network make_value_of_noise(const Shape& sample, std::int64_t classes, const ValueOfNoiseOptions& o, Device device) {
-  require(o.hidden >= 1 && o.depth >= 1 && classes >= 0, kWhat, ": hidden ", o.hidden, ", depth ", o.depth, ", classes ", classes,
-          " are out of range");
+  require(o.hidden >= 1 && o.depth >= 1 && classes >= 0, kWhat, ": hidden ", o.hidden, ", depth ", o.depth, ", classes ",
+          classes, " are out of range");
   const memory::TagScope scope(memory::Tag::parameters);
   const std::int64_t dim = sample.numel(), outputs = std::max<std::int64_t>(1, classes);
   nn::Init init(o.seed, DType::f32, device);
@@ -145,7 +145,8 @@ nn::Network train_value_of_noise(const ControlProblem& problem, nn::Network valu
     }
     double used = 0;
     for (const float w : weight) used += w;
-    const Tensor targets = Tensor::from(target, {o.batch}, problem.device), weights = Tensor::from(weight, {o.batch}, problem.device);
+    const Tensor targets = Tensor::from(target, {o.batch}, problem.device),
+                 weights = Tensor::from(weight, {o.batch}, problem.device);
     const Chunks chunks(o.batch, training_rows(problem.sample_shape.numel()));
     std::vector<double> values(static_cast<std::size_t>(chunks.count()));
     const Gradients g = sum_gradients(learner.network(), chunks.count(), [&](const nn::Network& network, std::int64_t c) {

@@ -45,8 +45,9 @@ TEST(BackpropagationObjectives, KeysThatAreNotLookedAtAreRefused) {
   expect(finetune("elegant", R"("initial_law": {"particles": 2})"), "the kind sir only, but it is 'flow'");
   expect(finetune("elegant", R"("initial_law": {"kind": "sir", "moves": 2})"), "the kind mcmc only");
   expect(finetune("elegant", R"("initial_law": {"kind": "sir", "control_steps": 2})"), "the kind flow only");
-  expect(R"({"data": {"kind": "glyphs"}, "network": {"conditional": true}, "finetune": {"objective": "elegant", "labels": [3]}})",
-         "knows of no classes");
+  expect(
+      R"({"data": {"kind": "glyphs"}, "network": {"conditional": true}, "finetune": {"objective": "elegant", "labels": [3]}})",
+      "knows of no classes");
 }
 
 TEST(BackpropagationObjectives, PresetsAreOptionsOfOneClass) {

@@ -57,7 +57,8 @@ Measured measure(const BackpropagationOptions& options, bool quiet) {
 }
 
 TEST(BackpropagationCount, EveryObjectiveAsksForWhatItsHeaderSays) {
-  const auto expect = [](const char* what, const BackpropagationOptions& o, bool quiet, Rows tuned, Rows base, std::int64_t rewards) {
+  const auto expect = [](const char* what, const BackpropagationOptions& o, bool quiet, Rows tuned, Rows base,
+                         std::int64_t rewards) {
     SCOPED_TRACE(what);
     const Measured m = measure(o, quiet);
     EXPECT_EQ(m.tuned, tuned);
@@ -98,8 +99,9 @@ TEST(BackpropagationCount, EveryObjectiveAsksForWhatItsHeaderSays) {
   o.truncation = Truncation::uniform;
   const nn::Network net(affine_steps(10, 0));
   const auto drawn = [&](const BackpropagationOptions& options) {
-    return Backpropagation(testing::scalar_problem(testing::constant_chain(10, .5, 1, .3), net, quadratic_reward({1.0}, {1.0})), net,
-                           options).draw(0);
+    return Backpropagation(testing::scalar_problem(testing::constant_chain(10, .5, 1, .3), net, quadratic_reward({1.0}, {1.0})),
+                           net, options)
+        .draw(0);
   };
   expect("align_prop", o, false, {10, 9 - drawn(o).first, 1}, {}, 1);
   o = plain;

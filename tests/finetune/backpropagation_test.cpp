@@ -183,7 +183,8 @@ TEST(Backpropagation, AStopTakesTheRewardAtTheEstimate) {
   const int j = path.last() - 1;
   ASSERT_TRUE(path.stopped && j >= 6 && j < kSteps);
   const ControlProblem p = testing::scalar_problem(testing::constant_chain(kSteps, .9, 1, .3), b.network(), distance());
-  const std::vector<double> x = simulate(field_of(b.network()), p, 256, {7, 0}, {.base_predictions = false}).states[j].to_doubles();
+  const std::vector<double> x =
+      simulate(field_of(b.network()), p, 256, {7, 0}, {.base_predictions = false}).states[j].to_doubles();
   const double remaining = 1 - j / 10.0, estimate = mean(x) + remaining * .05;
   BackpropagationMetrics m;
   const std::vector<double> g = raised(b, &m);
@@ -255,8 +256,9 @@ TEST(Backpropagation, FailedRewardsTakeTheirPathsOut) {
     Tensor alive;
     std::vector<double> state_cost(static_cast<std::size_t>(count));
     const sde::Process process = batch_process(count, 0, [&](std::int64_t first, std::int64_t n) {
-      return path_process(parametric_field_of(tuned), path, {}, {3, static_cast<std::uint64_t>(first)}, cost,
-                          [&alive, first, n] { return alive.defined() ? alive.slice(first, n) : Tensor(); }, &state_cost[first]);
+      return path_process(
+          parametric_field_of(tuned), path, {}, {3, static_cast<std::uint64_t>(first)}, cost,
+          [&alive, first, n] { return alive.defined() ? alive.slice(first, n) : Tensor(); }, &state_cost[first]);
     });
     const auto terminal = [&](const Tensor& x) {
       Reward::Scores scores = distance().scores(x, true);
@@ -264,7 +266,8 @@ TEST(Backpropagation, FailedRewardsTakeTheirPathsOut) {
         scores.valid.assign(static_cast<std::size_t>(count), 1);
         for (std::int64_t i = alive_rows; i < count; ++i) {
           scores.valid[static_cast<std::size_t>(i)] = 0;
-          scores.value.mutate<float>()[static_cast<std::size_t>(i)] = scores.gradient.mutate<float>()[static_cast<std::size_t>(i)] = NAN;
+          scores.value.mutate<float>()[static_cast<std::size_t>(i)] =
+              scores.gradient.mutate<float>()[static_cast<std::size_t>(i)] = NAN;
         }
       }
       const Terminal end = end_of_paths(scores, {}, 1, .01);
@@ -305,7 +308,8 @@ TEST(Backpropagation, ContradictionsAreRefusedInWords) {
   refused([](O& o) { o.kl_weight = 1, o.stop_to = 1; }, "a stop or re-noised samples leave the path");
   refused([](O& o) { o.adjoint.method = sde::AdjointMethod::reversible; }, "cannot be undone");
   refused([](O& o) { o.adjoint.method = sde::AdjointMethod::backsolve; }, "not the discretisation");
-  refused([](O& o) { o.keep_activations = true, o.adjoint.method = sde::AdjointMethod::binomial; }, "is of the adjoint store_all");
+  refused([](O& o) { o.keep_activations = true, o.adjoint.method = sde::AdjointMethod::binomial; },
+          "is of the adjoint store_all");
   refused([](O& o) { o.adjoint.slots = 3; }, "keeps no chosen number of states");
   Reward black;
   black.name = "a referee";

@@ -59,8 +59,9 @@ struct LinearValue {
 
 TEST(InitialLaw, TheValueOfTheNoiseIsRegressed) {
   const std::vector<float> at{-1.5f, -.5f, 0.f, .5f, 1.5f};
-  // e^y given x_0 is lognormal with deviation .95 of its mean: a batch of 512 paths tells v to .95/sqrt(512) = .04 in the middle
-  // and to several times that at the rim; small steps average over many batches. Least squares hardly sees where e^v is small.
+  // e^y given x_0 is lognormal with deviation .95 of its mean: a batch of 512 paths tells v to .95/sqrt(512) = .04 in the
+  // middle and to several times that at the rim; small steps average over many batches. Least squares hardly sees where e^v is
+  // small.
   for (const NoiseRegression r : {NoiseRegression::gamma, NoiseRegression::least_squares}) {
     const std::vector<double> v = values_at(learnt(r), at);
     for (std::size_t i = 0; i < at.size(); ++i)
@@ -139,7 +140,8 @@ TEST(InitialLaw, DriftAndInitialLawTogetherReachTheTilt) {
     const Backpropagation optimum(p, tuned, o);
     for (const double v : numbers(optimum.gradient(m).parameters)) EXPECT_NEAR(v, 0, 1e-5);
     EXPECT_NEAR(m.control_cost, kTilt * kTilt * (1 - kRho * kRho) / 2, 1e-5);
-    const std::vector<double> x = simulate(field_of(tuned), p, rows, {31, 0}, {.base_predictions = false}).terminal().to_doubles();
+    const std::vector<double> x =
+        simulate(field_of(tuned), p, rows, {31, 0}, {.base_predictions = false}).terminal().to_doubles();
     // 3 standard errors of .007, and what the regression and 100 draws leave in the slope of v_0, at most .05 of it, times rho.
     EXPECT_NEAR(mean(x), tilted ? kTilt : kTilt * (1 - kRho * kRho), tilted ? .05 : .022) << tilted;
     EXPECT_NEAR(variance(x), 1, .05);
@@ -154,7 +156,8 @@ TEST(InitialLaw, RowsDependOnTheirKeyAloneAndThreadsDoNotMatter) {
   const nn::Network control(nn::make_velocity_mlp(m, init));
   for (const InitialMethod method : {InitialMethod::sir, InitialMethod::mcmc, InitialMethod::flow}) {
     const bool flow = method == InitialMethod::flow;
-    const TiltedNoise law(value, flow ? control : nn::Network(), {1}, {.method = method, .particles = 5, .moves = 5}, Device::cpu);
+    const TiltedNoise law(value, flow ? control : nn::Network(), {1}, {.method = method, .particles = 5, .moves = 5},
+                          Device::cpu);
     const std::vector<double> all = law.draw(150, {9, 40}, {}).x.to_doubles();
     set_threads(2);
     EXPECT_EQ(law.draw(150, {9, 40}, {}).x.to_doubles(), all) << name(method);

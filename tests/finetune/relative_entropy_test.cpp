@@ -32,8 +32,8 @@ TEST(RelativeEntropy, TheSweepIsTheGradientOfTheObjective) {
   constexpr std::int64_t rows = 40;
   const nn::Network base = mlp(1, DType::f64);
   const DifferentiatedPath path{.chain = sde::euler_maruyama({}, sde::uniform_grid(7))};
-  const PathCost cost{[](int k, const Var& x) { return affine(sum(square(x), 1), .1 + .05 * k, 0.0); }, 1.0 / rows, field_of(base),
-                      .7 / rows};
+  const PathCost cost{[](int k, const Var& x) { return affine(sum(square(x), 1), .1 + .05 * k, 0.0); }, 1.0 / rows,
+                      field_of(base), .7 / rows};
   const sde::NoiseKey key{5, 0};
   const Tensor x0 = sde::initial_noise({2}, rows, key, DType::f64);
   const Reward reward = quadratic_reward({.5, -.2}, {1.0, .3, .3, .8}, {.4, .1});
@@ -77,7 +77,8 @@ TEST(RelativeEntropy, TheSweepIsTheGradientOfTheObjective) {
 // The divergence of states that are taken as constants is another function: its gradient misses what a step does to the
 // controls of later ones.
 TEST(RelativeEntropy, TheDivergenceDependsOnTheStates) {
-  // x_1 = theta_0 + ..., u_1 = (slope) x_1/std: d/dtheta_0 of E u_1^2/2 = slope^2 E x_1 / std^2, which a detached penalty lacks.
+  // x_1 = theta_0 + ..., u_1 = (slope) x_1/std: d/dtheta_0 of E u_1^2/2 = slope^2 E x_1 / std^2, which a detached penalty
+  // lacks.
   const sde::Chain chain = testing::constant_chain(2, 0, 1, .5);
   const nn::Network base(affine_steps(2, 0)), tuned(affine_steps(2, .3, .6));
   BackpropagationOptions o = plain_options(4000);

@@ -151,7 +151,9 @@ TEST(Girsanov, PathsFromGivenStarts) {
   o.start = Tensor::zeros({69, 2}, o.dtype);
   EXPECT_THROW(sample_paths(tuned, base, chain, {2}, 70, {}, {2, 0}, o), Error);
   o.start = Tensor::zeros({2, 1}, o.dtype);
-  EXPECT_THROW(sample_paths(linear(0, 1), linear(0, 0), [](double) { return 1.0; }, {0, 1}, Tensor::zeros({2, 1}, o.dtype), {}, {}, o), Error);
+  EXPECT_THROW(sample_paths(
+                   linear(0, 1), linear(0, 0), [](double) { return 1.0; }, {0, 1}, Tensor::zeros({2, 1}, o.dtype), {}, {}, o),
+               Error);
 }
 
 TEST(Girsanov, StepsWithoutNoiseAreLeftOut) {
