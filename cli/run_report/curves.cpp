@@ -87,10 +87,12 @@ report::Section curves_section(const std::vector<MetricsRow>& rows) {
         continue;
       }
       const std::size_t each = (s.xs.size() + most_curve_points - 1) / most_curve_points;
+      const std::string rows_text = std::to_string(s.xs.size()) + " rows of metrics.csv" +
+                                    (each > 1 ? ", means over " + std::to_string(each) + " each." : ".");
       if (each > 1) s = thinned(s, each);
       report::Figure figure{
           {.title = stage + ": " + column, .x_label = "update", .y_label = column, .log_y = wants_log(s.ys), .height = 280},
-          each > 1 ? "Means over " + std::to_string(each) + " rows of metrics.csv." : ""};
+          rows_text};
       figure.plot.series.push_back(std::move(s));
       section.blocks.emplace_back(std::move(figure));
     }

@@ -42,7 +42,7 @@ report::Cell cell(const Json& v) {
   return v.is_string() ? v.get<std::string>() : v.dump();
 }
 
-// The leaves of an object with their paths in words; numbers, estimates and short lists are leaves.
+// The leaves of an object, which outlives them, with their paths in words; numbers, estimates and short lists are leaves.
 std::vector<std::pair<std::string, const Json*>> leaves(const Json& object, const std::string& path = "") {
   std::vector<std::pair<std::string, const Json*>> out;
   for (const auto& [key, v] : object.items()) {
@@ -104,14 +104,13 @@ report::Section evaluation_section(const Json& evaluation) {
   section.blocks.emplace_back(std::move(table));
   report::Table others{.caption = "Everything else in evaluation.json.", .columns = {{"number"}, {"value"}}};
   std::vector<report::Figure> figures;
-  for (const auto& [key, part] : evaluation.items()) {
-    if (key == "samples") continue;
-    for (const auto& [name, v] : leaves(Json{{key, part}}))
-      if (is_curve(*v))
-        figures.push_back(curve(name, *v));
-      else
-        others.rows.push_back({name, cell(*v)});
-  }
+  Json rest = evaluation;
+  rest.erase("samples");
+  for (const auto& [name, v] : leaves(rest))
+    if (is_curve(*v))
+      figures.push_back(curve(name, *v));
+    else
+      others.rows.push_back({name, cell(*v)});
   if (!others.rows.empty()) section.blocks.emplace_back(std::move(others));
   for (report::Figure& f : figures) section.blocks.emplace_back(std::move(f));
   return section;

@@ -4,11 +4,13 @@
 
 #include <costate/tensor/error.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
 #include "markup_check.h"
 #include "program.h"
+#include "run/metrics.h"
 #include "run_report/report.h"
 
 namespace costate::cli::testing {
@@ -31,6 +33,11 @@ std::string base64_decoded(const std::string& text) {
     if (bits >= 8) bits -= 8, out.push_back(static_cast<char>(word >> bits & 255));
   }
   return out;
+}
+
+std::string title(std::string key) {
+  std::replace(key.begin(), key.end(), '_', ' ');
+  return key;
 }
 
 // The pictures inside a page, in its order.
@@ -80,6 +87,14 @@ TEST(RunReport, HoldsCurvesPicturesResultsCostsAndSettings) {
   EXPECT_GE(columns.size(), 10u);
   for (const std::string& column : columns)
     EXPECT_TRUE(count(page, column) > 0 || (column.ends_with("accuracy") && count(page, "<td>accuracy</td>") > 0)) << column;
+  // Every number of the evaluation beside the samples.
+  const Json evaluation = Json::parse(contents(folder / "run/evaluation.json"));
+  EXPECT_EQ(count(page, "<td>count</td><td class=\"number\">" + evaluation["count"].dump() + "</td>"), 1u);
+  for (const auto& [name, v] : evaluation["importance"].items())
+    EXPECT_EQ(count(page, "<td>importance, " + title(name) + "</td><td class=\"number\">" +
+                              short_number((v.is_object() ? v["value"] : v).get<double>())),
+              1u)
+        << name;
   // The pictures of samples/, to the byte.
   std::vector<std::string> files;
   for (const char* name : {"base_ode", "base_sde", "data", "tuned_ode", "tuned_sde"})
@@ -158,7 +173,7 @@ TEST(RunReport, LongCurvesAreMeans) {
   EXPECT_EQ(a.plot.series[0].xs[1], 5);
   EXPECT_EQ(a.plot.series[0].ys[1], 1);
   EXPECT_EQ(a.plot.series[0].xs.back(), 2500);
-  EXPECT_EQ(a.caption, "Means over 3 rows of metrics.csv.");
+  EXPECT_EQ(a.caption, "2500 rows of metrics.csv, means over 3 each.");
   EXPECT_FALSE(a.plot.log_y);
   EXPECT_TRUE(std::get<report::Figure>(section.blocks[1]).plot.log_y);
 }
