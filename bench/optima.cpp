@@ -197,7 +197,7 @@ std::vector<Entry> entries() {
       {"ddpo_sf", in_return, {}, 800},
       {"ddpo_is", with(in_return, {pg + "minibatches=1"}), {}, 800},
       {"score_as_action", with(in_return, {pg + "baseline=td", pg + "critic.skip=false"}), {}, 800},
-      {"tdpo_r", with(in_return, {pg + "baseline=value"}), {}, 40},
+      {"tdpo_r", with(in_return, {pg + "divergence=in_return", pg + "baseline=value"}), {}, 40},
       {"reinforce", {}, {}, 800},
       {"cross_entropy", {}, {}, 800},
       {"log_variance", {}, {}, 800},
@@ -209,7 +209,7 @@ std::vector<Entry> entries() {
       {"draft_k", {bp + "kl_weight=1", bp + "last_steps=10"}, window, 400, false},
       {"dpok", with(in_loss, {pg + "replay=1", pg + "minibatches=1"}), loss, 800},
       {"flow_grpo", with(in_loss, {pg + "baseline=batch", pg + "group_size=1", pg + "minibatches=1"}), loss, 800},
-      {"hrf", with(in_return, {pg + "window.kind=clusters", pg + "window.clusters=[[40, 40, 100000]]", pg + "window.siblings=false",
+      {"hrf", with(in_return, {pg + "window.kind=clusters", pg + "window.clusters=[[40, 40, ITERATIONS]]", pg + "window.siblings=false",
                                pg + "group_size=1"}), window, 800, false},
   };
 }
@@ -243,7 +243,11 @@ int main(int argc, char** argv) {
       settings.push_back("finetune.lr.peak=" + std::to_string(affine ? 1e-2 : 3e-3));
       settings.insert(settings.end(), {"finetune.lr.decay=cosine", "finetune.ema_decay=0.95", "reward.kind=linear",
                                        "reward.coefficients=[1]"});
-      settings.insert(settings.end(), e.settings.begin(), e.settings.end());
+      for (std::string setting : e.settings) {
+        if (const std::size_t at = setting.find("ITERATIONS"); at != std::string::npos)
+          setting.replace(at, 10, std::to_string(iterations));
+        settings.push_back(std::move(setting));
+      }
       const cli::Config config = cli::read_config_text("{}", "bench_optima", settings).config;
       finetune::ControlProblem control = problem.control;
       const auto objective = cli::objective(e.objective).make({config, control, problem.start, nn::clone(problem.start)});
@@ -256,8 +260,8 @@ int main(int argc, char** argv) {
       for (std::size_t i = 0; i < cost.size(); ++i) j.push_back(reward[i] - cost[i]);
       const finetune::Estimate value = finetune::mean_estimate(j), kl = finetune::mean_estimate(cost);
       const Optimum wanted = problem.optimum(e.target.penalty, e.target.first_step);
-      std::string shown;
-      for (const std::string& s : e.settings) shown += (shown.empty() ? "`" : ", `") + s.substr(s.find('.') + 1) + "`";
+      std::string shown;  // without the name of the section
+      for (const std::string& s : e.settings) shown += (shown.empty() ? "`" : ", `") + s.substr(s.find('.', s.find('.') + 1) + 1) + "`";
       std::printf("| %s | %s | %s | %s | %.4f | %.4f +- %.4f | %.4f | %.4f +- %.4f | %+.1f %% |\n", problem.name.c_str(),
                   e.objective.c_str(), shown.c_str(), e.target.sentence.c_str(), wanted.objective, value.value,
                   value.standard_error, wanted.path_kl, kl.value, kl.standard_error, 100 * (kl.value / wanted.path_kl - 1));

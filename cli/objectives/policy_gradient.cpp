@@ -86,8 +86,18 @@ PolicyGradientOptions options(const Config& config) {
   return o;
 }
 
+// The learning rate's schedule is one of iterations: an iteration makes several updates.
+void stretch_schedule(nn::LearningRate& lr, const PolicyGradientOptions& o, std::size_t controlled_steps) {
+  const std::int64_t steps = o.update == PolicyGradientOptions::Update::iteration ? 1
+                             : o.train_steps > 0                                  ? o.train_steps
+                                                                 : static_cast<std::int64_t>(controlled_steps);
+  const std::int64_t updates = steps * o.epochs * o.minibatches;
+  lr.warmup *= updates, lr.total *= updates;
+}
+
 std::unique_ptr<finetune::Objective> make(ObjectiveInputs in) {
   PolicyGradientOptions o = options(in.config);
+  stretch_schedule(o.learner.lr, o, in.problem.controlled_steps().size());
   o.features = in.reward_features;
   return std::make_unique<finetune::PolicyGradient>("finetune.policy_gradient (" + in.config.finetune.objective + ")",
                                                     std::move(in.problem), std::move(in.tuned), o);
