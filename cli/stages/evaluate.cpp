@@ -71,6 +71,12 @@ struct Draws {
   }
 };
 
+// Of the tuned paths whose rewards are valid; the base's samples likewise.
+finetune::ControlReport control_of(double lambda, const Samples& base, const Samples& tuned, const sde::Paths& paths) {
+  return finetune::control_report(lambda, base.raised.kept(), tuned.raised.kept(), tuned.raised.kept(paths.cost),
+                                  tuned.raised.kept(paths.log_ratio));
+}
+
 Json control_json(const finetune::ControlReport& r) {
   return {{"objective", json_estimate(r.objective)},
           {"log_z_of_base", json_estimate(r.log_z_of_base)},
@@ -79,6 +85,39 @@ Json control_json(const finetune::ControlReport& r) {
           {"variance_of_log_weights", json_number(r.log_weight_variance)},
           {"effective_share_of_base", json_number(r.base_ess)},
           {"effective_share_of_tuned", json_number(r.tuned_ess)}};
+}
+
+Json f_divergence_json(const finetune::DivergenceTilt& t) {
+  return {{"multiplier", json_estimate({t.lambda, t.standard_error})},
+          {"expected_reward", json_number(t.mean_reward)},
+          {"divergence", json_number(t.divergence_value)},
+          {"value", json_number(t.value)},
+          {"dual_value", json_number(t.dual_value)},
+          {"share_at_the_floor", json_number(t.floor_share)},
+          {"share_at_the_ceiling", json_number(t.ceiling_share)},
+          {"largest_share_of_a_sample", json_number(t.largest_share)},
+          {"effective_samples", json_number(t.effective_samples)}};
+}
+
+// A row of the curve: what a checkpoint has reached.
+std::vector<std::pair<std::string, double>> curve_numbers(const Samples& set, const sde::Paths& paths,
+                                                          const finetune::ControlReport& control, const Laws& laws, int dim) {
+  std::vector<std::pair<std::string, double>> row;
+  const auto add = [&](const std::string& name, const finetune::Estimate& e) {
+    row.emplace_back(name, e.value), row.emplace_back(name + "_error", e.standard_error);
+  };
+  add("reward", set.reward.mean());
+  row.emplace_back("failed_rewards", static_cast<double>(set.reward.failed));
+  if (!set.gold.value.empty()) {
+    add("gold_reward", set.gold.mean());
+    row.emplace_back("failed_gold_rewards", static_cast<double>(set.gold.failed));
+  }
+  add("path_kl", finetune::mean_estimate(paths.cost));
+  add("objective", control.objective);
+  row.emplace_back("effective_share", control.tuned_ess);
+  row.emplace_back("vendi", laws.vendi(set));
+  row.emplace_back("diversity", std::sqrt(finetune::mean_pairwise_squared_distance(dim, set.values)));
+  return row;
 }
 
 }  // namespace
@@ -91,12 +130,13 @@ void evaluate_stage(Session& s) {
   const std::int64_t count = draws.count, dim = data::item_size(data.model);
   const std::optional<finetune::MixtureTilt> tilt = closed_form(c, data.model);
   const std::vector<std::int64_t> checkpoints = c.evaluate.checkpoints ? checkpoint_steps(c) : std::vector<std::int64_t>{};
+  const LoadedReward reward = load_reward_with_tilt(s, data.model);
   s.begin("evaluate", 4);
 
-  const finetune::Reward reward = load_reward(s, data.model);
   nn::Classifier judge;
   if (judged) judge = load_classifier(s, data.model, c.judge, judge_checkpoint, classifier_sections);
-  const nn::Classifier* asked = judged ? &judge : nullptr;
+  const double lambda = c.reward.multiplier;
+  const Judges judges{reward, lambda, load_gold(s, data.model, judge), judged ? &judge : nullptr};
   const nn::Network base = load_network(s, data.model, base_checkpoint, base_sections);
   const nn::Network tuned = load_tuned(s, data.model);
   const auto guided = [&](const nn::Network& network) {
@@ -110,7 +150,7 @@ void evaluate_stage(Session& s) {
   const sde::NoiseKey base_key{seed, 0}, tuned_key{seed, static_cast<std::uint64_t>(count)};
   std::vector<Samples> sets;
   const auto done = [&](std::string name, const Tensor& x) {
-    sets.push_back(look_at(std::move(name), x, reward, asked));
+    sets.push_back(look_at(std::move(name), x, judges));
     s.step(static_cast<std::int64_t>(std::min<std::size_t>(sets.size(), 4)), sets.back().name);
   };
   const std::int64_t flops_before = flops();
@@ -136,7 +176,7 @@ void evaluate_stage(Session& s) {
   if (c.evaluate.methods) {
     const SearchRequest request{
         count, draws.classes, "evaluate.labels", c.finetune.guidance, {seed, 2 * static_cast<std::uint64_t>(count)}};
-    search(s, data, reward, request, [&](const Found& found) {
+    search(s, data, reward.raised, request, [&](const Found& found) {
       done(found.name, found.x);
       methods[found.name] = found.facts;
     });
@@ -156,7 +196,6 @@ void evaluate_stage(Session& s) {
   std::optional<Laws> laws;
   if (!s.planning()) laws.emplace(c, data, tilt, real, sets[0], seed);
 
-  const double lambda = c.reward.multiplier;
   if (c.evaluate.checkpoints) {
     Curve curve;
     const auto wanted = static_cast<std::int64_t>(checkpoints.size()), made = s.iterations(wanted);
@@ -164,21 +203,11 @@ void evaluate_stage(Session& s) {
       for (std::int64_t i = 0; i < made; ++i) {
         const std::int64_t step = checkpoints[static_cast<std::size_t>(i)];
         const nn::Network network = load_tuned(s, data.model, step < c.finetune.iterations ? step : 0);
-        sde::Paths p = draws.paths(guided(network), base_field, tuned_key, base_flops);
-        const Samples set = look_at("checkpoint " + std::to_string(step), p.terminal, reward, asked);
+        const sde::Paths p = draws.paths(guided(network), base_field, tuned_key, base_flops);
+        const Samples set = look_at("checkpoint " + std::to_string(step), p.terminal, judges);
         if (s.planning()) continue;
-        const finetune::ControlReport r = finetune::control_report(lambda, sets[0].reward, set.reward, p.cost, p.log_ratio);
-        const finetune::Estimate mean = finetune::mean_estimate(set.reward);
         curve.row(step, queries_at(*s.directory, step),
-                  {{"reward", mean.value},
-                   {"reward_error", mean.standard_error},
-                   {"path_kl", r.path_kl.value},
-                   {"path_kl_error", r.path_kl.standard_error},
-                   {"objective", r.objective.value},
-                   {"objective_error", r.objective.standard_error},
-                   {"effective_share", r.tuned_ess},
-                   {"vendi", laws->vendi(set)},
-                   {"diversity", std::sqrt(finetune::mean_pairwise_squared_distance(static_cast<int>(dim), set.values))}});
+                  curve_numbers(set, p, control_of(lambda, sets[0], set, p), *laws, static_cast<int>(dim)));
       }
     });
     if (!s.planning()) s.directory->write("curve.csv", curve.csv());
@@ -188,19 +217,22 @@ void evaluate_stage(Session& s) {
   Json out = Json::object();
   for (const Samples& set : sets) {
     out["samples"][set.name] = laws->numbers(set);
-    s.log_distribution("evaluate", "reward/" + set.name, set.reward);
+    s.log_distribution("evaluate", "reward/" + set.name, set.reward.kept());
+    if (judges.gold.defined()) s.log_distribution("evaluate", "gold_reward/" + set.name, set.gold.kept());
   }
   if (!methods.empty()) out["methods"] = methods;
   out["features"] = laws->features();
   if (laws->has_frechet()) out["frechet"] = laws->frechet(sets[2], sets[3]);
   out["importance"] = laws->importance();
   out["best_of_n_of_base"] = laws->best_of_n();
-  const finetune::ControlReport report =
-      finetune::control_report(lambda, sets[0].reward, sets[2].reward, paths.cost, paths.log_ratio);
-  out["path_kl"] = {{"control_cost", json_estimate(report.path_kl)},
-                    {"girsanov", json_estimate(report.girsanov)},
+  if (reward.tilt) out["f_divergence"] = f_divergence_json(*reward.tilt);
+  const finetune::ControlReport report = control_of(lambda, sets[0], sets[2], paths);
+  const auto tuned_rewards = static_cast<double>(sets[2].raised.kept().size());
+  // A path has a divergence whether or not its sample has a reward.
+  out["path_kl"] = {{"control_cost", json_estimate(finetune::mean_estimate(paths.cost))},
+                    {"girsanov", json_estimate(finetune::mean_estimate(paths.log_ratio))},
                     {"log_z_from_tuned_paths", json_estimate(report.log_z_of_tuned)},
-                    {"effective_samples_of_tuned_paths", json_number(report.tuned_ess * static_cast<double>(count))}};
+                    {"effective_samples_of_tuned_paths", json_number(report.tuned_ess * tuned_rewards)}};
   if (draws.initial) out["path_kl"]["initial_law"] = json_number(initial_divergence);
   out["control"] = control_json(report);
   if (c.evaluate.likelihood.count > 0) {
@@ -217,8 +249,11 @@ void evaluate_stage(Session& s) {
   out["count"] = count;
   out["unit_of_distances"] = json_number(laws->unit());
   s.directory->write("evaluation.json", out.dump(2) + "\n");
-  s.end("reward " + short_number(finetune::mean_estimate(sets[0].reward).value) + " -> " +
-        short_number(finetune::mean_estimate(sets[2].reward).value));
+  const auto change = [&](const Rewards Samples::*of) {
+    return short_number((sets[0].*of).mean().value) + " -> " + short_number((sets[2].*of).mean().value);
+  };
+  s.end("reward " + change(&Samples::reward) +
+        (judges.gold.defined() ? ", gold reward " + change(&Samples::gold) : ""));
 }
 
 }  // namespace costate::cli

@@ -69,7 +69,9 @@ Laws::Laws(const Config& config, const RunData& data, const std::optional<finetu
       judged_(config.data.held_out > 0),
       targets_(judged_ && !config.reward.targets.empty()),
       unit_(deviation(data.model)) {
-  for (const double r : base.reward) log_weights_.push_back(config.reward.multiplier * r);
+  for (std::size_t i = 0; i < base.raised.value.size(); ++i)  // a sample without a reward has no weight
+    log_weights_.push_back(base.raised.valid[i] ? config.reward.multiplier * base.raised.value[i]
+                                                : -std::numeric_limits<double>::infinity());
   weights_ = finetune::normalised_weights(log_weights_);
   width_ = judged_ ? static_cast<int>(real.width) : dim_ <= widest_values ? dim_ : 0;
   if (!judged_ && width_ > 0) data_values_.assign(data.model.values.begin(), data.model.values.end());
@@ -150,12 +152,16 @@ void Laws::add_tilt_numbers(Json& j, const Samples& set) const {
   j["modes_covered"] = coverage.covered;
   j["mode_total_variation"] = json_number(coverage.test.total_variation);
   j["mode_g_test_p"] = json_number(coverage.test.g_p);
-  j["share_outside_modes"] = json_number(static_cast<double>(coverage.outside) / static_cast<double>(set.reward.size()));
+  j["share_outside_modes"] = json_number(static_cast<double>(coverage.outside) / static_cast<double>(set.reward.value.size()));
 }
 
 Json Laws::numbers(const Samples& set) const {
   Json j = Json::object();
-  j["reward"] = json_estimate(finetune::mean_estimate(set.reward));
+  j["reward"] = json_estimate(set.reward.mean());
+  if (set.reward.failed > 0) j["failed_rewards"] = set.reward.failed;
+  if (config_.reward.f_divergence.kind != "none") j["transformed_reward"] = json_estimate(set.raised.mean());
+  if (!set.gold.value.empty()) j["gold_reward"] = json_estimate(set.gold.mean());
+  if (set.gold.failed > 0) j["failed_gold_rewards"] = set.gold.failed;
   j["diversity"] = json_number(std::sqrt(finetune::mean_pairwise_squared_distance(dim_, set.values)));
   j["vendi"] = json_number(vendi(set));
   if (judged_) {
@@ -197,19 +203,28 @@ Json Laws::frechet(const Samples& sde, const Samples& ode) const {
 }
 
 Json Laws::importance() const {
-  const finetune::Estimate log_z = finetune::log_z_estimate(log_weights_),
-                           tilted = finetune::weighted_mean(base_.reward, log_weights_);
-  return {{"log_z", json_estimate(log_z)},
-          {"effective_samples", json_number(finetune::effective_sample_size(log_weights_))},
-          {"tilted_reward", json_estimate(tilted)},
-          {"kl_of_tilt", json_number(config_.reward.multiplier * tilted.value - log_z.value)}};
+  const std::vector<double> log_weights = base_.raised.kept(log_weights_);
+  const finetune::Estimate log_z = finetune::log_z_estimate(log_weights),
+                           tilted = finetune::weighted_mean(base_.raised.kept(), log_weights);
+  Json out{{"log_z", json_estimate(log_z)},
+           {"effective_samples", json_number(finetune::effective_sample_size(log_weights))},
+           {"tilted_reward", json_estimate(tilted)},
+           {"kl_of_tilt", json_number(config_.reward.multiplier * tilted.value - log_z.value)}};
+  if (base_.gold.value.empty()) return out;
+  std::vector<double> gold, gold_log_weights;
+  for (std::size_t i = 0; i < base_.gold.value.size(); ++i)
+    if (base_.raised.valid[i] && base_.gold.valid[i])
+      gold.push_back(base_.gold.value[i]), gold_log_weights.push_back(log_weights_[i]);
+  out["tilted_gold_reward"] = json_estimate(finetune::weighted_mean(gold, gold_log_weights));
+  return out;
 }
 
 Json Laws::best_of_n() const {
+  const std::vector<double> rewards = base_.reward.kept();
   Json n = Json::array(), reward = Json::array(), kl = Json::array();
-  for (std::int64_t i = 1; i == 1 || 8 * i <= static_cast<std::int64_t>(base_.reward.size()); i *= 2) {
+  for (std::int64_t i = 1; i == 1 || 8 * i <= static_cast<std::int64_t>(rewards.size()); i *= 2) {
     n.push_back(i);
-    reward.push_back(json_number(finetune::expected_best_of_n(base_.reward, i)));
+    reward.push_back(json_number(finetune::expected_best_of_n(rewards, i)));
     kl.push_back(json_number(finetune::best_of_n_kl(i)));
   }
   return {{"n", n}, {"reward", reward}, {"kl", kl}};

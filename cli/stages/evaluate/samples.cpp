@@ -4,19 +4,6 @@
 #include <cmath>
 
 namespace costate::cli {
-namespace {
-
-constexpr std::int64_t slice_rows = 1024;  // samples that the reward and the judge look at at a time
-
-// Calls body(rows) for slices of x.
-template <class Body>
-void each_slice(const Tensor& x, const Body& body) {
-  for (std::int64_t first = 0; first < x.extent(0); first += slice_rows)
-    body(x.slice(first, std::min(slice_rows, x.extent(0) - first)));
-}
-
-}  // namespace
-
 Opinion opinion(const nn::Classifier& judge, const Tensor& x) {
   Opinion out;
   each_slice(x, [&](const Tensor& rows) {
@@ -28,17 +15,16 @@ Opinion opinion(const nn::Classifier& judge, const Tensor& x) {
   return out;
 }
 
-Samples look_at(std::string name, const Tensor& x, const finetune::Reward& reward, const nn::Classifier* judge) {
-  Samples out{std::move(name), x.to_doubles(), {}, {}};
-  each_slice(x, [&](const Tensor& rows) {
-    const std::vector<double> r = reward(rows).to_doubles();
-    out.reward.insert(out.reward.end(), r.begin(), r.end());
-  });
-  if (judge) out.opinion = opinion(*judge, x);
-  if (!x.is_meta())
-    for (const std::vector<double>* v : {&out.values, &out.reward})
-      if (!std::all_of(v->begin(), v->end(), [](double e) { return std::isfinite(e); }))
-        fail(Fault::numerical, {"evaluate: the samples '", out.name, "' or their rewards are not all finite"});
+Samples look_at(std::string name, const Tensor& x, const Judges& judges) {
+  Samples out{std::move(name), x.to_doubles(), {}, {}, {}, {}};
+  if (!x.is_meta() && !std::all_of(out.values.begin(), out.values.end(), [](double v) { return std::isfinite(v); }))
+    fail(Fault::numerical, {"evaluate: the samples '", out.name, "' are not all finite"});
+  out.reward = rewards_of(judges.reward.plain, x);
+  out.raised = out.reward;
+  if (judges.reward.tilt && !x.is_meta())
+    for (double& r : out.raised.value) r = judges.reward.tilt->log_density(r) / judges.multiplier;
+  if (judges.gold.defined()) out.gold = rewards_of(judges.gold, x);
+  if (judges.judge) out.opinion = opinion(*judges.judge, x);
   return out;
 }
 

@@ -22,11 +22,13 @@ struct Rewards {
   std::vector<std::uint8_t> valid;
   std::int64_t failed = 0;
 
-  finetune::Estimate mean() const { return finetune::mean_estimate(kept(value)); }
+  finetune::Estimate mean() const { return finetune::mean_estimate(kept()); }
+  std::vector<double> kept() const { return kept(value); }
   // Of numbers a row, those of rows that are valid.
   std::vector<double> kept(const std::vector<double>& all) const;
 };
 
+// Throws Error(numerical) where no row is valid, and as Reward::scores does.
 Rewards rewards_of(const finetune::Reward& reward, const Tensor& x);
 
 }  // namespace costate::cli

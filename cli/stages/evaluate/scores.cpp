@@ -1,4 +1,4 @@
-#include "stages/scores.h"
+#include "stages/evaluate/scores.h"
 
 namespace costate::cli {
 
@@ -19,6 +19,8 @@ Rewards rewards_of(const finetune::Reward& reward, const Tensor& x) {
     if (s.valid.empty()) out.valid.resize(out.value.size(), 1);
     else out.valid.insert(out.valid.end(), s.valid.begin(), s.valid.end());
   });
+  if (!x.is_meta() && std::none_of(out.valid.begin(), out.valid.end(), [](std::uint8_t v) { return v != 0; }))
+    fail(Fault::numerical, {"evaluate: the reward '", reward.name, "' failed for all of ", out.valid.size(), " samples"});
   return out;
 }
 
