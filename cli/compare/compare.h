@@ -8,7 +8,7 @@ namespace costate::cli {
 // One row a setting: mean +- standard error over its seeds.
 std::string comparison_table(const Comparison& comparison);
 // {"settings": [{"label", "seeds", "numbers": {key: {mean, standard_error, low, high, runs}}, "runs": [...]}], "left_out":
-// [...]}
+// [...]}, and with several rewards "cross_rewards": {"rewards": [names], "means": a row a setting, "notes": [...]}
 Json to_json(const Comparison& comparison);
 // One row a run.
 std::string comparison_csv(const Comparison& comparison);

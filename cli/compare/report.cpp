@@ -68,6 +68,27 @@ report::Table table_of(const Comparison& c) {
   return t;
 }
 
+constexpr const char* cross_caption =
+    "What fine-tuning on one reward does to the others: mean rewards of the samples that each run has kept of its tuned model "
+    "(samples/tuned_sde.npy), means over seeds. Learned rewards are those of the first run that was trained on them.";
+
+report::Table cross_table_of(const Comparison& c) {
+  report::Table t{.caption = cross_caption};
+  t.columns = {{"setting"}};
+  for (const std::string& name : c.cross.rewards) t.columns.push_back({name, Best::highest});
+  for (std::size_t i = 0; i < c.groups.size(); ++i) {
+    std::vector<Cell> row{c.groups[i].label};
+    for (const std::optional<Spread>& s : c.cross.cells[i]) row.push_back(s ? Cell(s->mean, shown(*s)) : Cell());
+    t.rows.push_back(std::move(row));
+  }
+  return t;
+}
+
+std::string plain(std::string text) {
+  if (const std::size_t at = text.find("±"); at != std::string::npos) text.replace(at, std::string("±").size(), "+-");
+  return text;
+}
+
 // One marker a run and, where checkpoints were evaluated, a line through their means.
 Plot frontier(const Comparison& c, std::string title, std::string x_label, std::string y_label, const std::string& x,
               const std::string& y) {
@@ -117,11 +138,12 @@ bool empty(const Plot& p) {
   return std::all_of(p.series.begin(), p.series.end(), [](const Series& s) { return s.xs.empty(); });
 }
 
-Plot curves(const Comparison& c, std::string title, const std::string& x_label, const std::string& y_label,
-            const std::string& x, const std::string& y) {
+Plot curves(const Comparison& c, const std::optional<CsvColumns> ComparedRun::*table, const std::string& stage,
+            std::string title, const std::string& x_label, const std::string& y_label, const std::string& x,
+            const std::string& y) {
   Plot plot{.title = std::move(title), .x_label = x_label, .y_label = y_label};
   for (const ComparedGroup& g : c.groups) {
-    Series s = mean_curve(g, &ComparedRun::metrics, "finetune", x, y);
+    Series s = mean_curve(g, table, stage, x, y);
     for (double& e : s.errors) e *= 2;
     plot.series.push_back(std::move(s));
   }
@@ -165,17 +187,34 @@ std::string comparison_table(const Comparison& c) {
     std::vector<std::string> row{g.label, std::to_string(g.runs.size())};
     for (const Measure& m : known) {
       const std::optional<Spread> s = spread(g, m.key);
-      std::string text = s ? shown(*s) : "-";
-      if (const std::size_t at = text.find("±"); at != std::string::npos) text.replace(at, std::string("±").size(), "+-");
-      row.push_back(std::move(text));
+      row.push_back(s ? plain(shown(*s)) : "-");
     }
     table.row(row);
   }
-  return table.text(false);
+  if (c.cross.rewards.empty()) return table.text(false);
+  head = {"samples under"};
+  head.insert(head.end(), c.cross.rewards.begin(), c.cross.rewards.end());
+  Table cross(head);
+  for (std::size_t i = 0; i < c.groups.size(); ++i) {
+    std::vector<std::string> row{c.groups[i].label};
+    for (const std::optional<Spread>& s : c.cross.cells[i]) row.push_back(s ? plain(shown(*s)) : "-");
+    cross.row(row);
+  }
+  std::string out = table.text(false) + "\n" + cross.text(false);
+  for (const std::string& note : c.cross.notes) out += note + "\n";
+  return out;
 }
 
 Json to_json(const Comparison& c) {
   Json out = {{"settings", Json::array()}, {"left_out", c.left_out}};
+  if (!c.cross.rewards.empty()) {
+    Json& cross = out["cross_rewards"] = {{"rewards", c.cross.rewards}, {"means", Json::array()}, {"notes", c.cross.notes}};
+    for (const auto& cells : c.cross.cells) {
+      Json row = Json::array();
+      for (const std::optional<Spread>& s : cells) row.push_back(s ? spread_json(*s) : Json(nullptr));
+      cross["means"].push_back(std::move(row));
+    }
+  }
   for (const ComparedGroup& g : c.groups) {
     Json group{{"label", g.label},
                {"objective", g.runs[0].objective},
@@ -229,6 +268,8 @@ report::Report comparison_report(const Comparison& c) {
       "Frechet and W1 are distances to base samples reweighted by exp(lambda reward), the law that fine-tuning aims at. Costs "
       "are those of fine-tuning alone. docs/evaluation.md says how each number is estimated and how it is biased.");
   for (const std::string& s : c.left_out) results.blocks.push_back(s + ".");
+  if (!c.cross.rewards.empty()) results.blocks.push_back(cross_table_of(c));
+  for (const std::string& s : c.cross.notes) results.blocks.push_back(s + ".");
   page.sections.push_back(std::move(results));
 
   const auto add = [](report::Section& section, Plot plot, const std::string& caption) {
@@ -239,14 +280,25 @@ report::Report comparison_report(const Comparison& c) {
   const std::pair<const char*, const char*> costs[] = {{"reward_queries", "reward queries"},
                                                        {"evaluations", "network evaluations (rows)"}};
   const std::pair<const char*, const char*> values[] = {{"reward", "reward"},
-                                                        {"gold_reward", "gold reward"},
                                                         {"control_cost", "path KL"},
                                                         {"control_error", "relative control error"}};
   for (const auto& [y, y_title] : values)
     for (const auto& [x, x_title] : costs)
-      add(progress, curves(c, std::string(y_title) + " against " + x_title, x_title, y_title, x, y),
-          std::string("Of the trajectories that are trained on.") + band);
+      add(progress,
+          curves(c, &ComparedRun::metrics, "finetune", std::string(y_title) + " against " + x_title, x_title, y_title, x, y),
+          "Of the trajectories that are trained on." + band);
   if (!progress.blocks.empty()) page.sections.push_back(std::move(progress));
+
+  // Of samples that training has not seen, and with the gold reward, which training never looks at.
+  report::Section checkpoints{"Checkpoints", {}};
+  const std::pair<const char*, const char*> evaluated[] = {
+      {"reward", "reward"}, {"gold_reward", "gold reward"}, {"path_kl", "path KL"}, {"vendi", "Vendi score"}};
+  for (const auto& [y, y_title] : evaluated)
+    for (const auto& [x, x_title] : costs)
+      add(checkpoints,
+          curves(c, &ComparedRun::curve, "", std::string(y_title) + " of checkpoints against " + x_title, x_title, y_title, x, y),
+          "Of evaluated checkpoints, all with the same noise." + band);
+  if (!checkpoints.blocks.empty()) page.sections.push_back(std::move(checkpoints));
 
   report::Section frontiers{"Frontiers", {}};
   const std::string points = " One marker a run; a line through its evaluated checkpoints, if there are any.";
@@ -257,9 +309,9 @@ report::Report comparison_report(const Comparison& c) {
           " The best of 1, 2, 4, ... samples of the base has the divergence log n - (n - 1)/n from it, without training.");
   add(frontiers, frontier(c, "Reward against diversity", "Vendi score", "reward", "vendi", "reward"),
       "Diversity as the effective number of different samples." + points);
-  add(frontiers, frontier(c, "Gold against proxy", "reward that was trained on", "gold reward", "reward", "gold"),
+  add(frontiers, frontier(c, "Gold against proxy", "reward that was trained on", "gold reward", "reward", "gold_reward"),
       "A gold reward that falls while the proxy rises is over-optimisation." + points);
-  add(frontiers, frontier(c, "Gold against path KL", "path KL", "gold reward", "path_kl", "gold"),
+  add(frontiers, frontier(c, "Gold against path KL", "path KL", "gold reward", "path_kl", "gold_reward"),
       "The same against divergence." + points);
   if (!frontiers.blocks.empty()) page.sections.push_back(std::move(frontiers));
   return page;

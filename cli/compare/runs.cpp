@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <set>
 
+#include "compare/cross.h"
 #include "config/read.h"
 #include "run/directory.h"
 
@@ -38,7 +39,7 @@ Json setting_of(const Config& config, const Json& record) {
   for (const char* key : {"seed", "sample"}) setting.erase(key);
   const Json& stage = record["stages"]["evaluate"];
   if (stage.contains("settings"))
-    for (const char* section : {"reward", "sampler", "evaluate"})
+    for (const char* section : {"reward", "gold", "sampler", "evaluate"})
       if (stage["settings"].contains(section)) setting[section] = stage["settings"][section];
   for (const char* key : {"checkpoints", "methods", "likelihood", "control_error"})  // add numbers, change none
     setting["evaluate"].erase(key);
@@ -56,7 +57,8 @@ std::map<std::string, double> numbers_of(const Json& evaluation, const Json& sta
   };
   take("reward", evaluation, {"samples.tuned_sde.reward"});
   take("base_reward", evaluation, {"samples.base_sde.reward"});
-  take("gold", evaluation, {"samples.tuned_sde.gold_reward", "samples.tuned_sde.gold"});
+  take("gold_reward", evaluation, {"samples.tuned_sde.gold_reward"});
+  take("base_gold_reward", evaluation, {"samples.base_sde.gold_reward"});
   take("path_kl", evaluation, {"path_kl.control_cost"});
   take("objective", evaluation, {"control.objective"});
   take("gap", evaluation, {"control.gap"});
@@ -134,7 +136,7 @@ const std::vector<Measure>& measures() {
   using Better = Measure::Better;
   static const std::vector<Measure> list{
       {"reward", "reward", Better::higher},
-      {"gold", "gold reward", Better::higher},
+      {"gold_reward", "gold reward", Better::higher},
       {"path_kl", "path KL", Better::neither},
       {"objective", "J", Better::higher},
       {"gap", "log Z - J", Better::lower},
@@ -219,6 +221,7 @@ Comparison compare_runs(const std::vector<std::string>& paths) {
   }
   if (out.groups.empty()) fail(Fault::argument, {"compare: there is nothing to compare; ", out.left_out[0]});
   label(out.groups);
+  out.cross = cross_rewards_of(out.groups);
   return out;
 }
 
@@ -226,6 +229,10 @@ std::optional<Spread> spread(const ComparedGroup& group, const std::string& key)
   std::vector<double> values;
   for (const ComparedRun& r : group.runs)
     if (const auto at = r.numbers.find(key); at != r.numbers.end()) values.push_back(at->second);
+  return spread_of(values);
+}
+
+std::optional<Spread> spread_of(const std::vector<double>& values) {
   if (values.empty()) return std::nullopt;
   const finetune::Estimate mean = finetune::mean_estimate(values);
   const auto [low, high] = std::minmax_element(values.begin(), values.end());

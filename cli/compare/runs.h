@@ -39,19 +39,29 @@ struct ComparedGroup {
   std::string label;  // the keys that tell the settings apart, or the runs' name
   std::vector<ComparedRun> runs;
 };
-struct Comparison {
-  std::vector<ComparedGroup> groups;  // in the order in which they were given
-  std::vector<std::string> left_out;  // sentences
-};
-// Reads all. Throws Error(argument) unless at least one run is whole. A run that repeats seed and setting of another one is
-// left out: it is no further sample.
-Comparison compare_runs(const std::vector<std::string>& paths);
-
 // Over the runs of a group that have the number.
 struct Spread {
   std::int64_t runs = 0;
   double mean = 0, standard_error = 0, low = 0, high = 0;  // standard_error NaN for one run
 };
 std::optional<Spread> spread(const ComparedGroup& group, const std::string& key);
+std::optional<Spread> spread_of(const std::vector<double>& values);  // none of none
+
+// What fine-tuning on one reward does to the others.
+struct CrossRewards {
+  std::vector<std::string> rewards;  // columns: the rewards that runs were trained on, then the gold ones
+  // By setting and reward, over the seeds of the setting; none where it cannot be said.
+  std::vector<std::vector<std::optional<Spread>>> cells;
+  std::vector<std::string> notes;  // why rewards or samples are missing, sentences
+};
+
+struct Comparison {
+  std::vector<ComparedGroup> groups;  // in the order in which they were given
+  CrossRewards cross;
+  std::vector<std::string> left_out;  // sentences
+};
+// Reads all. Throws Error(argument) unless at least one run is whole. A run that repeats seed and setting of another one is
+// left out: it is no further sample.
+Comparison compare_runs(const std::vector<std::string>& paths);
 
 }  // namespace costate::cli

@@ -39,7 +39,14 @@ std::vector<std::vector<Estimate>> cross_rewards(std::span<const Tensor> samples
   std::vector<std::vector<Estimate>> table;
   for (const Tensor& x : samples) {
     std::vector<Estimate>& row = table.emplace_back();
-    for (const Reward& r : rewards) row.push_back(mean_estimate(r(x).to_doubles()));
+    for (const Reward& r : rewards) {
+      const Reward::Scores scores = r.scores(x, false);
+      const std::vector<double> all = scores.value.to_doubles();
+      std::vector<double> kept;
+      for (std::size_t i = 0; i < all.size(); ++i)
+        if (scores.valid.empty() || scores.valid[i]) kept.push_back(all[i]);
+      row.push_back(mean_estimate(kept));
+    }
   }
   return table;
 }

@@ -35,7 +35,7 @@ ControlReport control_report(double lambda, std::span<const double> base_rewards
                              std::span<const double> cost, std::span<const double> log_ratio);
 
 // Mean rewards with errors, rows: the models' samples (rows, ...); columns: rewards. What fine-tuning on one reward does to
-// the others.
+// the others. Samples whose reward fails are dealt with by its policy.
 std::vector<std::vector<Estimate>> cross_rewards(std::span<const Tensor> samples, std::span<const Reward> rewards);
 
 }  // namespace costate::finetune

@@ -76,9 +76,9 @@ TEST(Compare, GroupsSeedsAndHasTheirStatistics) {
   EXPECT_DOUBLE_EQ(spread(c.groups[0], "evaluations")->mean, 1234);
   EXPECT_DOUBLE_EQ(spread(c.groups[0], "reward_queries")->mean, 70);
   EXPECT_DOUBLE_EQ(spread(c.groups[0], "peak_mib")->mean, 3);
-  EXPECT_FALSE(spread(c.groups[0], "gold").has_value());
-  EXPECT_DOUBLE_EQ(spread(c.groups[1], "gold")->mean, -1);
-  EXPECT_TRUE(std::isnan(spread(c.groups[1], "gold")->standard_error));
+  EXPECT_FALSE(spread(c.groups[0], "gold_reward").has_value());
+  EXPECT_DOUBLE_EQ(spread(c.groups[1], "gold_reward")->mean, -1);
+  EXPECT_TRUE(std::isnan(spread(c.groups[1], "gold_reward")->standard_error));
 
   const report::Series curve = mean_curve(c.groups[0], &ComparedRun::metrics, "finetune", "evaluations", "reward");
   EXPECT_EQ(curve.xs, (std::vector<double>{600, 1234}));
