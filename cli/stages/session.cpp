@@ -89,20 +89,20 @@ finetune::DivergenceTilt tilt_of(Session& s, const data::Dataset& data, const fi
   const Tensor labels = make_labels(c.finetune.labels, f.samples, data, "finetune.labels", s.device);
   std::vector<double> rewards;
   s.begin("base rewards", f.samples);
-  s.rounds(steps, c.sampler.steps, [&] {
-    for (std::int64_t first = 0; first < f.samples; first += slice) {
-      const std::int64_t rows = std::min(slice, f.samples - first);
-      const Tensor x = sde::sample(field, chain, item_shape(data), rows, sde::rows_of(labels, first, rows),
-                                   {seed_of(c, Purpose::f_divergence), static_cast<std::uint64_t>(first)}, DType::f32,
-                                   s.device);
-      const finetune::Reward::Scores scores = reward.scores(x, false);
-      if (s.planning()) continue;
-      const std::vector<double> values = scores.value.to_doubles();
-      for (std::int64_t i = 0; i < rows; ++i)
-        if (scores.valid.empty() || scores.valid[i]) rewards.push_back(values[i]);
-      s.step(first + rows, "");
-    }
-  });
+  for (std::int64_t first = 0; first < f.samples; first += slice) {
+    const std::int64_t rows = std::min(slice, f.samples - first);
+    Tensor x;
+    s.rounds(steps, c.sampler.steps, [&] {
+      x = sde::sample(field, chain, item_shape(data), rows, sde::rows_of(labels, first, rows),
+                      {seed_of(c, Purpose::f_divergence), static_cast<std::uint64_t>(first)}, DType::f32, s.device);
+    });
+    const finetune::Reward::Scores scores = reward.scores(x, false);
+    if (s.planning()) continue;
+    const std::vector<double> values = scores.value.to_doubles();
+    for (std::int64_t i = 0; i < rows; ++i)
+      if (scores.valid.empty() || scores.valid[i]) rewards.push_back(values[i]);
+    s.step(first + rows, "");
+  }
   const finetune::FDivergence divergence = finetune::f_divergence(f.kind, f.alpha);
   const double temperature = f.temperature > 0 ? f.temperature : 1 / c.reward.multiplier;
   if (s.planning()) return {.divergence = divergence, .temperature = temperature, .floor = f.floor, .ceiling = f.ceiling};

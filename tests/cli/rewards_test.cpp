@@ -211,7 +211,7 @@ TEST(RewardRun, AnEnsembleOfClassifiersAndTheJudgeAsGold) {
   EXPECT_TRUE(e["samples"]["tuned_sde"]["gold_reward"]["value"].is_number());
   std::vector<std::string> bytes;
   for (std::int64_t i = 0; i < 3; ++i) bytes.push_back(contents(folder / ("run/" + member_checkpoint(i))));
-  EXPECT_TRUE(!bytes[0].empty() && bytes[0].size() == bytes[2].size());
+  EXPECT_TRUE(!bytes[0].empty() && !bytes[1].empty() && !bytes[2].empty());
   EXPECT_TRUE(bytes[0] != bytes[1] && bytes[1] != bytes[2]);
   EXPECT_NE(contents(folder / "run/metrics.csv").find("\nreward_classifier_3,"), std::string::npos);
   const Result check = costate(folder, {"check-grad", "config.json", "--out", "run"});
@@ -262,7 +262,7 @@ TEST(RewardRun, AProgramThatScoresPoints) {
   folder.file("config.json", config.dump());
   const Result refused = costate(folder, {"plan", "config.json"});
   EXPECT_EQ(refused.code, 2);
-  EXPECT_NE(refused.err.find("'no-such-program' is a black box"), std::string::npos) << refused.err;
+  EXPECT_NE(refused.err.find("the reward 'no-such-program', which has values only"), std::string::npos) << refused.err;
   config["reward"]["command_gradient"] = true;
   folder.file("config.json", config.dump());
   EXPECT_EQ(costate(folder, {"plan", "config.json"}).code, 0);
