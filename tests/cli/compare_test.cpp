@@ -1,6 +1,8 @@
 // costate compare: on directories made by hand, whose statistics are known, and on real runs.
 #include "compare/compare.h"
 
+#include <costate/finetune/data/file.h>
+#include <costate/finetune/data/npy.h>
 #include <costate/tensor/error.h>
 #include <gtest/gtest.h>
 
@@ -173,6 +175,66 @@ TEST(Compare, RealRuns) {
   EXPECT_NE(page.find("Reward against diversity"), std::string::npos);
   EXPECT_NE(page.find("best of n of the base"), std::string::npos);
   EXPECT_NE(page.find("class=\"line s1\""), std::string::npos);
+}
+
+// Two settings of one proxy, the judge as gold: the gold reward in the table, as a curve against both costs, against the proxy
+// and the path KL, and every setting under every reward.
+TEST(Compare, GoldOfRealRuns) {
+  const Folder folder;
+  Json config = Json::parse(tiny_digits);
+  config["gold"] = {{"kind", "classifier"}, {"targets", {3, 8}}};
+  config["finetune"]["checkpoint_every"] = 2;
+  config["evaluate"]["checkpoints"] = true;
+  folder.file("config.json", config.dump());
+  for (const auto& [out, settings] : std::initializer_list<std::pair<std::string, std::vector<std::string>>>{
+           {"s1", {"seed=1"}}, {"s2", {"seed=2"}}, {"bright", {"seed=1", "reward.kind=brightness", "reward.targets=[]"}}}) {
+    std::vector<std::string> arguments{"run", "config.json", "--quiet", "--out", out};
+    for (const std::string& s : settings) arguments.insert(arguments.end(), {"--set", s});
+    const Result r = costate(folder, arguments);
+    ASSERT_EQ(r.code, 0) << r.err;
+    const CsvColumns curve = read_csv_columns(folder / (out + "/curve.csv"));
+    const Json e = Json::parse(contents(folder / (out + "/evaluation.json")));
+    ASSERT_EQ(curve.rows(), 2u);
+    EXPECT_EQ(curve.number("gold_reward", 1), e["samples"]["tuned_sde"]["gold_reward"]["value"].get<double>());
+    EXPECT_EQ(curve.number("failed_rewards", 1), 0);
+  }
+  const Result r = costate(folder, {"compare", "s1", "s2", "bright", "--out", "page", "--json"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  const Json found = Json::parse(r.out);
+  ASSERT_EQ(found["settings"].size(), 2u);
+  for (const Json& setting : found["settings"]) EXPECT_TRUE(setting["numbers"]["gold_reward"]["mean"].is_number());
+  // Columns: the classifier, brightness, and the judge, which is one for both as its data and seed are. Rows: both settings.
+  const Json& cross = found["cross_rewards"];
+  EXPECT_EQ(cross["rewards"], Json({"classifier", "brightness", "gold: classifier"}));
+  EXPECT_EQ(cross["notes"], Json::array());
+  ASSERT_EQ(cross["means"].size(), 2u);
+  for (const Json& row : cross["means"]) {
+    ASSERT_EQ(row.size(), 3u);
+    for (const Json& cell : row) EXPECT_TRUE(cell["mean"].is_number()) << cross.dump();
+  }
+  EXPECT_EQ(cross["means"][0][0]["runs"], 2);
+  // Mean brightness of the samples that were kept, by hand.
+  const std::vector<std::byte> bytes = data::read_file(folder / "bright/samples/tuned_sde.npy");
+  const std::vector<float> values = data::npy_values<float>(data::parse_npy(bytes, "samples"), "samples");
+  double mean = 0;
+  for (const float v : values) mean += (2 * static_cast<double>(v) - 1) / static_cast<double>(values.size());
+  EXPECT_NEAR(cross["means"][1][1]["mean"].get<double>(), mean, 1e-5);
+  const std::string page = contents(folder / "page/report.html");
+  for (const char* words : {"Gold against proxy", "Gold against path KL", "gold reward of checkpoints against reward queries",
+                            "gold reward of checkpoints against network evaluations", "reward of checkpoints against",
+                            "What fine-tuning on one reward does to the others"})
+    EXPECT_NE(page.find(words), std::string::npos) << words;
+  const std::string csv = contents(folder / "page/compare.csv");
+  EXPECT_NE(csv.find(",gold_reward,"), std::string::npos);
+  EXPECT_NE(contents(folder / "s1/summary.md").find("gold reward"), std::string::npos);
+
+  // What cannot be read is said, and the rest is there.
+  fs::remove(folder / "s1/checkpoints/reward_classifier.safetensors");
+  fs::remove(folder / "bright/samples/tuned_sde.npy");
+  const Result less = costate(folder, {"compare", "s1", "bright"});
+  EXPECT_EQ(less.code, 0) << less.err;
+  EXPECT_NE(less.out.find("The reward 'classifier' is left out"), std::string::npos) << less.out;
+  EXPECT_NE(less.out.find("'bright' is left out of the table of all rewards"), std::string::npos) << less.out;
 }
 
 }  // namespace
