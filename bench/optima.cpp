@@ -34,13 +34,24 @@ using namespace costate;
 using finetune::GaussianMixture;
 using finetune::KlPenalty;
 
-// Controls of the chain: prediction = base + (std_k/C_k) u(x, t_k), so that `u` is the control of step k itself. t must be
-// one of the chain's times, the same for all rows, as it is in every sampler.
-double control_unit(const sde::Chain& chain, const Var& t, int& k) {
-  const double time = t.value().is_meta() ? chain.t[0] : static_cast<double>(t.value().values<float>()[0]);
-  k = 0;
-  while (k + 1 < chain.steps() && std::abs(chain.t[k + 1] - time) < std::abs(chain.t[k] - time)) ++k;
-  return chain.std[k] / chain.C[k];
+// Controls of the chain: prediction = base + (std_k/C_k) u(x, t_k), so that `u` is the control of step k itself. Rows may
+// belong to different steps.
+struct StepsOf {
+  std::vector<std::int32_t> step;  // (rows,)
+  Tensor unit;                     // (rows, dim): std_k/C_k
+};
+StepsOf steps_of(const sde::Chain& chain, const Var& x, const Var& t) {
+  StepsOf out;
+  std::vector<float> units;
+  const std::int64_t dim = x.numel() / x.extent(0);
+  for (const float time : t.value().values<float>()) {
+    int k = 0;
+    while (k + 1 < chain.steps() && std::abs(chain.t[k + 1] - time) < std::abs(chain.t[k] - time)) ++k;
+    out.step.push_back(k);
+    units.insert(units.end(), static_cast<std::size_t>(dim), static_cast<float>(chain.std[k] / chain.C[k]));
+  }
+  out.unit = Tensor::from(units, {x.extent(0), dim});
+  return out;
 }
 
 // u_k(x) = gain_k x + shift_k: every control that is optimal where everything is Gaussian.
@@ -49,12 +60,10 @@ struct AffineControl {
   sde::Chain chain;
   Var gain, shift;  // (K, 1)
   Var operator()(const Var& x, const Var& t, const Tensor& labels) const {
-    int k = 0;
-    const double unit = control_unit(chain, t, k);
-    const Var prediction = base(x, t, labels);
-    if (unit == 0) return prediction;
-    const Var u = multiply_add(x, broadcast_to(narrow(gain, 0, k, 1), x.shape()), broadcast_to(narrow(shift, 0, k, 1), x.shape()));
-    return axpby(1, prediction, unit, u);
+    const StepsOf at = steps_of(chain, x, t);
+    const Tensor index = Tensor::from(at.step, {x.extent(0)});
+    const Var u = multiply_add(x, gather_rows(gain, index), gather_rows(shift, index));
+    return multiply_add(u, Var(at.unit), base(x, t, labels));
   }
   void visit(const nn::Visitor& v) { v("gain", gain), v("shift", shift); }
 };
@@ -65,10 +74,7 @@ struct LearnedControl {
   sde::Chain chain;
   nn::VelocityMlp mlp;
   Var operator()(const Var& x, const Var& t, const Tensor& labels) const {
-    int k = 0;
-    const double unit = control_unit(chain, t, k);
-    const Var prediction = base(x, t, labels);
-    return unit == 0 ? prediction : axpby(1, prediction, unit, mlp(x, t, labels));
+    return multiply_add(mlp(x, t, labels), Var(steps_of(chain, x, t).unit), base(x, t, labels));
   }
   void visit(const nn::Visitor& v) { mlp.visit(v); }
 };
@@ -197,7 +203,7 @@ std::vector<Entry> entries() {
       {"ddpo_sf", in_return, {}, 800},
       {"ddpo_is", with(in_return, {pg + "minibatches=1"}), {}, 800},
       {"score_as_action", with(in_return, {pg + "baseline=td", pg + "critic.skip=false"}), {}, 800},
-      {"tdpo_r", with(in_return, {pg + "divergence=in_return", pg + "baseline=value"}), {}, 40},
+      {"tdpo_r", with(in_return, {pg + "divergence=in_return", pg + "baseline=value", "finetune.lr.peak=2e-3", "finetune.ema_decay=0.998"}), {}, 160},
       {"reinforce", {}, {}, 800},
       {"cross_entropy", {}, {}, 800},
       {"log_variance", {}, {}, 800},
@@ -241,7 +247,7 @@ int main(int argc, char** argv) {
       settings.push_back("finetune.iterations=" + std::to_string(iterations));
       settings.push_back("finetune.batch=512");
       settings.push_back("finetune.lr.peak=" + std::to_string(affine ? 1e-2 : 3e-3));
-      settings.insert(settings.end(), {"finetune.lr.decay=cosine", "finetune.ema_decay=0.95", "reward.kind=linear",
+      settings.insert(settings.end(), {"finetune.lr.decay=cosine", "finetune.ema_decay=0.95", "finetune.clip_norm=0", "reward.kind=linear",
                                        "reward.coefficients=[1]"});
       for (std::string setting : e.settings) {
         if (const std::size_t at = setting.find("ITERATIONS"); at != std::string::npos)
