@@ -292,7 +292,8 @@ report::Report comparison_report(const Comparison& c) {
   // Of samples that training has not seen, and with the gold reward, which training never looks at.
   report::Section checkpoints{"Checkpoints", {}};
   const std::pair<const char*, const char*> evaluated[] = {
-      {"reward", "reward"}, {"gold_reward", "gold reward"}, {"path_kl", "path KL"}, {"vendi", "Vendi score"}};
+      {"reward", "reward"}, {"gold_reward", "gold reward"}, {"path_kl", "path KL"}, {"vendi", "Vendi score"},
+      {"frechet", "Frechet distance to the reweighted base"}};
   for (const auto& [y, y_title] : evaluated)
     for (const auto& [x, x_title] : costs)
       add(checkpoints,

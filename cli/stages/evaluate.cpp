@@ -116,6 +116,7 @@ std::vector<std::pair<std::string, double>> curve_numbers(const Samples& set, co
   add("objective", control.objective);
   row.emplace_back("effective_share", control.tuned_ess);
   row.emplace_back("vendi", laws.vendi(set));
+  row.emplace_back("frechet", laws.frechet_to_reweighted_base(set));
   row.emplace_back("diversity", std::sqrt(finetune::mean_pairwise_squared_distance(dim, set.values)));
   return row;
 }

@@ -118,16 +118,18 @@ double Laws::vendi(const Samples& set) const {
   return finetune::vendi_of_features(width_, f, c.order);
 }
 
+double Laws::frechet_to_reweighted_base(const Samples& set) const {
+  // With hardly more than one weight that counts there is no covariance to compare with.
+  if (width_ == 0 || finetune::effective_sample_size(log_weights_) < 2) return nan;
+  return finetune::weighted_frechet_distance(width_, features_of(set), {}, features_of(base_), weights_);
+}
+
 void Laws::add_feature_numbers(Json& j, const Samples& set) const {
   if (width_ == 0) return;
-  const std::span<const double> f = features_of(set), real = data_features(), base = features_of(base_);
+  const std::span<const double> f = features_of(set), real = data_features();
   if (judged_) j["feature_variance"] = json_number(finetune::pairwise_variance(width_, f));
   j["frechet_to_data"] = json_number(finetune::frechet_distance(width_, f, real));
-  // With hardly more than one weight that counts there is no covariance to compare with.
-  if (!set.of_base())
-    j["frechet_to_reweighted_base"] = json_number(finetune::effective_sample_size(log_weights_) < 2
-                                                      ? nan
-                                                      : finetune::weighted_frechet_distance(width_, f, {}, base, weights_));
+  if (!set.of_base()) j["frechet_to_reweighted_base"] = json_number(frechet_to_reweighted_base(set));
   const auto near = first_rows(f, width_, neighbour_rows), near_real = first_rows(real, width_, neighbour_rows);
   const auto least = static_cast<std::size_t>((neighbours + 1) * width_);
   if (near.size() < least || near_real.size() < least) return;

@@ -32,6 +32,7 @@ class Laws {
 
   double unit() const { return unit_; }  // the data's standard deviation, the unit of distances
   // The Vendi score of evaluate.vendi; NaN where a feature vector has no direction.
+  double frechet_to_reweighted_base(const Samples& set) const;  // NaN without features, or where one weight counts alone
   double vendi(const Samples& set) const;
 
  private:
