@@ -36,7 +36,8 @@ Config config_of(const ComparedRun& run) {
 Json section_of(const ComparedRun& run, bool gold) {
   Json out = run.setting[gold ? "gold" : "reward"];
   for (const char* key : {"multiplier", "f_divergence"}) out.erase(key);
-  if (out["kind"] == "classifier") out["learned"] = {run.setting["data"], run.setting["classifiers"][gold ? "judge" : "reward"]};
+  if (out["kind"] == "classifier")
+    out["learned"] = {run.setting["data"], run.setting["classifiers"][gold ? "judge" : "reward"]};
   return out;
 }
 

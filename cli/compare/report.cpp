@@ -297,7 +297,8 @@ report::Report comparison_report(const Comparison& c) {
   for (const auto& [y, y_title] : evaluated)
     for (const auto& [x, x_title] : costs)
       add(checkpoints,
-          curves(c, &ComparedRun::curve, "", std::string(y_title) + " of checkpoints against " + x_title, x_title, y_title, x, y),
+          curves(c, &ComparedRun::curve, "", std::string(y_title) + " of checkpoints against " + x_title, x_title, y_title, x,
+                 y),
           "Of evaluated checkpoints, all with the same noise." + band);
   if (!checkpoints.blocks.empty()) page.sections.push_back(std::move(checkpoints));
 
