@@ -8,6 +8,7 @@
 #include <new>
 
 #include "commands.h"
+#include "objectives/table.h"
 
 namespace {
 
@@ -220,6 +221,11 @@ int run(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   differs->add_flag("--json", diff.json, "As JSON");
   differs->footer(footer);
+  ObjectivesOptions table;
+  CLI::App* registry = app.add_subcommand("objectives", "Compare the objectives: what each asks for, and where it lands");
+  registry->add_flag("--json", table.json, "As JSON");
+  registry->add_flag("--markdown", table.markdown, "As Markdown, for docs/objectives.md");
+  registry->footer(footer);
   CLI::App* reference =
       app.add_subcommand("config-reference", "Print all keys of the configuration as Markdown");
   reference->footer(footer);
@@ -239,6 +245,7 @@ int run(int argc, char** argv) {
     return 0;
   }
   if (differs->parsed()) return diff_command(diff, std::cout) ? 0 : 1;
+  if (registry->parsed()) return objectives_command(table, std::cout), 0;
   if (reference->parsed()) return std::cout << config_reference(), 0;
   if (compares->parsed()) {
     for (const std::string& sentence : compare_command(compare, std::cout)) std::cerr << "note: " << sentence << "\n";

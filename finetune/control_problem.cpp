@@ -24,6 +24,11 @@ void ControlProblem::require_pathwise(const char* what) const {
           "expected cost; take an objective that weights the likelihood of paths, such as log_variance or reinforce");
 }
 
+void ControlProblem::require_endless(const char* what) const {
+  require(!running, what, ": paths of this problem stop, but this objective follows all of them to the last step; take one that ",
+          "weights the likelihood of paths, such as log_variance or reinforce");
+}
+
 Tensor ControlProblem::initial_states(std::int64_t rows, const sde::NoiseKey& key) const {
   if (!initial) return sde::initial_noise(sample_shape, rows, key, DType::f32, device);
   Tensor x = initial(rows, key);

@@ -44,6 +44,8 @@ struct ControlProblem {
   void check(const char* what) const;
   // Throws Error(argument) on behalf of an objective that differentiates paths.
   void require_pathwise(const char* what) const;
+  // Throws Error(argument) on behalf of an objective that takes every path to step K.
+  void require_endless(const char* what) const;
 
   Tensor initial_states(std::int64_t rows, const sde::NoiseKey& key) const;  // (rows, sample shape)
   // (rows,) of i32, or undefined without labels: a function of (key, row).

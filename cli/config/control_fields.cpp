@@ -37,6 +37,23 @@ void check_control(const Config& c) {
   const FinetuneConfig& f = c.finetune;
   require(f.lora.rank == 0 && f.labels.empty() && f.guidance == 0 && !f.denoised_endpoint,
           "finetune: lora, labels, guidance and denoised_endpoint do not apply to a control problem");
+  require(f.recompute == "none", "finetune.recompute: found ", f.recompute, ", but the control network has no blocks");
+  require(f.initial_law.kind == "noise", "finetune.initial_law.kind: found ", f.initial_law.kind,
+          ", but a control problem starts from one point; expected noise");
+  // What asks for the path from noise to data, which there is none of.
+  const PolicyGradientConfig& p = f.policy_gradient;
+  const BackpropagationConfig& b = f.backpropagation;
+  const auto pathless = [&](bool asked, const char* key) {
+    require(!asked, "finetune.", key, ": asks for the estimate of x_1 from a noised state or for states noised again, but ",
+            c.control.problem, " is no path from noise to data");
+  };
+  pathless(f.loss_space == "velocity", "loss_space = velocity");
+  pathless(f.regression.value.form == "skip", "regression.value.form = skip");
+  pathless(p.critic.skip, "policy_gradient.critic.skip");
+  pathless(p.window.siblings, "policy_gradient.window.siblings");
+  pathless(p.window.kind == "dynamic", "policy_gradient.window.kind = dynamic");
+  pathless(b.stop_to != 0, "backpropagation.stop_to");
+  pathless(b.renoisings != 0, "backpropagation.renoisings");
 }
 
 }  // namespace costate::cli

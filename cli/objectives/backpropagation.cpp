@@ -34,36 +34,41 @@ std::unique_ptr<finetune::Objective> make(ObjectiveInputs in) {
   return std::make_unique<finetune::Backpropagation>(std::move(in.problem), std::move(in.tuned), options_of(in.config));
 }
 
-ObjectiveEntry entry(std::string name, std::string title, std::string source, void (*preset)(FinetuneConfig&)) {
+constexpr const char *highest = "the highest reward: no divergence", *partly = "the highest reward, by a part of its gradient",
+                     *exact = "exactly";
+
+ObjectiveEntry entry(std::string name, std::string title, std::string source, Optimum optimum, std::string lands,
+                     void (*preset)(FinetuneConfig&)) {
   return {.name = std::move(name), .title = std::move(title), .source = std::move(source), .loop = Loop::backpropagation,
-          .preset = preset, .make = make};
+          .optimum = optimum, .lands = std::move(lands), .preset = preset, .make = make, .cost = backpropagation_cost};
 }
 
 }  // namespace
 
 std::vector<ObjectiveEntry> backpropagation_objectives() {
   return {
-      entry("draft", "DRaFT: reward backpropagation through the whole path", "arXiv 2309.17400", [](FinetuneConfig&) {}),
-      entry("draft_k", "DRaFT-K: through the last K steps", "arXiv 2309.17400",
+      entry("draft", "DRaFT: reward backpropagation through the whole path", "arXiv 2309.17400", Optimum::other, highest,
+            [](FinetuneConfig&) {}),
+      entry("draft_k", "DRaFT-K: through the last K steps", "arXiv 2309.17400", Optimum::other, partly,
             [](FinetuneConfig& f) { f.backpropagation.truncation = "last"; }),
-      entry("draft_lv", "DRaFT-LV: the last step, again from re-noised samples", "arXiv 2309.17400",
+      entry("draft_lv", "DRaFT-LV: the last step, again from re-noised samples", "arXiv 2309.17400", Optimum::other, partly,
             [](FinetuneConfig& f) { f.backpropagation.truncation = "last", f.backpropagation.renoisings = 2; }),
-      entry("align_prop", "AlignProp: through a random number of last steps", "arXiv 2310.03739",
+      entry("align_prop", "AlignProp: through a random number of last steps", "arXiv 2310.03739", Optimum::other, partly,
             [](FinetuneConfig& f) { f.backpropagation.truncation = "uniform"; }),
-      entry("refl", "ReFL: one late step and the estimate of the sample from there", "arXiv 2304.05977",
+      entry("refl", "ReFL: one late step and the estimate of the sample from there", "arXiv 2304.05977", Optimum::other, partly,
             [](FinetuneConfig& f) {
               BackpropagationConfig& b = f.backpropagation;
               b.truncation = "last", b.stop_from = 0.75, b.stop_to = 1;
             }),
-      entry("drtune", "DRTune: detached inputs, some steps, early stop", "arXiv 2405.00760",
+      entry("drtune", "DRTune: detached inputs, some steps, early stop", "arXiv 2405.00760", Optimum::other, partly,
             [](FinetuneConfig& f) {
               BackpropagationConfig& b = f.backpropagation;
               b.detached_inputs = true, b.trained_steps = 3, b.stop_from = 0.6, b.stop_to = 1;
             }),
       entry("elegant", "ELEGANT: entropy-regularised control of the drift and of the initial law", "arXiv 2402.15194",
-            [](FinetuneConfig& f) { f.backpropagation.kl_weight = 1, f.initial_law.kind = "flow"; }),
+            Optimum::tilted, exact, [](FinetuneConfig& f) { f.backpropagation.kl_weight = 1, f.initial_law.kind = "flow"; }),
       entry("relative_entropy", "Relative-entropy control: the divergence differentiated through the path",
-            "arXiv 2403.06279", [](FinetuneConfig& f) { f.backpropagation.kl_weight = 1; }),
+            "arXiv 2403.06279", Optimum::given_start, exact, [](FinetuneConfig& f) { f.backpropagation.kl_weight = 1; }),
   };
 }
 

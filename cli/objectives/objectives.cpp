@@ -20,6 +20,10 @@ std::vector<std::string> objective_names() {
   return names;
 }
 
+std::string_view name(Loop loop) {
+  return loop == Loop::regression ? "regression" : loop == Loop::policy_gradient ? "policy_gradient" : "backpropagation";
+}
+
 const ObjectiveEntry& objective(const std::string& name) {
   for (const ObjectiveEntry& e : objectives())
     if (e.name == name) return e;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "objectives/cost.h"
 
 namespace costate::cli {
 
@@ -23,17 +24,30 @@ bool reads_features(const Config& config);
 
 enum class Loop { regression, policy_gradient, backpropagation };
 
+// Whether the objective's optimum is the law P exp(lambda r - sum f)/Z of paths.
+enum class Optimum : unsigned char {
+  tilted,      // with the law of x_0 tilted as well: the law of samples is p_base exp(lambda r)/Z on every chain
+  given_start, // given x_0: that is the law of samples on chains that forget x_0 (memoryless ones)
+  other,
+};
+
 struct ObjectiveEntry {
   std::string name;    // adjoint_matching
   std::string title;   // Adjoint matching
   std::string source;  // arXiv 2409.08861
   Loop loop = Loop::regression;
+  // As preset:
+  bool needs_reward_gradient = true;
+  Optimum optimum = Optimum::given_start;
+  std::string lands{};  // what stands between it and that law; for others, where it goes instead
   // Changes the defaults of FinetuneConfig to those of this objective; keys of the file come after it.
   void (*preset)(FinetuneConfig&) = [](FinetuneConfig&) {};
   std::unique_ptr<finetune::Objective> (*make)(ObjectiveInputs inputs) = nullptr;
   // Iterations after which what an iteration does, and costs, repeats: what a plan has to look at. Null: every one is alike.
   std::int64_t (*period)(const FinetuneConfig&) = nullptr;
+  ObjectiveCost (*cost)(const Config& config) = nullptr;
 };
+std::string_view name(Loop loop);
 
 // One file a loop.
 std::vector<ObjectiveEntry> regression_objectives();

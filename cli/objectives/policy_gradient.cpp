@@ -205,23 +205,33 @@ void check_policy_gradient(const Config& c) {
 }
 
 std::vector<ObjectiveEntry> policy_gradient_objectives() {
-  const auto entry = [](const char* name, const char* title, const char* source, void (*preset)(FinetuneConfig&)) {
-    return ObjectiveEntry{name, title, source, Loop::policy_gradient, preset, make};
+  const auto entry = [](const char* name, const char* title, const char* source, void (*preset)(FinetuneConfig&),
+                        Optimum optimum, const char* lands) {
+    return ObjectiveEntry{.name = name, .title = title, .source = source, .loop = Loop::policy_gradient,
+                          .needs_reward_gradient = false, .optimum = optimum, .lands = lands, .preset = preset, .make = make,
+                          .cost = policy_gradient_cost};
   };
-  return {entry("ddpo_sf", "DDPO, score function", "arXiv 2305.13301", ddpo_sf),
-          entry("ddpo_is", "DDPO, importance sampling", "arXiv 2305.13301", ddpo_is),
-          entry("dpok", "DPOK", "arXiv 2305.16381", dpok),
-          entry("flow_grpo", "Flow-GRPO", "arXiv 2505.05470", flow_grpo),
-          entry("score_as_action", "Score as action", "arXiv 2502.01819", score_as_action),
-          entry("tdpo", "TDPO", "arXiv 2402.08552", tdpo),
-          entry("tdpo_r", "TDPO-R", "arXiv 2402.08552", tdpo_r),
-          entry("hrf", "Hierarchical reward fine-tuning", "arXiv 2410.08315", hrf),
-          entry("reinforce", "REINFORCE of the control cost", "arXiv 2410.00345", reinforce),
-          entry("cross_entropy", "Cross entropy", "arXiv 2005.05409", cross_entropy),
-          entry("log_variance", "Log variance", "arXiv 2005.05409", log_variance),
-          entry("variance", "Variance", "arXiv 2005.05409", variance),
-          entry("moment", "Moment", "arXiv 2005.05409", moment),
-          entry("trajectory_balance", "Trajectory balance", "arXiv 2201.13259", trajectory_balance)};
+  constexpr auto tilted = Optimum::given_start, other = Optimum::other;
+  const char* const highest = "the highest reward: no divergence";
+  const char* const in_loss = "a law of its own: the divergence is in the loss alone";
+  const char* const exact = "exactly";
+  const char* const by_groups = "exactly; where x_0 is remembered, with shared_noise";
+  const char* const forgetful = "exactly, but not where x_0 is remembered";
+  return {entry("ddpo_sf", "DDPO, score function", "arXiv 2305.13301", ddpo_sf, other, highest),
+          entry("ddpo_is", "DDPO, importance sampling", "arXiv 2305.13301", ddpo_is, other, highest),
+          entry("dpok", "DPOK", "arXiv 2305.16381", dpok, other, in_loss),
+          entry("flow_grpo", "Flow-GRPO", "arXiv 2505.05470", flow_grpo, other, in_loss),
+          entry("score_as_action", "Score as action", "arXiv 2502.01819", score_as_action, tilted,
+                "up to the error of the critic"),
+          entry("tdpo", "TDPO", "arXiv 2402.08552", tdpo, other, highest),
+          entry("tdpo_r", "TDPO-R", "arXiv 2402.08552", tdpo_r, other, highest),
+          entry("hrf", "Hierarchical reward fine-tuning", "arXiv 2410.08315", hrf, other, highest),
+          entry("reinforce", "REINFORCE of the control cost", "arXiv 2410.00345", reinforce, tilted, exact),
+          entry("cross_entropy", "Cross entropy", "arXiv 2005.05409", cross_entropy, tilted, exact),
+          entry("log_variance", "Log variance", "arXiv 2005.05409", log_variance, tilted, by_groups),
+          entry("variance", "Variance", "arXiv 2005.05409", variance, tilted, forgetful),
+          entry("moment", "Moment", "arXiv 2005.05409", moment, tilted, forgetful),
+          entry("trajectory_balance", "Trajectory balance", "arXiv 2201.13259", trajectory_balance, tilted, by_groups)};
 }
 
 }  // namespace costate::cli

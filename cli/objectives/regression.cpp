@@ -66,21 +66,24 @@ std::unique_ptr<finetune::Objective> make(ObjectiveInputs in) {
 std::vector<ObjectiveEntry> regression_objectives() {
   using Costate = Options::Costate;
   const std::string socm = "arXiv 2312.02027", matching = "arXiv 2409.08861", pi = "arXiv 2412.18164";
-  const auto entry = [](std::string name, std::string title, const std::string& source, auto make) {
+  const auto entry = [](std::string name, std::string title, const std::string& source, auto make, bool needs_gradient,
+                        std::string lands) {
     ObjectiveEntry e;
     e.name = std::move(name), e.title = std::move(title), e.source = source, e.loop = Loop::regression, e.make = make;
     e.period = period;
+    e.needs_reward_gradient = needs_gradient, e.lands = std::move(lands), e.cost = regression_cost;
     return e;
   };
-  return {entry("adjoint_matching", "Adjoint matching", matching, make<Costate::lean>),
-          entry("discrete_adjoint", "Discrete-adjoint matching", matching, make<Costate::full>),
-          entry("continuous_adjoint", "Continuous-adjoint matching", matching, make<Costate::continuous>),
-          entry("socm", "Stochastic optimal control matching", socm, make<Costate::reparametrised, true>),
+  const std::string exact = "exactly", value_network = "up to the error of the value network";
+  return {entry("adjoint_matching", "Adjoint matching", matching, make<Costate::lean>, true, exact),
+          entry("discrete_adjoint", "Discrete-adjoint matching", matching, make<Costate::full>, true, exact),
+          entry("continuous_adjoint", "Continuous-adjoint matching", matching, make<Costate::continuous>, true, "up to O(h)"),
+          entry("socm", "Stochastic optimal control matching", socm, make<Costate::reparametrised, true>, true, exact),
           entry("socm_constant", "Stochastic optimal control matching, M = 1", socm,
-                make<Costate::reparametrised, true, false>),
-          entry("socm_adjoint", "Adjoint matching with path weights", socm, make<Costate::lean, true>),
-          entry("pi_ft", "Policy iteration on a value network", pi, make<Costate::value>),
-          entry("stein", "Policy iteration by Stein's identity", pi, make<Costate::stein>)};
+                make<Costate::reparametrised, true, false>, true, exact),
+          entry("socm_adjoint", "Adjoint matching with path weights", socm, make<Costate::lean, true>, true, exact),
+          entry("pi_ft", "Policy iteration on a value network", pi, make<Costate::value>, false, value_network),
+          entry("stein", "Policy iteration by Stein's identity", pi, make<Costate::stein>, false, value_network)};
 }
 
 void check_regression(const Config& c) {

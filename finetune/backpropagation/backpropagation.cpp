@@ -37,6 +37,8 @@ Backpropagation::Backpropagation(ControlProblem problem, nn::Network tuned, cons
     : problem_(std::move(problem)), options_(options), learner_(kWhat, std::move(tuned), options.learner) {
   const BackpropagationOptions& o = options_;
   problem_.check(kWhat);
+  problem_.require_pathwise(kWhat);
+  problem_.require_endless(kWhat);
   const int steps = problem_.chain.steps();
   require(problem_.reward.differentiable(), kWhat, ": the reward '", problem_.reward.name,
           "' has no gradient; a policy gradient needs none");

@@ -18,12 +18,16 @@ LabelStatistics::Moments moments(std::span<const double> values) {
   return {mean, std::sqrt(square / static_cast<double>(std::max<std::size_t>(values.size(), 1)))};
 }
 
-// Subtracts from the valid entries first..last of a row the mean of the others; or that of all, and divides by their deviation.
-void centre(std::vector<double>& row, std::span<const std::uint8_t> valid, std::size_t first, std::size_t last,
-            bool divide) {
+// Subtracts from the entries first..last of a row that take part the mean of the others; or that of all, and divides by their
+// deviation. Where one alone takes part, all valid ones do: with itself as its baseline it would be lost to the gradient.
+void centre(std::vector<double>& row, std::span<const std::uint8_t> part, std::span<const std::uint8_t> valid, std::size_t first,
+            std::size_t last, bool divide) {
+  const auto count = std::count_if(part.begin() + static_cast<std::ptrdiff_t>(first),
+                                   part.begin() + static_cast<std::ptrdiff_t>(last), [](auto p) { return p != 0; });
+  const auto among = count < 2 ? valid : part;
   std::vector<double> values;
   for (std::size_t i = first; i < last; ++i)
-    if (valid[i]) values.push_back(row[i]);
+    if (among[i]) values.push_back(row[i]);
   const auto m = moments(values);
   const auto n = static_cast<double>(values.size());
   const double factor = divide ? 1 / (m.std + tiny) : n < 2 ? 1.0 : n / (n - 1);
@@ -69,31 +73,41 @@ StepTable advantages(const AdvantageOptions& o, const AdvantageInputs& in, Label
   const bool critic = o.baseline == Baseline::value || o.baseline == Baseline::td;
   require(!critic || !in.values.empty(), "advantages: baselines value and td need the values of a critic");
   const auto label = [&](std::size_t i) { return in.labels.empty() ? 0 : in.labels[i]; };
-  const auto of_valid = [&](const std::vector<double>& row) {
+  require(in.stopped_at.empty() || in.stopped_at.size() == paths, "advantages: ", in.stopped_at.size(), " stops of ", paths,
+          " paths");
+  // Which paths take step k.
+  const auto taking = [&](int k) {
+    std::vector<std::uint8_t> part(in.valid.begin(), in.valid.end());
+    for (std::size_t i = 0; i < in.stopped_at.size(); ++i) part[i] = part[i] && k < in.stopped_at[i];
+    return part;
+  };
+  const auto values_of = [&](const std::vector<double>& row, const std::vector<std::uint8_t>& part) {
     std::vector<double> values;
     for (std::size_t i = 0; i < paths; ++i)
-      if (in.valid[i]) values.push_back(row[i]);
+      if (part[i]) values.push_back(row[i]);
     return values;
   };
 
   StepTable out(in.returns.size());
   if (o.baseline == Baseline::label && !in.steps.empty()) {
     const std::vector<double>& whole = in.returns[in.steps.front()];
+    const auto part = taking(in.steps.front());
     for (std::size_t i = 0; i < paths; ++i)
-      if (in.valid[i]) statistics.add(label(i), whole[i]);
+      if (part[i]) statistics.add(label(i), whole[i]);
   }
   for (const int k : in.steps) {
     std::vector<double>& a = out[k] = in.returns[k];
-    const auto batch = moments(of_valid(a));
+    const auto part = taking(k);
+    const auto batch = moments(values_of(a, part));
     switch (o.baseline) {
       case Baseline::none:
         break;
       case Baseline::batch:
-        centre(a, in.valid, 0, paths, false);
+        centre(a, part, in.valid, 0, paths, false);
         break;
       case Baseline::group:
         for (std::size_t g = 0; g < paths; g += static_cast<std::size_t>(o.group_size))
-          centre(a, in.valid, g, g + static_cast<std::size_t>(o.group_size), o.whitening == Whitening::set);
+          centre(a, part, in.valid, g, g + static_cast<std::size_t>(o.group_size), o.whitening == Whitening::set);
         break;
       case Baseline::label:
         for (std::size_t i = 0; i < paths; ++i) {
@@ -112,18 +126,20 @@ StepTable advantages(const AdvantageOptions& o, const AdvantageInputs& in, Label
   if (o.whitening == Whitening::batch) {
     std::vector<double> all;
     for (const int k : in.steps) {
-      const auto v = of_valid(sets ? in.returns[k] : out[k]);
+      const auto v = values_of(sets ? in.returns[k] : out[k], taking(k));
       all.insert(all.end(), v.begin(), v.end());
     }
     const auto m = moments(all);
     for (const int k : in.steps)
       for (double& a : out[k]) a = (a - (critic ? m.mean : 0.0)) / (m.std + tiny);
   }
-  for (const int k : in.steps)
+  for (const int k : in.steps) {
+    const auto part = taking(k);
     for (std::size_t i = 0; i < paths; ++i) {
       if (o.clip > 0) out[k][i] = std::clamp(out[k][i], -o.clip, o.clip);
-      if (!in.valid[i]) out[k][i] = 0;
+      if (!part[i]) out[k][i] = 0;
     }
+  }
   return out;
 }
 

@@ -24,7 +24,7 @@ StepTable returns_to_go(std::span<const double> reward, int steps, const StepTab
 
 enum class Baseline : std::uint8_t {
   none,
-  batch,   // the mean of R_k over the other paths: n/(n - 1) times the distance from the mean of all n
+  batch,   // the mean of R_k over the other paths that take step k: n/(n - 1) times the distance from the mean of all n
   label,   // the mean over the last paths of this label (LabelStatistics); a path enters with its own return as well
   group,   // the same in the path's group
   value,   // V(x_k) of a critic
@@ -68,9 +68,12 @@ struct AdvantageInputs {
   std::span<const std::int32_t> labels;   // (paths) or empty: one label
   const StepTable& values;                // (K + 1)(paths) for value and td; empty otherwise
   const StepTable& step_cost;             // td: f_k + w l_k (K)(paths)
+  std::span<const int> stopped_at{};      // (paths): the first step that a path does not take; empty: they take all
 };
 
-// (K)(paths), empty rows for steps that are not wanted and 0 for paths that are not valid. `statistics` are brought up to date.
+// (K)(paths), empty rows for steps that are not wanted and 0 for paths that are not valid or have stopped: these have no part in
+// means and deviations either, but that the baseline of a step which one path of a set alone takes is the mean over the others,
+// stopped as they are. `statistics` are brought up to date.
 // Throws Error(argument) when the options do not fit each other or the paths do not fill groups.
 StepTable advantages(const AdvantageOptions& options, const AdvantageInputs& in, LabelStatistics& statistics);
 

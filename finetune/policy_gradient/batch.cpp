@@ -29,7 +29,8 @@ StepTable state_costs(const ControlProblem& problem, const Trajectories& paths, 
       require(f.shape() == Shape{n}, "the state cost of step ", k, " has shape ", f.shape(), "; expected (", n, ",)");
       if (f.is_meta()) continue;
       const auto values = f.to_doubles();
-      std::copy(values.begin(), values.end(), out[k].begin() + begin);
+      for (std::int64_t i = 0; i < n; ++i)
+        if (paths.active(k, begin + i)) out[k][static_cast<std::size_t>(begin + i)] = values[static_cast<std::size_t>(i)];
     }
   });
   return out;

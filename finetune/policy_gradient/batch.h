@@ -14,12 +14,13 @@ struct PathBatch {
   std::vector<std::int32_t> labels;    // (paths) or empty
   double mean_reward = 0;              // of valid paths, without the multiplier
   std::vector<double> reward;          // (paths): lambda r(x_K), 0 where not valid
-  StepTable state_cost;                // (K)(paths): f_k(x_k), or empty
+  StepTable state_cost;                // (K)(paths): f_k(x_k), 0 once a path has stopped; or empty
   StepTable control_cost, log_ratio;   // (K)(paths), of the policy that made them to the base; empty without the base
   std::vector<int> trained;            // steps that enter the loss, each for `step_weight` of them
   double step_weight = 1;
   StepTable returns;                   // (K)(paths): what a critic learns
-  StepTable values;                    // (K + 1)(paths): what it said when the paths were made
+  StepTable values;                    // (K + 1)(paths): what it said when the paths were made; the reward where they have
+                                       // stopped
   StepTable gain, offset;              // (K)(paths): the parts of its skip parametrisation
   std::vector<Tensor> critic_input;    // (K): (paths, features)
   StepTable coefficient;               // (K)(paths): what multiplies the log-likelihood of a step
@@ -27,6 +28,8 @@ struct PathBatch {
 
   int steps() const { return paths.steps(); }
   std::int64_t rows() const { return paths.rows(); }
+  // Whether step k of a path is learned from: a path has no part in anything once it has stopped.
+  bool takes(int k, std::size_t path) const { return valid[path] != 0 && paths.active(k, static_cast<std::int64_t>(path)); }
   // lambda r - sum f, and the log-ratio of the whole path at the time it was made.
   std::vector<double> path_score() const;
   std::vector<double> path_log_ratio() const;

@@ -28,6 +28,8 @@ void PolicyGradient::check() const {
   require(!o.window.siblings || !problem_.initial, what,
           ": siblings are noised along the path of the chain, which starts from N(0, I); the problem has an initial law of its "
           "own");
+  require(!problem_.running || (!o.window.siblings && o.window.kind != WindowOptions::Kind::dynamic), what,
+          ": siblings and dynamic windows noise the ends of paths again, which says nothing of where a path that stops has been");
   if (of_paths()) {
     require(o.window.kind == WindowOptions::Kind::full && !o.window.siblings, what,
             ": a loss of whole paths cannot be trained in a window");

@@ -3,6 +3,7 @@
 #include <costate/finetune/policy_gradient/policy_gradient.h>
 #include <costate/tensor/random.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -26,7 +27,8 @@ void PolicyGradient::ask_critic(PathBatch& b) {
     double n = 0, mean = 0, square = 0;
     for (const int k : b.trained)
       for (std::size_t i = 0; i < zeros.size(); ++i)
-        if (b.valid[i]) n += 1, mean += b.returns[k][i], square += b.returns[k][i] * b.returns[k][i];
+        if (b.takes(k, i)) n += 1, mean += b.returns[k][i], square += b.returns[k][i] * b.returns[k][i];
+    if (n == 0) fail(Fault::numerical, {name_, ": no path takes a step that is trained"});
     mean /= n;
     critic_->calibrate(mean, std::sqrt(std::max(square / n - mean * mean, 0.0)));
   }
@@ -62,6 +64,10 @@ void PolicyGradient::ask_critic(PathBatch& b) {
     if (options_.critic.skip) rows.gain = b.gain[k], rows.offset = b.offset[k];
     b.values[k] = critic_->values(rows);
   }
+  // A path that has stopped is at its end.
+  for (int k = b.first_step; k < b.steps(); ++k)
+    for (std::size_t i = 0; i < zeros.size(); ++i)
+      if (!b.paths.active(k, static_cast<std::int64_t>(i))) b.values[k][i] = b.reward[i];
   if (b.valid_paths == 0)
     fail(Fault::numerical, {name_, ": no path has a finite reward at every state that the critic is asked at"});
 }
@@ -91,11 +97,19 @@ CriticRows PolicyGradient::critic_rows(std::span<const PathBatch* const> batches
 
 std::vector<Entry> PolicyGradient::random_entries(std::span<const PathBatch* const> batches, std::int64_t count,
                                                   std::uint64_t draw) const {
-  std::vector<std::vector<std::int32_t>> valid;
+  struct Taken {
+    std::int32_t path;
+    std::size_t steps;  // of the trained ones, in order, those before the path stops
+  };
+  std::vector<std::vector<Taken>> valid;
   for (const PathBatch* b : batches) {
     valid.emplace_back();
-    for (std::int64_t i = 0; i < b->rows(); ++i)
-      if (b->valid[i]) valid.back().push_back(static_cast<std::int32_t>(i));
+    for (std::int64_t i = 0; i < b->rows(); ++i) {
+      const auto steps = std::count_if(b->trained.begin(), b->trained.end(),
+                                       [&](int k) { return b->takes(k, static_cast<std::size_t>(i)); });
+      if (steps > 0) valid.back().push_back({static_cast<std::int32_t>(i), static_cast<std::size_t>(steps)});
+    }
+    if (valid.back().empty()) fail(Fault::numerical, {name_, ": the critic has no step of a path to learn from"});
   }
   const Philox philox{options_.seed ^ seed_entries, Stream::subset};
   const auto below = [&](std::size_t n, std::int64_t i, std::uint32_t j) {
@@ -104,9 +118,8 @@ std::vector<Entry> PolicyGradient::random_entries(std::span<const PathBatch* con
   std::vector<Entry> entries;
   for (std::int64_t i = 0; i < count; ++i) {
     const std::uint32_t b = below(batches.size(), i, 0);
-    const auto& trained = batches[b]->trained;
-    entries.push_back(
-        {static_cast<std::int32_t>(b), valid[b][below(valid[b].size(), i, 1)], trained[below(trained.size(), i, 2)], 1.0});
+    const Taken& taken = valid[b][below(valid[b].size(), i, 1)];
+    entries.push_back({static_cast<std::int32_t>(b), taken.path, batches[b]->trained[below(taken.steps, i, 2)], 1.0});
   }
   return entries;
 }

@@ -59,7 +59,7 @@ std::vector<Entry> PolicyGradient::entries_of(std::span<PathBatch* const> batche
   for (std::size_t j = 0; j < longest; ++j)
     for (Entry e : paths) {
       const PathBatch& b = *batches[e.batch];
-      if (j >= b.trained.size()) continue;
+      if (j >= b.trained.size() || !b.paths.active(b.trained[j], e.path)) continue;
       e.step = b.trained[j], e.weight *= b.step_weight;
       entries.push_back(e);
     }
@@ -155,6 +155,7 @@ Metrics PolicyGradient::step() {
           if (j >= own.size()) continue;
           Entry e = list[i];
           const PathBatch& b = *batches[e.batch];
+          if (!b.paths.active(b.trained[own[j]], e.path)) continue;
           e.step = b.trained[own[j]], e.weight *= b.step_weight;
           entries.push_back(e);
         }
@@ -212,7 +213,7 @@ Metrics PolicyGradient::report(const PathBatch& newest, const Tally& tally) {
   double squares = 0, count = 0;
   for (const int k : newest.trained)
     for (std::size_t i = 0; i < newest.valid.size(); ++i)
-      if (newest.valid[i]) squares += newest.coefficient[k][i] * newest.coefficient[k][i], ++count;
+      if (newest.takes(k, i)) squares += newest.coefficient[k][i] * newest.coefficient[k][i], ++count;
   out.set("advantage", std::sqrt(squares / std::max(count, 1.0)));
   if (options_.loss != Options::Loss::score_function) out.set("clipped", mean(tally.sums.clipped, tally.entries));
   if (uses_critic()) out.set("critic_loss", mean(tally.critic_loss, tally.critic_updates));

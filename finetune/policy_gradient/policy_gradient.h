@@ -22,6 +22,8 @@
 //   stored         K + 1 states, and predictions of the N (and of the base); times replay
 //   windows        K becomes K - i with siblings, and K/group_size policy rows are added; dynamic choice: every
 //                  window.every iterations probes (K + sum over parts of (K - first step of the part)) rows
+// Paths of problems that stop are learned from at the steps that they take, and are sampled to the end: their rows in updates
+// are fewer than these, which a plan counts. A plan counts iterations after critic.warmup, with a full replay.
 // No state vjps; the reward's gradient is never asked for. In the first critic.warmup iterations the policy learns nothing
 // (loss, gradient_norm and lr are reported as 0); a plan counts them as others.
 #pragma once

@@ -103,11 +103,17 @@ std::vector<double> path_log_ratio_since(const sde::Field& policy, const Control
     for (const int k : problem.controlled_steps()) {
       if (k < batch.first_step) continue;
       std::vector<Entry> entries;
-      for (std::int64_t i = 0; i < n; ++i) entries.push_back({0, paths[begin + i], k, 1.0});
+      std::vector<std::size_t> place;
+      for (std::int64_t i = begin; i < begin + n; ++i)
+        if (batch.paths.active(k, paths[static_cast<std::size_t>(i)])) {
+          entries.push_back({0, paths[static_cast<std::size_t>(i)], k, 1.0});
+          place.push_back(static_cast<std::size_t>(i));
+        }
+      if (entries.empty()) continue;
       const Rows r = gather(problem, one, entries, false);
       const Tensor l = log_ratio(r, policy(Var(r.x), Var(r.t), r.labels)).value();
       if (l.is_meta()) continue;
-      for (std::int64_t i = 0; i < n; ++i) out[begin + i] += static_cast<double>(l.values<float>()[i]);
+      for (std::size_t i = 0; i < place.size(); ++i) out[place[i]] += static_cast<double>(l.values<float>()[i]);
     }
   });
   return out;

@@ -39,8 +39,8 @@ Gradients surrogate_gradient(const nn::Network& policy, const ControlProblem& pr
                              std::span<const PathBatch* const> batches, std::span<const Entry> entries,
                              const SurrogateOptions& options, SurrogateSums& sums);
 
-// log p_theta/p_old of whole paths (all steps with noise, from the batch's first on) under the policy as it is: one plain
-// row a step of each listed path.
+// log p_theta/p_old of whole paths (all steps with noise that they take, from the batch's first on) under the policy as it is:
+// one plain row a step of each listed path.
 std::vector<double> path_log_ratio_since(const sde::Field& policy, const ControlProblem& problem, const PathBatch& batch,
                                          std::span<const std::int32_t> paths);
 

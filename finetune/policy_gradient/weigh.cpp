@@ -43,7 +43,8 @@ void PolicyGradient::weigh(PathBatch& b) {
       if (problem_.chain.std[k] == 0)
         for (std::size_t i = 0; i < b.values[k].size(); ++i) b.values[k][i] = b.values[k + 1][i] - step_cost[k][i];
   }
-  b.coefficient = advantages(options_.advantage, {b.returns, b.trained, b.valid, b.labels, b.values, step_cost}, labels_);
+  b.coefficient = advantages(options_.advantage, {b.returns, b.trained, b.valid, b.labels, b.values, step_cost, b.paths.stopped_at},
+                             labels_);
 }
 
 PathLoss PolicyGradient::weigh_paths(std::span<PathBatch* const> batches, std::span<const Entry> paths) const {

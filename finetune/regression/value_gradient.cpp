@@ -40,6 +40,8 @@ ValueGradientRegression::ValueGradientRegression(ControlProblem problem, nn::Net
       kl_weights_(options.kl_weights),
       learner_(name(options.costate), std::move(tuned), options.learner) {
   problem_.check(name(options_.costate));
+  problem_.require_pathwise(name(options_.costate));
+  problem_.require_endless(name(options_.costate));
   controlled_ = problem_.controlled_steps();
   const auto steps = static_cast<std::size_t>(problem_.chain.steps());
   if (kl_weights_.size() <= 1) kl_weights_.assign(steps, kl_weights_.empty() ? 1.0 : kl_weights_[0]);
