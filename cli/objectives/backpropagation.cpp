@@ -93,6 +93,10 @@ void check_backpropagation(const Config& c, const FinetuneConfig& standard) {
        "backpropagation.normal_mean and normal_deviation", "the truncation normal", b.truncation);
   only(b.loss == "hinge", b.margin != plain.margin, "backpropagation.margin", "the loss hinge", b.loss);
   only(b.loss == "absolute", b.target != plain.target, "backpropagation.target", "the loss absolute", b.loss);
+  only(b.adjoint == "segments" || b.adjoint == "two_level", b.segment != plain.segment, "backpropagation.segment",
+       "the adjoints segments and two_level", b.adjoint);
+  only(b.adjoint == "binomial" || b.adjoint == "binomial_online" || b.adjoint == "two_level", b.slots != plain.slots,
+       "backpropagation.slots", "the adjoints binomial, binomial_online and two_level", b.adjoint);
   only(b.adjoint == "two_level", b.scratch != plain.scratch, "backpropagation.scratch", "the adjoint two_level", b.adjoint);
   const InitialLawConfig &i = f.initial_law, &noise = standard.initial_law;
   require(i.kind == "noise" || b.kl_weight > 0, "finetune.initial_law.kind: '", i.kind,

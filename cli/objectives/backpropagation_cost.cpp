@@ -17,8 +17,9 @@ void add_sweep(ObjectiveCost& cost, const Config& c, const sde::Chain& chain, in
   const BackpropagationConfig& b = c.finetune.backpropagation;
   sde::Process process;
   process.steps = taken - first;
-  const sde::AdjointOptions adjoint{.method = sde::adjoint_method(b.adjoint), .segment = static_cast<int>(b.segment),
-                                    .slots = static_cast<int>(b.slots)};
+  sde::AdjointOptions adjoint;
+  adjoint.method = sde::adjoint_method(b.adjoint);
+  adjoint.segment = static_cast<int>(b.segment), adjoint.slots = static_cast<int>(b.slots);
   if (adjoint.method == sde::AdjointMethod::forward) {  // tangents are pushed through every step; they are not counted
     cost.policy += share * taken, cost.state += share * (taken - first), cost.stored += share;
     return;

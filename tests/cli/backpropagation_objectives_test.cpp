@@ -40,6 +40,10 @@ TEST(BackpropagationObjectives, KeysThatAreNotLookedAtAreRefused) {
   expect(finetune("draft", R"("backpropagation": {"margin": 2})"), "the loss hinge only");
   expect(finetune("draft", R"("backpropagation": {"target": 2})"), "the loss absolute only");
   expect(finetune("draft", R"("backpropagation": {"scratch": "/tmp"})"), "the adjoint two_level only");
+  expect(finetune("draft", R"("backpropagation": {"segment": 3})"), "the adjoints segments and two_level only");
+  expect(finetune("draft", R"("backpropagation": {"adjoint": "segments", "slots": 3})"), "binomial_online and two_level only");
+  expect(finetune("draft", R"("policy_gradient": {"epochs": 2})"), "finetune.policy_gradient: the objective 'draft'");
+  expect(finetune("reinforce", R"("regression": {"kl_weights": [2]})"), "finetune.regression: the objective 'reinforce'");
   expect(finetune("draft", R"("initial_law": {"kind": "sir"})"), "kl_weight is 0");
   expect(finetune("relative_entropy", R"("initial_law": {"rollouts": 2})"), "the kinds sir, mcmc and flow only");
   expect(finetune("elegant", R"("initial_law": {"particles": 2})"), "the kind sir only, but it is 'flow'");
