@@ -1,4 +1,5 @@
 // Runs on the control benchmark.
+#include <costate/tensor/error.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>

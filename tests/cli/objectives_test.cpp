@@ -235,7 +235,9 @@ TEST(ObjectiveFlags, GradientsAreNeededWhereTheTableSaysSo) {
       EXPECT_NO_THROW(make(values_only)->step());
     }
     // Nor are gradients counted where none are needed.
-    if (!e.needs_reward_gradient) EXPECT_FALSE(e.cost(c).reward_gradient);
+    if (!e.needs_reward_gradient) {
+      EXPECT_FALSE(e.cost(c).reward_gradient);
+    }
   }
 }
 
