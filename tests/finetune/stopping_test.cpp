@@ -35,7 +35,7 @@ TEST(Stopping, WeightsOfPathsHaveTheMeanZForEveryControl) {
   for (const auto& [shift, slope] : {std::pair{0.0, 0.0}, {0.9, 0.0}, {-0.5, 0.4}, {0.3, -0.8}}) {
     SCOPED_TRACE(shift);
     Options o;
-    o.loss = Loss::log_variance, o.batch = 40000, o.seed = 3;
+    o.loss = Loss::log_variance, o.batch = 12000, o.seed = 3;
     PolicyGradient pg("test", problem, affine_policy(problem, std::vector<double>(40, shift), std::vector<double>(40, slope)), o);
     const PathBatch batch = pg.sample();
     const auto S = batch.path_score(), L = batch.path_log_ratio();
@@ -47,8 +47,8 @@ TEST(Stopping, WeightsOfPathsHaveTheMeanZForEveryControl) {
       mean += w / n, square += w * w / n;
       stopped += batch.paths.stopped_at[i] < 40;
     }
-    EXPECT_GT(stopped, 800);  // the identity is about something
-    EXPECT_NEAR(mean, z, 3 * std::sqrt((square - mean * mean) / n));
+    EXPECT_GT(stopped, 240);  // the identity is about something
+    EXPECT_NEAR(mean, z, 4 * std::sqrt((square - mean * mean) / n));  // four standard errors: there are four cases
   }
 }
 
@@ -191,7 +191,7 @@ TEST(Stopping, PolicyGradientsAreDerivativesOfTheExpectedCost) {
       for (const double v : row) s += v;
       total.rows.push_back({s});
     }
-    EXPECT_NEAR(total.mean(0), mean, 3 * std::hypot(total.error(0), error));
+    EXPECT_NEAR(total.mean(0), mean, 4 * std::hypot(total.error(0), error));
     EXPECT_LT(std::hypot(total.error(0), error), 0.1 * std::abs(mean));
   }
 }
