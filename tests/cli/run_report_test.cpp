@@ -125,7 +125,7 @@ TEST(RunReport, ShowsWhatIsThere) {
   const std::string page = contents(folder / "run/report.html");
   expect_page(page);
   EXPECT_EQ(count(page, "<h2>Evaluation</h2>") + count(page, "<h2>Samples</h2>"), 0u);
-  EXPECT_EQ(count(page, ">pretrain: loss<"), 1u);
+  EXPECT_GT(count(page, ">pretrain: loss<"), 0u);
 }
 
 TEST(RunReport, RefusesInWords) {
