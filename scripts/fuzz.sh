@@ -10,7 +10,7 @@ usage: scripts/fuzz.sh [options] [PARSER...]
 
 Builds the fuzzers of tests/fuzz with clang++, libFuzzer and the address and undefined-behaviour sanitizers, and runs those named,
 or all, one after the other, each from its corpus in tests/fuzz/corpus and from what earlier runs found on the way. An input that
-took too long (1 s), too much memory (512 MB) or went wrong is a finding; it stays in BUILD/findings/PARSER. Those that are fixed
+took too long (5 s), too much memory (512 MB) or went wrong is a finding; it stays in BUILD/findings/PARSER. Those that are fixed
 belong into the corpus as found-*.
 
   --seconds N        of each parser; default 60
@@ -53,7 +53,7 @@ fi
 fuzz() {
   local parser=$1
   mkdir -p "$dir/corpus/$parser" "$dir/findings/$parser"
-  "$dir/tests/fuzz/target/fuzz_$parser" -max_total_time="$seconds" -runs="$runs" -timeout=1 -rss_limit_mb=512 -max_len=4096 \
+  "$dir/tests/fuzz/target/fuzz_$parser" -max_total_time="$seconds" -runs="$runs" -timeout=5 -rss_limit_mb=512 -max_len=4096 \
     -print_final_stats=1 -use_value_profile=1 -artifact_prefix="$dir/findings/$parser/" "$dir/corpus/$parser" \
     "tests/fuzz/corpus/$parser" >"$dir/fuzz_$parser.log" 2>&1 </dev/null
   echo $? >"$dir/fuzz_$parser.status"
