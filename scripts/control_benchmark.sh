@@ -28,5 +28,6 @@ done | xargs -P 2 -L 1 sh -c '
   "$costate" run "$here/../examples/control/$0.json" --out "$run" --overwrite --quiet --threads 1 --seed "$2" \
     --set "finetune.objective=$1" --set "name=$1" $SETTINGS >"$run.log" 2>&1 || echo "$0 $1 $2: $(tail -n 1 "$run.log")"'
 for problem in $PROBLEMS; do
-  "$costate" compare "$out/$problem"/*-[0-9]* --out "$out/$problem/report" --overwrite
+  "$costate" compare $(find "$out/$problem" -mindepth 1 -maxdepth 1 -type d -name "*-[0-9]*" | sort) \
+    --out "$out/$problem/report" --overwrite
 done

@@ -32,4 +32,4 @@ done | xargs -P 2 -L 1 sh -c '
   "$costate" run "$here/../examples/frontier/digits.json" --out "$run" --overwrite --quiet --threads 1 --seed "$seed" \
     --set "finetune.objective=$objective" --set "name=$objective" "$@" $SETTINGS >"$run.log" 2>&1 ||
     echo "$objective $seed: $(tail -n 1 "$run.log")"'
-"$costate" compare "$out"/*-[0-9]* --out "$out/report" --overwrite
+"$costate" compare $(find "$out" -mindepth 1 -maxdepth 1 -type d -name "*-[0-9]*" | sort) --out "$out/report" --overwrite

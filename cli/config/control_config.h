@@ -11,7 +11,7 @@ struct ControlConfig {
   std::int64_t seed = 0, steps = 0;
   std::vector<std::int64_t> hidden{256, 128, 64};
   std::string activation = "relu";
-  std::int64_t time_frequencies = 0;
+  std::int64_t time_frequencies = 0, state_powers = 1;
   std::int64_t paths = 512;
   bool operator==(const ControlConfig&) const = default;
 };

@@ -19,6 +19,8 @@ void control_fields(FieldList& l, ControlConfig& c) {
         {1, 65536});
   l.choice("activation", c.activation, {"relu", "silu", "gelu_tanh"}, "Of the control network.");
   l.add("time_frequencies", c.time_frequencies, "Fourier features of t that the control network sees; 0: t itself.", {0, 64});
+  l.add("state_powers", c.state_powers,
+        "The control network sees the powers of the state's elements up to this one; 1: the state alone, as published.", {1, 16});
   l.add("paths", c.paths, "Optimally controlled paths that the control error is a mean over, at every row of the metrics.",
         {2, 1e6});
 }

@@ -13,7 +13,10 @@ Var ControlNetwork::control(const Var& x, const Var& t) const {
   require(x.rank() == 2 && x.extent(1) == options.dim && t.rank() == 1 && t.extent(0) == x.extent(0),
           "control network: x has shape ", x.shape(), " and t ", t.shape(), "; expected (rows, ", options.dim, ") and (rows,)");
   const Var time = options.time_frequencies > 0 ? nn::time_features(t, options.time_frequencies) : reshape(t, {x.extent(0), 1});
-  std::vector<Var> h{concat({&x, &time}, 1)};
+  Var powers = x;
+  for (Var power = mul(x, x); powers.extent(1) < options.dim * options.state_powers; power = mul(power, x))
+    powers = concat({&powers, &power}, 1);
+  std::vector<Var> h{concat({&powers, &time}, 1)};
   for (const nn::Linear& layer : down) h.push_back(layer(h.back()));
   Var out = h.back();
   for (std::size_t i = up.size(); i-- > 0;) out = add(up[i](out), across[i](h[i]));
@@ -27,8 +30,9 @@ ControlNetwork make_control_network(sde::Field base, const ControlNetworkOptions
       "control network: the dimension is ", o.dim, " and there are ", o.hidden.size(),
       " hidden layers; the dimension and every width must be at least 1, and there must be a hidden layer");
   require(o.time_frequencies >= 0, "control network: time_frequencies is ", o.time_frequencies, ", expected at least 0");
+  require(o.state_powers >= 1, "control network: state_powers is ", o.state_powers, ", expected at least 1");
   ControlNetwork n{std::move(base), o, {}, {}, {}};
-  std::vector<std::int64_t> width{o.dim + (o.time_frequencies > 0 ? 2 * o.time_frequencies : 1)};
+  std::vector<std::int64_t> width{o.dim * o.state_powers + (o.time_frequencies > 0 ? 2 * o.time_frequencies : 1)};
   width.insert(width.end(), o.hidden.begin(), o.hidden.end());
   const double gain = std::sqrt(2.0);  // keeps the scale through rectifiers
   for (std::size_t i = 0; i + 1 < width.size(); ++i)

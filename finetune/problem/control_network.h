@@ -1,6 +1,6 @@
 // The network of control problems (control_benchmark.h): its prediction is the drift b(x) + u(x, t), u a multilayer perceptron
 // that narrows and widens again, with linear connections across, as in the experiments of arXiv 2312.02027 (there of the
-// value's gradient): with h_0 = [x, t],
+// value's gradient): with h_0 = [x, t] (or what the options put in their place),
 //   h_{i+1} = s(D_i h_i), i < n;   o_n = h_n,   o_i = s(U_i o_{i+1}) + R_i h_i, 0 < i < n;   u = U_0 o_1 + R_0 h_0.
 // U_0 and R_0 start at zero: the first control is zero.
 #pragma once
@@ -17,6 +17,7 @@ struct ControlNetworkOptions {
   std::vector<std::int64_t> hidden{256, 128, 64};  // the published widths
   Activation activation = Activation::relu;
   int time_frequencies = 0;  // Fourier features of t (nn/embed.h); 0: t itself, as published
+  int state_powers = 1;      // it sees x, x^2, ..., element by element, up to this power; 1: x alone, as published
 };
 
 // x (rows, dim), t (rows,); labels are handed to the base -> (rows, dim).
