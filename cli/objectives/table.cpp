@@ -90,10 +90,10 @@ void objectives_command(const ObjectivesOptions& options, std::ostream& out) {
     out << objectives_table(options.markdown);
   if (options.json || options.markdown) return;
   const Config c;
-  out << "\nrows a trajectory and iteration with sampler '" << c.sampler.kind << "', " << c.sampler.steps
-      << " steps, and defaults: policy and base, predictions alone; by state and by parameters, with a\n"
-         "derivative; kept, tensors of a sample's size. ~ means, <= bounds. All need a sampler with noise. Sources are arXiv "
-         "numbers.\n";
+  out << "\nRows a trajectory and iteration with the sampler " << c.sampler.kind << ", " << c.sampler.steps
+      << " steps, and defaults.\npolicy, base: predictions alone; by state, by parameters: with a derivative; kept: tensors of a "
+         "sample's size;\n~: means over what iterations draw; <=: bounds. All need a sampler with noise. Sources are numbers of "
+         "arXiv.\n";
 }
 
 }  // namespace costate::cli
