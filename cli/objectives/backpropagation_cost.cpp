@@ -37,6 +37,7 @@ void add_sweep(ObjectiveCost& cost, const Config& c, const sde::Chain& chain, in
     if (b.kl_weight > 0 && !noisy) trained = 0;
     const bool cut = b.detached_inputs || k == first;  // the state needs no derivative
     const bool pulled = !b.detached_inputs && k != first;
+    if (c.finetune.keep_activations) cost.policy -= share * (b.detached_inputs ? trained : 1);  // its record is kept
     cost.parameters += cut ? share * trained : 0;
     cost.state += cut ? 0 : share * (pulled ? 1 : trained);
     if (b.kl_weight > 0 && noisy) (cut ? cost.base : cost.state) += share * (cut ? trained : 1);
@@ -54,7 +55,7 @@ ObjectiveCost backpropagation_cost(const Config& c) {
   const auto again = static_cast<double>(b.renoisings);
   cost.rewards = 1 + again;
   // Each re-noising takes the last step and sweeps it.
-  cost.policy += again, cost.parameters += again;
+  cost.policy += c.finetune.keep_activations ? 0 : again, cost.parameters += again;
 
   // The law of the number of steps, then that of the first one with a record.
   const bool stops = b.stop_to != 0;
