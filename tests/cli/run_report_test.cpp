@@ -103,11 +103,11 @@ TEST(RunReport, HoldsCurvesPicturesResultsCostsAndSettings) {
   // Predicted and measured peaks, which are equal.
   const Json record = Json::parse(contents(folder / "run/run.json"));
   for (const auto& [name, stage] : record["stages"].items())
-    EXPECT_EQ(count(page, "<td class=\"number\">" + stage["planned_peak"]["bytes"].dump() + "</td><td>" +
+    EXPECT_EQ(count(page, "<td class=\"number\">" + stage["planned_peak"]["bytes"].dump() + "</td><td class=\"number\">" +
                               stage["peak"]["bytes"].dump() + "</td><td class=\"number\">0</td>"),
               1u)
         << name;
-  EXPECT_EQ(count(page, "<td>finetune.loss_clip</td><td>") + count(page, "<td>finetune.loss_clip</td><td>3.0</td>"), 1u);
+  EXPECT_EQ(count(page, "<td>finetune.loss_clip</td><td class=\"number\">") + count(page, "<td>finetune.loss_clip</td><td>3.0</td>"), 1u);
   EXPECT_EQ(count(page, "<td>path.family</td>"), 0u);  // as by default
   EXPECT_GT(count(page, "&quot;family&quot;: &quot;linear&quot;"), 0u);
   // The same run, the same page; elsewhere on request; gone when a stage is made again.
