@@ -59,11 +59,12 @@ std::map<std::string, double> numbers_of(const Json& evaluation, const Json& sta
   take("base_reward", evaluation, {"samples.base_sde.reward"});
   take("gold_reward", evaluation, {"samples.tuned_sde.gold_reward"});
   take("base_gold_reward", evaluation, {"samples.base_sde.gold_reward"});
-  take("path_kl", evaluation, {"path_kl.control_cost"});
+  take("path_kl", evaluation, {"path_kl.control_cost", "control_problem.path_kl"});
   take("objective", evaluation, {"control.objective"});
   take("gap", evaluation, {"control.gap"});
   take("effective_share", evaluation, {"control.effective_share_of_tuned"});
-  take("control_error", evaluation, {"closed_form.relative_control_error"});
+  take("control_error", evaluation, {"closed_form.relative_control_error", "control_problem.relative_control_error"});
+  take("cost", evaluation, {"control_problem.cost_with_less_variance"});
   take("vendi", evaluation, {"samples.tuned_sde.vendi"});
   take("diversity", evaluation, {"samples.tuned_sde.diversity"});
   take("frechet", evaluation, {"samples.tuned_sde.frechet_to_reweighted_base"});
@@ -142,6 +143,7 @@ const std::vector<Measure>& measures() {
       {"gap", "log Z - J", Better::lower},
       {"effective_share", "ESS share", Better::higher},
       {"control_error", "control error", Better::lower},
+      {"cost", "cost", Better::lower},
       {"vendi", "Vendi", Better::neither},
       {"diversity", "diversity", Better::neither},
       {"frechet", "Frechet", Better::lower},
