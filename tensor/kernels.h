@@ -1,7 +1,8 @@
 // The kernel table: everything a device must be able to compute, as plain functions over pointers and extents.
 //
 // Kernels take contiguous row-major arrays, never allocate and never synchronise; shapes are checked before they are
-// called. There is one table a device: cpu (tensor/cpu/), meta (the table that computes nothing), and cuda later.
+// called. There is one table a device: cpu (tensor/cpu/), meta (the table that computes nothing), and that of a plugin
+// (tensor/backend.h, cuda/), whose kernels run in the order in which they were called, while the host goes on.
 #pragma once
 #include <costate/tensor/shape.h>
 #include <cstdint>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <costate/tensor/backend.h>
 #include <costate/tensor/heap.h>
 #include <costate/tensor/packed.h>
 #include <costate/tensor/storage.h>
@@ -116,8 +117,8 @@ void charge(Account& a, Tag tag, std::int64_t bytes) {
 }
 
 Storage* take(std::int64_t bytes, Device device, Tag tag) {
-  // On the meta device there is a header and nothing else.
-  const std::int64_t want = static_cast<std::int64_t>(sizeof(Storage)) + (device == Device::meta ? 0 : bytes);
+  // Beyond the cpu there is a header and nothing else on the host.
+  const std::int64_t want = static_cast<std::int64_t>(sizeof(Storage)) + (device.kind == DeviceKind::cpu ? bytes : 0);
   const auto made = [&](void* block) {
     auto* s = new (block) Storage;
     s->bytes = (bytes + granule - 1) / granule * granule;
@@ -159,9 +160,21 @@ Storage* take(std::int64_t bytes, Device device, Tag tag) {
   return s;
 }
 
+// The bytes of a tensor on another device. Its storage has been charged already and is given up when this throws.
+void* take_on_device(std::int64_t bytes, Device device, const Account& a) {
+  const Backend& backend = backend_of(device);
+  void* data = backend.allocate(bytes);
+  if (!data && bytes > 0)
+    fail(Fault::memory, {"allocation: ", device, " refused ", bytes, " bytes; live with them: ", memory::to_string(a.live)});
+  return data;
+}
+
 }  // namespace
 
-std::string to_string(Device device) { return device.kind == DeviceKind::cpu ? "cpu" : "meta"; }
+std::string to_string(Device device) {
+  if (device.kind == DeviceKind::cuda) return "cuda:" + std::to_string(device.index);
+  return device.kind == DeviceKind::cpu ? "cpu" : "meta";
+}
 
 StorageRef StorageRef::allocate(std::int64_t bytes, Device device) {
   Account& a = account();
@@ -171,6 +184,8 @@ StorageRef StorageRef::allocate(std::int64_t bytes, Device device) {
   StorageRef ref;
   ref.storage_ = take(bytes, device, local.tag);
   charge(a, local.tag, rounded);
+  if (device.kind == DeviceKind::cuda) [[unlikely]]
+    ref.storage_->data = take_on_device(bytes, device, a);
   return ref;
 }
 
@@ -183,6 +198,7 @@ StorageRef StorageRef::allocate_shared(std::int64_t bytes, Device device, memory
   StorageRef ref;
   ref.storage_ = take(bytes, device, tag);
   region->shared[static_cast<int>(tag)].fetch_add(ref.storage_->bytes, std::memory_order_relaxed);
+  if (device.kind == DeviceKind::cuda) ref.storage_->data = take_on_device(bytes, device, account());
   return ref;
 }
 
@@ -200,6 +216,8 @@ void StorageRef::release(Storage* s) noexcept {
   Account& a = account();
   a.live.total -= s->bytes;
   a.live.by_tag[static_cast<int>(s->tag)] -= s->bytes;
+  if (s->device.kind == DeviceKind::cuda && s->data) [[unlikely]]
+    backend_of(s->device).release(s->data);
   if (s->heap) return s->heap->give(s);
   const int c = s->size_class;
   if (s->owner == &local && local.cached) [[likely]] {
@@ -242,6 +260,7 @@ void set_limit(std::int64_t bytes) {
 }
 void trim() {
   trim_local();
+  costate::detail::trim_backend();
   heap_of(Tag::activations).trim();
   heap_of(Tag::parameters).trim();
   const std::lock_guard lock(shared_lists.mutex);

@@ -10,17 +10,19 @@ namespace memory::detail {
 class Heap;
 }
 
-enum class DeviceKind : std::uint8_t { cpu, meta };
+enum class DeviceKind : std::uint8_t { cpu, meta, cuda };
 
 struct Device {
   DeviceKind kind = DeviceKind::cpu;
+  std::uint8_t index = 0;  // among several devices of a kind
   static const Device cpu, meta;
+  static constexpr Device cuda(int index) { return {DeviceKind::cuda, static_cast<std::uint8_t>(index)}; }
   friend bool operator==(const Device&, const Device&) = default;
 };
-std::string to_string(Device device);  // "cpu", "meta"
+std::string to_string(Device device);  // "cpu", "meta", "cuda:0"
 inline constexpr Device Device::cpu{DeviceKind::cpu}, Device::meta{DeviceKind::meta};
 
-// A block: this header and, on the cpu, the bytes behind it.
+// A block: this header and, on the cpu, the bytes behind it; elsewhere the header alone, on the host.
 struct alignas(64) Storage {
   std::atomic<std::uint32_t> references{1};
   // Counts writes in place: what is derived from the bytes is stale when it differs. Threads may write to parts of one
@@ -28,7 +30,7 @@ struct alignas(64) Storage {
   std::atomic<std::uint32_t> version{0};
   void written() { version.fetch_add(1, std::memory_order_relaxed); }
   std::int64_t bytes = 0;
-  void* data = nullptr;  // null on the meta device
+  void* data = nullptr;  // null on the meta device; of a cuda device an address that only its kernels can read
   memory::detail::Heap* heap = nullptr;  // that a large block returns to
   std::int32_t size_class = 0;           // of the free list that a small one returns to
   memory::Tag tag = memory::Tag::activations;

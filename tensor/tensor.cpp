@@ -1,5 +1,7 @@
 #include <costate/tensor/tensor.h>
 
+#include <costate/tensor/backend.h>
+
 #include <cstring>
 #include <limits>
 
@@ -24,7 +26,9 @@ Tensor Tensor::from_bytes(const void* values, std::int64_t count, const Shape& s
   require(count == shape.numel(), "tensor: ", count, " values were given for shape ", shape, ", which has ",
           shape.numel());
   Tensor t = empty(shape, dtype, device);
-  if (!t.is_meta() && count) std::memcpy(t.data_, values, static_cast<std::size_t>(t.bytes()));
+  if (t.is_meta() || count == 0) return t;
+  if (device.kind == DeviceKind::cuda) backend_of(device).upload(values, t.data_, t.bytes());
+  else std::memcpy(t.data_, values, static_cast<std::size_t>(t.bytes()));
   return t;
 }
 
@@ -32,11 +36,14 @@ void Tensor::check_access(DType dtype) const {
   require(defined(), "tensor: values of an undefined tensor were asked for");
   require(dtype == dtype_, "tensor: values were asked for as ", dtype, " but are ", dtype_);
   require(!is_meta(), "tensor: a tensor on the meta device has no values (shape ", shape_, ")");
+  require(device() == Device::cpu, "tensor: the host asked for values on ", device(), " (shape ", shape_,
+          "); to(Device::cpu) brings a copy");
 }
 
 double Tensor::item() const {
   require(defined() && numel() == 1, "item: the tensor has shape ", shape_, "; exactly one element is expected");
   if (is_meta()) return std::numeric_limits<double>::quiet_NaN();
+  if (device() != Device::cpu) return to(Device::cpu).item();
   switch (dtype_) {
     case DType::f32: return *reinterpret_cast<const float*>(data_);
     case DType::f64: return *reinterpret_cast<const double*>(data_);
@@ -47,6 +54,7 @@ double Tensor::item() const {
 std::vector<double> Tensor::to_doubles() const {
   std::vector<double> out(static_cast<std::size_t>(numel()), std::numeric_limits<double>::quiet_NaN());
   if (is_meta()) return out;
+  if (device() != Device::cpu) return to(Device::cpu).to_doubles();
   const auto copy = [&](auto values) { out.assign(values.begin(), values.end()); };
   switch (dtype_) {
     case DType::f32: copy(values<float>()); break;
@@ -122,8 +130,15 @@ Tensor Tensor::to(DType dtype) const {
 Tensor Tensor::to(Device device) const {
   check_defined("to");
   if (device == this->device()) return *this;
-  require(device == Device::meta, "to: a tensor on the meta device has no values to copy to the ", device);
-  return empty(shape_, dtype_, device);
+  if (device == Device::meta) return empty(shape_, dtype_, device);
+  require(!is_meta(), "to: a tensor on the meta device has no values to copy to the ", device);
+  require(device == Device::cpu || this->device() == Device::cpu, "to: from ", this->device(), " to ", device,
+          "; one of the two must be the cpu");
+  Tensor t = empty(shape_, dtype_, device);
+  if (numel() == 0) return t;
+  if (device == Device::cpu) backend_of(this->device()).download(data_, t.data_, bytes());
+  else backend_of(device).upload(data_, t.data_, bytes());
+  return t;
 }
 
 void Tensor::copy_from(const Tensor& source) const {
@@ -132,7 +147,10 @@ void Tensor::copy_from(const Tensor& source) const {
   require(source.shape_ == shape_ && source.dtype_ == dtype_ && source.device() == device(), "copy_from: a tensor ",
           source.shape_, " of ", source.dtype_, " on ", source.device(), " does not fit one of shape ",
           shape_, " of ", dtype_, " on ", device());
-  if (!is_meta() && numel()) std::memmove(data_, source.data_, static_cast<std::size_t>(bytes()));
+  if (!is_meta() && numel()) {
+    if (device().kind == DeviceKind::cuda) backend_of(device()).copy(source.data_, data_, bytes());
+    else std::memmove(data_, source.data_, static_cast<std::size_t>(bytes()));
+  }
   storage_->written();
 }
 

@@ -45,10 +45,10 @@ class Tensor {
   bool is_meta() const { return storage_ && storage_->device.kind == DeviceKind::meta; }
   std::int64_t bytes() const { return shape_.numel() * size_of(dtype_); }
 
-  // Pointers for kernels; null on the meta device.
+  // Pointers for kernels; null on the meta device, and not to be followed by the host on a cuda device.
   const void* raw() const { return data_; }
   void* raw_mutable() const { return data_; }  // the caller owns the values: see unshare
-  // Typed host access. Throws when the type or the device is another.
+  // Typed host access. Throws when the type is another or the values are not on the cpu: `to(Device::cpu)` brings them.
   template <class T>
   std::span<const T> values() const {
     check_access(dtype_of<T>);
@@ -63,6 +63,7 @@ class Tensor {
     return {reinterpret_cast<T*>(data_), static_cast<std::size_t>(numel())};
   }
   // The only element, as a double. Throws when there is not exactly one; NaN on the meta device, which has no values.
+  // From a cuda device this and `to_doubles` wait for the kernels that compute the values.
   double item() const;
   std::vector<double> to_doubles() const;
 
@@ -104,9 +105,11 @@ namespace detail {
 extern std::atomic<const Kernels*> cpu_table;  // null until first asked for
 extern const Kernels meta_table;
 const Kernels& choose_cpu_table();
+const Kernels& table_beyond_cpu(Device device);  // loads a backend on first use, see backend.h
 }  // namespace detail
 inline const Kernels& kernels(Device device) {
-  if (device.kind == DeviceKind::meta) return detail::meta_table;
+  if (device.kind != DeviceKind::cpu) [[unlikely]]
+    return detail::table_beyond_cpu(device);
   const Kernels* table = detail::cpu_table.load(std::memory_order_acquire);
   return table ? *table : detail::choose_cpu_table();
 }

@@ -1,0 +1,67 @@
+// The emulator's scheduler: runs the threads of a block as fibers and finds what a device would not forgive.
+//
+// Found in every run, and thrown as costate::Error with kernel, block, thread and line:
+//   threads of a block at different barriers, or at one that some never reach; lanes of a warp that disagree on a mask, or
+//   name one that has exited; shared memory beyond what there is, or written past an array's end; bad launch shapes.
+// Shared memory starts as NaN, so that what was never written shows. Where a barrier is missing, the result depends on the
+// order of the threads: COSTATE_EMULATED_ORDER=forward|reverse|shuffled in the environment, read at every launch, chooses
+// it, and with the thread sanitizer the race itself is reported.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <source_location>
+#include <tuple>
+
+struct uint3 {
+  unsigned x, y, z;
+};
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+extern uint3 threadIdx, blockIdx;  // of the fiber that runs
+extern dim3 blockDim, gridDim;
+
+namespace costate::cuda::emulator {
+
+using Place = std::source_location;
+
+// Runs body(arguments) for every thread of the grid. One launch at a time, whoever calls.
+void run(void (*body)(void*), void* arguments, dim3 grid, dim3 block, std::size_t dynamic_bytes, const char* name);
+
+int lane();  // of the running thread in its warp
+void wait_for_block(const Place& place);
+void wait_for_warp(unsigned mask, const Place& place);
+void exchange_bytes(unsigned mask, const void* in, void* out, std::size_t bytes, int source, const Place& place);
+template <class T>
+T exchange(unsigned mask, T value, int source, const Place& place) {
+  T result;
+  exchange_bytes(mask, &value, &result, sizeof(T), source, place);
+  return result;
+}
+
+extern unsigned block_number;  // counts blocks: arrays of an earlier block are stale
+void* take_shared(std::size_t bytes);
+void* dynamic_shared();
+// The one array of this type at this place (`Tag`) of the running block.
+template <class Array, class Tag>
+__attribute__((no_sanitize("thread"))) Array* shared_array() {
+  static Array* array = nullptr;
+  static unsigned of_block = 0;
+  if (of_block != block_number) array = static_cast<Array*>(take_shared(sizeof(Array))), of_block = block_number;
+  return array;
+}
+
+template <class... Parameters>
+struct Call {
+  void (*kernel)(Parameters...);
+  std::tuple<Parameters...> arguments;
+  static void body(void* call) {
+    auto* c = static_cast<Call*>(call);
+    std::apply(c->kernel, c->arguments);
+  }
+};
+
+}  // namespace costate::cuda::emulator

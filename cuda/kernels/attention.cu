@@ -1,0 +1,277 @@
+// Attention without its matrix of scores in memory (Dao, FlashAttention-2, 2023): a block holds a tile of queries, keys and
+// values pass by in tiles, and the softmax is corrected as its maximum grows (Milakov and Gimelshein 2018). The sweep
+// computes the probabilities again from the log of the sums; its two kernels own queries resp. keys, so that nothing is
+// added by several blocks and the bits do not depend on their order.
+#include "../table.h"
+#include "grid.h"
+
+namespace costate::cuda {
+namespace {
+
+constexpr int threads = block_threads;
+
+template <class T>
+struct Attention {
+  std::int64_t heads, queries, keys, width, row_q, row_k, row_v;
+  T scale;
+  const T *q, *k, *v;
+
+  explicit Attention(const AttentionCall& c)
+      : heads(c.heads), queries(c.queries), keys(c.keys), width(c.width), row_q(c.row_q), row_k(c.row_k), row_v(c.row_v),
+        scale(T(1) / scalar::sqrt(static_cast<T>(c.width))), q(static_cast<const T*>(c.q)), k(static_cast<const T*>(c.k)),
+        v(static_cast<const T*>(c.v)) {}
+  __device__ __forceinline__ std::int64_t row_out() const { return heads * width; }
+};
+
+// Rows of a tile lie width + 1 apart in shared memory, so that a column is spread over all banks.
+template <int tile, class T>
+__device__ __forceinline__ void load_tile(const T* from, std::int64_t row, std::int64_t first, std::int64_t count,
+                                          std::int64_t width, T* to) {
+  for (std::int64_t e = threadIdx.x; e < tile * width; e += threads) {
+    const std::int64_t r = e / width, d = e % width;
+    to[r * (width + 1) + d] = first + r < count ? from[(first + r) * row + d] : T(0);
+  }
+}
+template <class T>
+__device__ __forceinline__ T dot(std::int64_t width, const T* a, const T* b) {
+  T s = T(0);
+  for (std::int64_t d = 0; d < width; ++d) s += a[d] * b[d];
+  return s;
+}
+template <class T>
+__device__ __forceinline__ T lowest() {
+  return -static_cast<T>(__builtin_inff());
+}
+
+template <int tile, class T>
+constexpr std::int64_t forward_bytes(std::int64_t width) {
+  return (3 * tile * (width + 1) + tile * (tile + 1) + 3 * tile) * static_cast<std::int64_t>(sizeof(T));
+}
+
+// grid: tiles of queries, heads, samples.
+template <int tile, class T>
+__global__ void __launch_bounds__(threads) attention_forward(Attention<T> c, T* out, T* log_sum_exp) {
+  COSTATE_DYNAMIC_SHARED(T, shared);
+  const std::int64_t w = c.width, row = w + 1;
+  T* const q = shared;
+  T* const kv = q + tile * row;
+  T* const sum = kv + tile * row;        // of p v
+  T* const p = sum + tile * row;         // scores, then probabilities but for their common factor
+  T* const top = p + tile * (tile + 1);  // of the scores so far
+  T* const mass = top + tile;            // sum of p
+  T* const shrink = mass + tile;         // what a new maximum does to older sums
+  const std::int64_t sample = blockIdx.z, head = blockIdx.y, q0 = static_cast<std::int64_t>(blockIdx.x) * tile;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % warp;
+  const T* const keys = c.k + sample * c.keys * c.row_k + head * w;
+  const T* const values = c.v + sample * c.keys * c.row_v + head * w;
+  load_tile<tile>(c.q + sample * c.queries * c.row_q + head * w, c.row_q, q0, c.queries, w, q);
+  for (std::int64_t e = thread; e < tile * row; e += threads) sum[e] = T(0);
+  for (int r = thread; r < tile; r += threads) top[r] = lowest<T>(), mass[r] = T(0);
+  for (std::int64_t k0 = 0; k0 < c.keys; k0 += tile) {
+    load_tile<tile>(keys, c.row_k, k0, c.keys, w, kv);
+    __syncthreads();
+    for (int e = thread; e < tile * tile; e += threads) {
+      const int r = e / tile, j = e % tile;
+      p[r * (tile + 1) + j] = k0 + j < c.keys ? c.scale * dot(w, q + r * row, kv + j * row) : lowest<T>();
+    }
+    __syncthreads();
+    load_tile<tile>(values, c.row_v, k0, c.keys, w, kv);  // the keys have been read
+    for (int r = thread / warp; r < tile; r += threads / warp) {
+      const T score = lane < tile ? p[r * (tile + 1) + lane] : lowest<T>();
+      const T before = top[r], now = Larger{}(before, Team<warp>::of_warp(score, Larger{}));
+      const T weight = lane < tile ? scalar::exp(score - now) : T(0);
+      const T added = Team<warp>::of_warp(weight, Add{});
+      if (lane < tile) p[r * (tile + 1) + lane] = weight;
+      __syncwarp();  // every lane has read top[r]
+      if (lane == 0) {
+        shrink[r] = scalar::exp(before - now);
+        mass[r] = mass[r] * shrink[r] + added, top[r] = now;
+      }
+    }
+    __syncthreads();
+    for (std::int64_t e = thread; e < tile * w; e += threads) {
+      const std::int64_t r = e / w, d = e % w;
+      T s = sum[r * row + d] * shrink[r];
+      for (int j = 0; j < tile; ++j) s += p[r * (tile + 1) + j] * kv[j * row + d];
+      sum[r * row + d] = s;
+    }
+    __syncthreads();
+  }
+  for (std::int64_t e = thread; e < tile * w; e += threads) {
+    const std::int64_t r = e / w, d = e % w;
+    if (q0 + r < c.queries) out[(sample * c.queries + q0 + r) * c.row_out() + head * w + d] = sum[r * row + d] / mass[r];
+  }
+  if (log_sum_exp)
+    for (int r = thread; r < tile; r += threads)
+      if (q0 + r < c.queries) log_sum_exp[(sample * c.heads + head) * c.queries + q0 + r] = top[r] + scalar::log(mass[r]);
+}
+
+// inner (n, heads, queries): <out, cotangent> of a query, what the sweep of a softmax subtracts.
+template <class T>
+__global__ void __launch_bounds__(threads) attention_inner(Attention<T> c, std::int64_t rows, const T* out, const T* cotangent, T* inner) {
+  const Team<warp> team;
+  const std::int64_t task = static_cast<std::int64_t>(blockIdx.x) * (threads / warp) + threadIdx.x / warp;
+  if (task >= rows) return;
+  const std::int64_t query = task % c.queries, head = task / c.queries % c.heads, sample = task / (c.queries * c.heads);
+  const std::int64_t at = (sample * c.queries + query) * c.row_out() + head * c.width;
+  T s = T(0);
+  for (std::int64_t d = team.thread; d < c.width; d += warp) s += out[at + d] * cotangent[at + d];
+  s = team.sum(s);
+  if (team.thread == 0) inner[task] = s;
+}
+
+template <int tile, class T>
+constexpr std::int64_t backward_bytes(std::int64_t width) {
+  return (6 * tile * (width + 1) + 2 * tile * (tile + 1)) * static_cast<std::int64_t>(sizeof(T));
+}
+
+// p(r, j) and ds(r, j), the cotangent of the score before its scale, of two tiles; q0, k0: their first rows.
+template <int tile, class T>
+__device__ __forceinline__ void probabilities(const Attention<T>& c, std::int64_t at_row, std::int64_t q0, std::int64_t k0, const T* q,
+                                              const T* g, const T* k, const T* v, const T* log_sum_exp, const T* inner, T* p, T* ds) {
+  const std::int64_t row = c.width + 1;
+  for (int e = static_cast<int>(threadIdx.x); e < tile * tile; e += threads) {
+    const int r = e / tile, j = e % tile;
+    T weight = T(0), slope = T(0);
+    if (q0 + r < c.queries && k0 + j < c.keys) {
+      weight = scalar::exp(c.scale * dot(c.width, q + r * row, k + j * row) - log_sum_exp[at_row + q0 + r]);
+      slope = weight * (dot(c.width, g + r * row, v + j * row) - inner[at_row + q0 + r]);
+    }
+    if (p) p[r * (tile + 1) + j] = weight;
+    ds[r * (tile + 1) + j] = slope;
+  }
+}
+
+template <int tile, class T>
+__global__ void __launch_bounds__(threads)
+    attention_dq(Attention<T> c, const T* log_sum_exp, const T* inner, const T* cotangent, T* dq) {
+  COSTATE_DYNAMIC_SHARED(T, shared);
+  const std::int64_t w = c.width, row = w + 1;
+  T *const q = shared, *const g = q + tile * row, *const k = g + tile * row, *const v = k + tile * row, *const sum = v + tile * row,
+           *const ds = sum + 2 * tile * row;
+  const std::int64_t sample = blockIdx.z, head = blockIdx.y, q0 = static_cast<std::int64_t>(blockIdx.x) * tile;
+  const int thread = static_cast<int>(threadIdx.x);
+  load_tile<tile>(c.q + sample * c.queries * c.row_q + head * w, c.row_q, q0, c.queries, w, q);
+  load_tile<tile>(cotangent + sample * c.queries * c.row_out() + head * w, c.row_out(), q0, c.queries, w, g);
+  for (std::int64_t e = thread; e < tile * row; e += threads) sum[e] = T(0);
+  for (std::int64_t k0 = 0; k0 < c.keys; k0 += tile) {
+    load_tile<tile>(c.k + sample * c.keys * c.row_k + head * w, c.row_k, k0, c.keys, w, k);
+    load_tile<tile>(c.v + sample * c.keys * c.row_v + head * w, c.row_v, k0, c.keys, w, v);
+    __syncthreads();
+    probabilities<tile>(c, (sample * c.heads + head) * c.queries, q0, k0, q, g, k, v, log_sum_exp, inner, static_cast<T*>(nullptr), ds);
+    __syncthreads();
+    for (std::int64_t e = thread; e < tile * w; e += threads) {
+      const std::int64_t r = e / w, d = e % w;
+      T s = sum[r * row + d];
+      for (int j = 0; j < tile; ++j) s += ds[r * (tile + 1) + j] * k[j * row + d];
+      sum[r * row + d] = s;
+    }
+    __syncthreads();
+  }
+  for (std::int64_t e = thread; e < tile * w; e += threads) {
+    const std::int64_t r = e / w, d = e % w;
+    if (q0 + r < c.queries) dq[(sample * c.queries + q0 + r) * c.row_q + head * w + d] = c.scale * sum[r * row + d];
+  }
+}
+
+template <int tile, class T>
+__global__ void __launch_bounds__(threads)
+    attention_dkv(Attention<T> c, const T* log_sum_exp, const T* inner, const T* cotangent, T* dk, T* dv) {
+  COSTATE_DYNAMIC_SHARED(T, shared);
+  const std::int64_t w = c.width, row = w + 1;
+  T *const q = shared, *const g = q + tile * row, *const k = g + tile * row, *const v = k + tile * row, *const sum_k = v + tile * row,
+           *const sum_v = sum_k + tile * row, *const p = sum_v + tile * row, *const ds = p + tile * (tile + 1);
+  const std::int64_t sample = blockIdx.z, head = blockIdx.y, k0 = static_cast<std::int64_t>(blockIdx.x) * tile;
+  const int thread = static_cast<int>(threadIdx.x);
+  load_tile<tile>(c.k + sample * c.keys * c.row_k + head * w, c.row_k, k0, c.keys, w, k);
+  load_tile<tile>(c.v + sample * c.keys * c.row_v + head * w, c.row_v, k0, c.keys, w, v);
+  for (std::int64_t e = thread; e < tile * row; e += threads) sum_k[e] = T(0), sum_v[e] = T(0);
+  for (std::int64_t q0 = 0; q0 < c.queries; q0 += tile) {
+    load_tile<tile>(c.q + sample * c.queries * c.row_q + head * w, c.row_q, q0, c.queries, w, q);
+    load_tile<tile>(cotangent + sample * c.queries * c.row_out() + head * w, c.row_out(), q0, c.queries, w, g);
+    __syncthreads();
+    probabilities<tile>(c, (sample * c.heads + head) * c.queries, q0, k0, q, g, k, v, log_sum_exp, inner, p, ds);
+    __syncthreads();
+    for (std::int64_t e = thread; e < tile * w; e += threads) {
+      const std::int64_t j = e / w, d = e % w;
+      T s = sum_k[j * row + d], u = sum_v[j * row + d];
+      for (int r = 0; r < tile; ++r) s += ds[r * (tile + 1) + j] * q[r * row + d], u += p[r * (tile + 1) + j] * g[r * row + d];
+      sum_k[j * row + d] = s, sum_v[j * row + d] = u;
+    }
+    __syncthreads();
+  }
+  for (std::int64_t e = thread; e < tile * w; e += threads) {
+    const std::int64_t j = e / w, d = e % w;
+    if (k0 + j >= c.keys) continue;
+    if (dk) dk[(sample * c.keys + k0 + j) * c.row_k + head * w + d] = c.scale * sum_k[j * row + d];
+    if (dv) dv[(sample * c.keys + k0 + j) * c.row_v + head * w + d] = sum_v[j * row + d];
+  }
+}
+
+dim3 grid_of(const AttentionCall& call, std::int64_t rows, int tile) {
+  constexpr std::int64_t most = 65535;  // of the second and third extent of a grid
+  if (call.heads > most || call.n > most)
+    fail(Fault::argument, "attention: " + std::to_string(call.n) + " samples of " + std::to_string(call.heads) +
+                              " heads are more than one launch can take");
+  return dim3(static_cast<unsigned>((rows + tile - 1) / tile), static_cast<unsigned>(call.heads), static_cast<unsigned>(call.n));
+}
+
+template <int tile>
+struct Tile {
+  static constexpr int value = tile;
+};
+
+// body(Tile<...>): the largest tile whose shared memory, bytes(Tile<...>), a block can have.
+template <class Bytes, class Body>
+void with_tile(std::int64_t width, const Bytes& bytes, const Body& body) {
+  constexpr std::int64_t limit = 160 << 10;  // what sm_80 and all later ones have
+  if (bytes(Tile<32>{}) <= limit) return body(Tile<32>{});
+  if (bytes(Tile<8>{}) <= limit) return body(Tile<8>{});
+  fail(Fault::argument, "attention: heads of width " + std::to_string(width) + " do not fit into the shared memory of a block");
+}
+
+}  // namespace
+
+void attention(const AttentionCall& call, void* out, void* log_sum_exp) {
+  if (call.n * call.heads * call.queries * call.width == 0) return;
+  by_type(call.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    with_tile(
+        call.width, [&](auto t) { return forward_bytes<decltype(t)::value, T>(call.width); },
+        [&](auto t) {
+          constexpr int tile = decltype(t)::value;
+          launch("attention", attention_forward<tile, T>, grid_of(call, call.queries, tile), dim3(threads),
+                 static_cast<std::size_t>(forward_bytes<tile, T>(call.width)), Attention<T>(call), static_cast<T*>(out),
+                 static_cast<T*>(log_sum_exp));
+        });
+  });
+}
+
+void attention_vjp(const AttentionCall& call, const void* out, const void* log_sum_exp, const void* cotangent, void* dq, void* dk,
+                   void* dv) {
+  const std::int64_t rows = call.n * call.heads * call.queries;
+  if (rows * call.width == 0) return;
+  const pool::Scratch scratch(rows * size_of(call.dtype));
+  by_type(call.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const Attention<T> c(call);
+    T* const inner = scratch.as<T>();
+    const T *const sums = static_cast<const T*>(log_sum_exp), *const g = static_cast<const T*>(cotangent);
+    launch("attention <out, cotangent>", attention_inner<T>, dim3(static_cast<unsigned>((rows + 7) / 8)), dim3(threads), 0, c, rows,
+           static_cast<const T*>(out), g, inner);
+    with_tile(
+        call.width, [&](auto t) { return backward_bytes<decltype(t)::value, T>(call.width); },
+        [&](auto t) {
+          constexpr int tile = decltype(t)::value;
+          const auto bytes = static_cast<std::size_t>(backward_bytes<tile, T>(call.width));
+          if (dq)
+            launch("attention dq", attention_dq<tile, T>, grid_of(call, call.queries, tile), dim3(threads), bytes, c, sums, inner, g,
+                   static_cast<T*>(dq));
+          if (dk || dv)
+            launch("attention dk, dv", attention_dkv<tile, T>, grid_of(call, call.keys, tile), dim3(threads), bytes, c, sums, inner, g,
+                   static_cast<T*>(dk), static_cast<T*>(dv));
+        });
+  });
+}
+
+}  // namespace costate::cuda

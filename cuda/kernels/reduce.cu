@@ -1,0 +1,136 @@
+// Reductions. What is too long for one block is cut by the extents into parts, whose sums are added in a second pass: the
+// order never depends on the device.
+#include "../table.h"
+#include "grid.h"
+
+namespace costate::cuda {
+namespace {
+
+constexpr std::int64_t part_length = 1 << 14;  // elements that one block adds up
+constexpr int columns = 32, lanes = 8;         // of the block that adds columns
+
+// out[row, part] = the sum of a part of a row.
+template <class T>
+__global__ void __launch_bounds__(block_threads) sum_rows(std::int64_t rows, std::int64_t n, std::int64_t parts, std::int64_t length,
+                                                          const T* in, T* out) {
+  const Team<block_threads> team;
+  for (std::int64_t task = blockIdx.x; task < rows * parts; task += gridDim.x) {
+    const std::int64_t row = task / parts, begin = task % parts * length, end = begin + length < n ? begin + length : n;
+    T s = T(0);
+    for (std::int64_t i = begin + team.thread; i < end; i += block_threads) s += in[row * n + i];
+    s = team.sum(s);
+    if (team.thread == 0) out[task] = s;
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(block_threads) sum_short_rows(std::int64_t rows, std::int64_t n, const T* in, T* out) {
+  const Team<warp> team;
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * (block_threads / warp) + threadIdx.x / warp;
+  if (row >= rows) return;
+  T s = T(0);
+  for (std::int64_t i = team.thread; i < n; i += warp) s += in[row * n + i];
+  s = team.sum(s);
+  if (team.thread == 0) out[row] = s;
+}
+
+// out[outer, part, column] = the sum over a part of the middle axis.
+template <class T>
+__global__ void __launch_bounds__(columns * lanes)
+    sum_columns(std::int64_t outer, std::int64_t n, std::int64_t inner, std::int64_t parts, std::int64_t length, const T* in, T* out) {
+  COSTATE_SHARED(T, partial, [lanes][columns]);
+  const int column = static_cast<int>(threadIdx.x) % columns, lane = static_cast<int>(threadIdx.x) / columns;
+  const std::int64_t strips = (inner + columns - 1) / columns;
+  for (std::int64_t task = blockIdx.x; task < outer * parts * strips; task += gridDim.x) {
+    const std::int64_t strip = task % strips, part = task / strips % parts, o = task / (strips * parts);
+    const std::int64_t c = strip * columns + column, begin = part * length, end = begin + length < n ? begin + length : n;
+    T s = T(0);
+    if (c < inner)
+      for (std::int64_t i = begin + lane; i < end; i += lanes) s += in[(o * n + i) * inner + c];
+    partial[lane][column] = s;
+    __syncthreads();
+    if (lane == 0 && c < inner) {
+      for (int l = 1; l < lanes; ++l) s += partial[l][column];
+      out[(o * parts + part) * inner + c] = s;
+    }
+    __syncthreads();
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(block_threads) add_squares(std::int64_t n, std::int64_t parts, const T* in, double* out) {
+  const Team<block_threads> team;
+  for (std::int64_t part = blockIdx.x; part < parts; part += gridDim.x) {
+    const std::int64_t begin = part * part_length, end = begin + part_length < n ? begin + part_length : n;
+    double s = 0;
+    for (std::int64_t i = begin + team.thread; i < end; i += block_threads)
+      s += static_cast<double>(in[i]) * static_cast<double>(in[i]);
+    s = team.sum(s);
+    if (team.thread == 0) out[part] = s;
+  }
+}
+
+dim3 blocks_for(std::int64_t tasks) {
+  return dim3(static_cast<unsigned>(tasks < (1 << 20) ? tasks : 1 << 20));
+}
+
+template <class T>
+void sum_rows_in_parts(std::int64_t rows, std::int64_t n, const T* in, T* out) {
+  if (n <= 512) {
+    launch("sum of short rows", sum_short_rows<T>, dim3(static_cast<unsigned>((rows + 7) / 8)), dim3(block_threads), 0, rows, n, in,
+           out);
+    return;
+  }
+  const std::int64_t parts = (n + part_length - 1) / part_length;
+  if (parts == 1) {
+    launch("sum of rows", sum_rows<T>, blocks_for(rows), dim3(block_threads), 0, rows, n, parts, part_length, in, out);
+    return;
+  }
+  const pool::Scratch scratch(rows * parts * static_cast<std::int64_t>(sizeof(T)));
+  launch("sum of parts of rows", sum_rows<T>, blocks_for(rows * parts), dim3(block_threads), 0, rows, n, parts, part_length, in,
+         scratch.as<T>());
+  sum_rows_in_parts(rows, parts, static_cast<const T*>(scratch.as<T>()), out);
+}
+
+template <class T>
+void sum_columns_in_parts(std::int64_t outer, std::int64_t n, std::int64_t inner, const T* in, T* out) {
+  const std::int64_t length = 1024, parts = (n + length - 1) / length, strips = (inner + columns - 1) / columns;
+  if (parts <= 1) {
+    launch("sum of columns", sum_columns<T>, blocks_for(outer * strips), dim3(columns * lanes), 0, outer, n, inner, std::int64_t{1},
+           n, in, out);
+    return;
+  }
+  const pool::Scratch scratch(outer * parts * inner * static_cast<std::int64_t>(sizeof(T)));
+  launch("sum of parts of columns", sum_columns<T>, blocks_for(outer * parts * strips), dim3(columns * lanes), 0, outer, n, inner,
+         parts, length, in, scratch.as<T>());
+  sum_columns_in_parts(outer, parts, inner, static_cast<const T*>(scratch.as<T>()), out);
+}
+
+}  // namespace
+
+void sum(DType dtype, std::int64_t outer, std::int64_t n, std::int64_t inner, const void* in, void* out) {
+  if (outer * inner == 0) return;
+  if (n == 0) return fill(dtype, outer * inner, 0.0, out);
+  by_type(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    if (inner == 1) sum_rows_in_parts(outer, n, static_cast<const T*>(in), static_cast<T*>(out));
+    else sum_columns_in_parts(outer, n, inner, static_cast<const T*>(in), static_cast<T*>(out));
+  });
+}
+
+double sum_squares(DType dtype, std::int64_t n, const void* in) {
+  if (n == 0) return 0;
+  const std::int64_t parts = (n + part_length - 1) / part_length;
+  const pool::Scratch scratch((parts + 1) * 8);
+  double* const partial = scratch.as<double>();
+  by_type(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    launch("sum of squares", add_squares<T>, blocks_for(parts), dim3(block_threads), 0, n, parts, static_cast<const T*>(in), partial);
+  });
+  sum_rows_in_parts(1, parts, static_cast<const double*>(partial), partial + parts);
+  double result = 0;
+  runtime::download(partial + parts, &result, 8);
+  return result;
+}
+
+}  // namespace costate::cuda

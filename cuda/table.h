@@ -1,0 +1,57 @@
+// The functions behind the backend's kernel table; tensor/kernels.h is their contract. All but those of libraries are in
+// kernels/. `matmul` and `conv` are those of device/ (cuBLASLt and cuDNN, and the kernels below for what these do not
+// offer), in the emulator the kernels themselves.
+#pragma once
+#include <costate/tensor/kernels.h>
+
+namespace costate::cuda {
+
+void pointwise(const PointwiseCall&);
+void copy(const Loop&, std::int64_t item, const void* in, void* out);
+void fill(DType, std::int64_t n, double value, void* out);
+void cast(DType from, DType to, std::int64_t n, const void* in, void* out);
+void sum(DType, std::int64_t outer, std::int64_t n, std::int64_t inner, const void* in, void* out);
+double sum_squares(DType, std::int64_t n, const void* in);
+void matmul(const MatmulCall&);
+std::int64_t matmul_workspace(const MatmulShape&);
+bool multiplies_bf16();
+void conv(const ConvCall&);
+std::int64_t conv_workspace(const ConvShape&, bool packed);
+void upsample(DType, std::int64_t n, std::int64_t height, std::int64_t width, std::int64_t channels, std::int64_t factor,
+              double scale, const void* in, void* out);
+void pool_squares(DType, std::int64_t n, std::int64_t height, std::int64_t width, std::int64_t channels, std::int64_t factor,
+                  double scale, const void* in, void* out);
+void softmax(DType, bool log, std::int64_t rows, std::int64_t n, const void* in, void* out);
+void softmax_vjp(DType, bool log, std::int64_t rows, std::int64_t n, const void* out, const void* cotangent, void* dx);
+void layer_norm(DType, std::int64_t rows, std::int64_t n, double eps, const void* in, void* out, void* rstd);
+void layer_norm_vjp(DType, std::int64_t rows, std::int64_t n, const void* out, const void* rstd, const void* cotangent, void* dx);
+void group_norm(const GroupNormCall&, void* out, void* mean, void* rstd);
+void group_norm_vjp(const GroupNormCall&, const void* mean, const void* rstd, const void* cotangent, void* dx, void* sum_h,
+                    void* sum_hx);
+void modulated_layer_norm(DType, std::int64_t n, std::int64_t t, std::int64_t d, double eps, const void* x, const void* scale,
+                          const void* shift, void* out, void* mean, void* rstd);
+void modulated_layer_norm_vjp(DType, std::int64_t n, std::int64_t t, std::int64_t d, const void* x, const void* scale,
+                              const void* mean, const void* rstd, const void* cotangent, void* dx, void* dscale);
+void attention(const AttentionCall&, void* out, void* log_sum_exp);
+void attention_vjp(const AttentionCall&, const void* out, const void* log_sum_exp, const void* cotangent, void* dq, void* dk,
+                   void* dv);
+void gather_rows(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* table, void* out);
+void scatter_add_rows(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* in, void* out);
+void random(DType, bool normal, std::uint64_t seed, std::uint32_t stream, std::uint64_t first_sample, std::uint32_t step,
+            std::int64_t samples, std::int64_t per_sample, void* out);
+void dropout(DType, double probability, std::uint32_t threshold, std::uint64_t seed, std::uint32_t stream,
+             std::uint64_t first_sample, std::uint32_t step, std::int64_t samples, std::int64_t per_sample, const void* in,
+             void* out);
+void adamw(DType, std::int64_t n, const Kernels::AdamW&, const void* gradient, void* m, void* v, void* parameter);
+
+// The products and convolutions of kernels/, for every shape and both types.
+void tiled_matmul(const MatmulCall&);
+void tiled_conv(const ConvCall&);
+// The sums over the rows of op(a), as MatmulCall::row_sums wants them.
+void row_sums(const MatmulCall&);
+// + bias and the activation in place of (m x n) pre-activations c, and the derivative, as MatmulCall wants them.
+void finish_product(const MatmulCall&);
+
+extern const Kernels kernel_table;
+
+}  // namespace costate::cuda
