@@ -58,11 +58,13 @@ void layer_norm_vjp(Backward& b) {
 }
 constexpr Rule layer_norm_rule{"layer_norm", layer_norm_vjp};
 
-void check_index(const char* op, const Tensor& index, std::int64_t n) {
+void check_index(const char* op, const Tensor& index, std::int64_t n, Device device) {
   require(index.defined() && index.rank() == 1 && index.dtype() == DType::i32, op, ": the index is ", index.dtype(),
           " of shape ", index.shape(), "; expected i32 of one axis");
+  require(index.device() == device || device == Device::meta, op, ": the index is on the ", index.device(), ", the rows on the ", device);
   if (index.is_meta()) return;
-  for (const std::int32_t i : index.values<std::int32_t>())
+  const Tensor on_host = index.to(Device::cpu);  // from a cuda device this waits: kernels trust what they are given
+  for (const std::int32_t i : on_host.values<std::int32_t>())
     require(i >= 0 && i < n, op, ": index ", i, " is outside 0 to ", n - 1);
 }
 
@@ -90,10 +92,10 @@ Var layer_norm(const Var& x, double eps) {
 Var gather_rows(const Var& table, const Tensor& index) {
   require(table.rank() == 2 && table.dtype() != DType::i32, "gather_rows: the table is ", table.dtype(), " of shape ",
           table.shape(), "; expected a matrix of f32 or f64");
-  check_index("gather_rows", index, table.extent(0));
+  check_index("gather_rows", index, table.extent(0), table.device());
   Tensor out = Tensor::empty({index.extent(0), table.extent(1)}, table.dtype(), table.device());
   if (out.numel() && !out.is_meta())
-    kernels(out).gather_rows(out.dtype(), out.extent(0), out.extent(1), index.values<std::int32_t>().data(),
+    kernels(out).gather_rows(out.dtype(), out.extent(0), out.extent(1), static_cast<const std::int32_t*>(index.raw()),
                              table.value().raw(), out.raw_mutable());
   return record(gather_rule, std::move(out), {&table}, save_nothing, table.extent(0), {&index, 1});
 }
@@ -102,10 +104,10 @@ Var scatter_rows(const Var& rows, const Tensor& index, std::int64_t n) {
   require(rows.rank() == 2 && rows.dtype() != DType::i32 && index.rank() == 1 && index.extent(0) == rows.extent(0),
           "scatter_rows: the rows are ", rows.dtype(), " of shape ", rows.shape(), " and the index has shape ", index.shape());
   require(n >= 0, "scatter_rows: ", n, " rows were asked for");
-  check_index("scatter_rows", index, n);
+  check_index("scatter_rows", index, n, rows.device());
   Tensor out = Tensor::zeros({n, rows.extent(1)}, rows.dtype(), rows.device());
   if (rows.numel() && !out.is_meta())
-    kernels(out).scatter_add_rows(out.dtype(), rows.extent(0), rows.extent(1), index.values<std::int32_t>().data(),
+    kernels(out).scatter_add_rows(out.dtype(), rows.extent(0), rows.extent(1), static_cast<const std::int32_t*>(index.raw()),
                                   rows.value().raw(), out.raw_mutable());
   return record(scatter_rule, std::move(out), {&rows}, save_nothing, std::int64_t{0}, {&index, 1});
 }

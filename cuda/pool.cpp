@@ -12,7 +12,7 @@
 namespace costate::cuda::pool {
 namespace {
 
-constexpr std::int64_t granule = 256, segment = std::int64_t{32} << 20;
+constexpr std::int64_t granule = 256;
 
 struct Block {
   std::int64_t bytes = 0;
@@ -54,9 +54,9 @@ struct Pool {
     return b->first;
   }
   bool grow(std::int64_t bytes) {
-    // Large blocks get their own size in whole megabytes; a device that has no segment left may still have the block.
-    const std::int64_t own = (bytes + (1 << 20) - 1) >> 20 << 20;
-    for (const std::int64_t size : {std::max(own, segment), own}) {
+    // Large blocks get a segment of their own; a device that has no whole segment left may still have the block.
+    const std::int64_t page = 1 << 16, own = (bytes + page - 1) / page * page;
+    for (const std::int64_t size : {std::max(own, runtime::segment_bytes), own}) {
       auto* data = static_cast<std::byte*>(runtime::take_memory(size));
       if (!data) continue;
       segments[data] = size, held += size;

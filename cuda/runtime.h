@@ -25,6 +25,12 @@ void properties(int device, DeviceProperties& out);
 void open(int device);
 int multiprocessors();  // of the open device
 
+// What is asked of the driver at a time, or more. The emulator, whose memory is protected page by page, takes little.
+#ifdef __CUDACC__
+constexpr std::int64_t segment_bytes = std::int64_t{32} << 20;
+#else
+constexpr std::int64_t segment_bytes = std::int64_t{1} << 20;
+#endif
 void* take_memory(std::int64_t bytes);  // from the driver, aligned to 256; null when it has no more
 void give_memory(void* data);           // waits for the stream
 

@@ -61,8 +61,10 @@ FlowMatchingMetrics FlowMatching::step() {
   Tensor labels;
   if (labels_.defined()) {
     std::vector<std::int32_t> chosen(index.size());
-    if (!labels_.is_meta())
-      for (std::size_t i = 0; i < index.size(); ++i) chosen[i] = labels_.values<std::int32_t>()[index[i]];
+    if (!labels_.is_meta()) {
+      const Tensor on_host = labels_.to(Device::cpu);
+      for (std::size_t i = 0; i < index.size(); ++i) chosen[i] = on_host.values<std::int32_t>()[index[i]];
+    }
     labels = nn::drop_labels(Tensor::from(chosen, {batch}, items_.device()), null_class_, options_.label_drop, options_.seed,
                              first_sample, 0);
   }

@@ -13,7 +13,7 @@ void add_rows(const Var& x, std::vector<double>& out) {
   const Tensor t = sum(reshape(x, {x.extent(0), -1}), 1).value();
   if (t.is_meta()) return;
   std::size_t i = 0;
-  for (const float v : t.values<float>()) out[i++] += static_cast<double>(v);
+  for (const double v : t.to_doubles()) out[i++] += v;
 }
 
 // x where the mask (rows,) is 1, `otherwise` where it is 0.

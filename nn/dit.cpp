@@ -139,7 +139,8 @@ Dit make_dit(const DitOptions& o, Init& init) {
   // Through Init for the element type and the device.
   m.positions = Var(init.zeros({1, (o.height / o.patch) * (o.width / o.patch), d}));
   const Tensor table = sinusoidal_positions(o.height / o.patch, o.width / o.patch, d);
-  if (!m.positions.value().is_meta()) m.positions.value().copy_from(table.to(m.positions.dtype()));
+  if (!m.positions.value().is_meta())
+    m.positions.value().copy_from(table.to(m.positions.dtype()).to(m.positions.device()));
   m.time0 = normal(init, frequency_features, d, Activation::silu);
   m.time2 = normal(init, d, d);
   if (o.classes > 0) m.classes = {Var(init.normal({o.classes + 1, d}, 0.02))};

@@ -37,13 +37,13 @@ Tensor drop_labels(const Tensor& labels, std::int32_t null_class, double probabi
           " is outside [0, 1]");
   require(labels.defined() && labels.dtype() == DType::i32, "drop_labels: the labels are ",
           labels.defined() ? name(labels.dtype()) : "undefined", "; expected i32");
-  Tensor dropped = labels.clone();
-  if (dropped.is_meta() || probability == 0) return dropped;
+  if (labels.is_meta() || probability == 0) return labels.clone();
+  Tensor dropped = labels.to(Device::cpu).clone();
   const Philox philox{seed, Stream::label};
   std::uint64_t sample = first_sample;
   for (std::int32_t& label : dropped.mutate<std::int32_t>())
     if (philox.uniform(sample++, step, 1) < probability) label = null_class;
-  return dropped;
+  return dropped.to(labels.device());
 }
 
 }  // namespace costate::nn

@@ -131,9 +131,11 @@ Var log_likelihood(const Var& logits, const Tensor& labels) {
           labels.shape());
   // The chosen entries by a mask: rows of the identity matrix, one a label.
   const std::int64_t rows = logits.extent(0), classes = logits.extent(1);
-  Tensor mask = Tensor::zeros(logits.shape(), logits.dtype(), logits.device());
-  if (!mask.is_meta()) {
-    const auto index = labels.values<std::int32_t>();
+  const bool meta = logits.value().is_meta();
+  Tensor mask = Tensor::zeros(logits.shape(), logits.dtype(), meta ? Device::meta : Device::cpu);
+  if (!meta) {
+    const Tensor on_host = labels.to(Device::cpu);
+    const auto index = on_host.values<std::int32_t>();
     const auto set = [&](auto values) {
       for (std::int64_t i = 0; i < rows; ++i) {
         require(index[i] >= 0 && index[i] < classes, "log_likelihood: label ", index[i], " is outside 0 to ",
@@ -146,7 +148,7 @@ Var log_likelihood(const Var& logits, const Tensor& labels) {
     else
       set(mask.mutate<double>());
   }
-  return sum(mul(log_softmax(logits), Var(mask)), 1);
+  return sum(mul(log_softmax(logits), Var(mask.to(logits.device()))), 1);
 }
 
 Var cross_entropy(const Var& logits, const Tensor& labels) {

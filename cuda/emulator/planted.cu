@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(threads) planted(int mistake, const float* x, 
   part[mistake == overrun ? t + 1 : t] = x[t];
   if (mistake == overrun && t == 0) part[0] = 0;
   if (mistake == missing_warp_barrier) {
-    out[0] = part[t ^ 1];
+    if (t == 0) out[0] = part[1];
     return;
   }
   if (mistake == divergent_barrier && t < 32) __syncthreads();

@@ -87,7 +87,7 @@ struct Machine {
   unsigned threads = 0, started = 0, used = 0, live = 0, waiting = 0, barriers = 0, rotation = 0;
   Sequence order = Sequence::forward;
   std::byte* shared = nullptr;
-  std::size_t shared_top = 0, static_bytes = 0;
+  std::size_t shared_top = shared_limit, static_bytes = 0;  // at first all of it is to be poisoned
   std::vector<std::pair<std::byte*, std::size_t>> arrays;
   Order at_start, at_end, at_barrier[2];
 };
@@ -243,7 +243,11 @@ void poison_shared(std::size_t bytes) {
 
 void begin_block(std::size_t dynamic_bytes) {
   Machine& m = machine();
-  poison_shared(std::min(shared_limit, std::max(m.shared_top, dynamic_bytes) + 2 * gap));
+#ifdef COSTATE_EMULATED_TSAN
+  poison_shared(shared_limit);
+#else
+  poison_shared(std::min(shared_limit, m.shared_top));  // what the block before may have written
+#endif
   ++block_number;
   m.arrays.clear(), m.static_bytes = 0;
   m.shared_top = dynamic_bytes ? (dynamic_bytes + gap + 15) / 16 * 16 : 0;

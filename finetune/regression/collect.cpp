@@ -208,7 +208,7 @@ void ValueGradientRegression::path_costates(CostateBatch& batch, const Tensor& t
     largest = s > largest || std::isnan(s) ? s : largest;
   }
   metrics.costate_norm = std::max(metrics.costate_norm, std::sqrt(largest / static_cast<double>(rows)));
-  if (problem_.device == Device::cpu && !std::isfinite(largest))
+  if (problem_.device != Device::meta && !std::isfinite(largest))
     fail(Fault::numerical, {"value-gradient regression: the costate of iteration ", iteration(),
                             " is not finite; |a| grows along the network: use more steps or a smaller reward multiplier"});
 }

@@ -45,7 +45,7 @@ Gradients ValueGradientRegression::regress(CostateBatch& batch, const std::vecto
     Var squares = sum(reshape(square(residual), {n, -1}), 1);
     if (options_.loss_clip > 0) {
       if (!squares.value().is_meta())
-        for (const float s : squares.value().values<float>()) clipped[c] += s >= options_.loss_clip;
+        for (const double s : squares.value().to_doubles()) clipped[c] += s >= options_.loss_clip;
       squares = minimum(squares, Var(Tensor::scalar(options_.loss_clip, DType::f32, problem_.device)));
     }
     if (row_weight.defined()) squares = mul(squares, Var(row_weight.slice(begin, n)));

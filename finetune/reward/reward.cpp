@@ -37,8 +37,9 @@ Raw evaluate(const Reward& r, const Tensor& x, bool with_gradient) {
 template <class T, class F>
 void each_row(const Raw& raw, const F& f) {
   const std::int64_t rows = raw.value.extent(0), n = raw.gradient.defined() && rows > 0 ? raw.gradient.numel() / rows : 0;
-  const auto v = raw.value.values<T>();
-  const auto g = raw.gradient.defined() ? raw.gradient.values<T>() : std::span<const T>();
+  const Tensor value = raw.value.to(Device::cpu), gradient = raw.gradient.defined() ? raw.gradient.to(Device::cpu) : Tensor();
+  const auto v = value.values<T>();
+  const auto g = gradient.defined() ? gradient.values<T>() : std::span<const T>();
   for (std::int64_t i = 0; i < rows; ++i) f(i, static_cast<double>(v[i]), g.subspan(i * n, n));
 }
 

@@ -1,0 +1,369 @@
+// Every entry of the backend's kernel table against the cpu's, for shapes that end inside a vector, a warp, a block and a
+// tile, and for those that take a second pass.
+#include <costate/tensor/loop.h>
+#include <costate/tensor/pointwise.h>
+
+#include <array>
+
+#include "on_device.h"
+
+namespace costate {
+namespace {
+
+using Tensors = std::vector<Tensor>;
+
+// Results differ by the order of sums and the exponentials of two libraries: multiples of the unit roundoff. A sum of n terms
+// of size 1 errs by about sqrt(n) of it.
+double rounding(DType dtype, std::int64_t n = 1) {
+  return (dtype == DType::f64 ? 4e-15 : 1e-6) * std::sqrt(static_cast<double>(n < 1 ? 1 : n));
+}
+
+TEST(CudaKernels, FillAndCast) {
+  for (const std::int64_t n : {1, 31, 257, 5000})
+    compare(
+        [&](Device d) {
+          const Tensor f = Tensor::full({n}, 1.25, DType::f32, d), whole = Tensor::full({n}, -3.0, DType::i32, d);
+          const Tensor x = noise({n}, DType::f64, d, 1);
+          return Tensors{f, whole, f.to(DType::f64), x.to(DType::f32), x.to(DType::i32), whole.to(DType::f64)};
+        },
+        0, "fill and cast");
+}
+
+TEST(CudaKernels, CopyWalksStrides) {
+  for (const auto& [rows, columns] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 5}, {257, 31}})
+    for (const DType dtype : {DType::f32, DType::f64})
+      compare(
+          [&, rows = rows, columns = columns](Device d) {
+            const Tensor x = noise({rows, columns}, dtype, d, 2), out = unwritten({columns, rows}, dtype, d);
+            kernels(d).copy(copy_loop({columns, rows}, std::array<std::int64_t, 2>{1, columns}, std::array<std::int64_t, 2>{rows, 1}),
+                            size_of(dtype), x.raw(), out.raw_mutable());
+            return Tensors{out, out.clone()};
+          },
+          0, "copy");
+}
+
+// Every variant of every row, where operands lie like the result, end inside a vector, begin off a vector's alignment, or are
+// broadcast.
+TEST(CudaKernels, EveryVariantOfEveryPointwiseRow) {
+  const Shape shapes[] = {{7}, {3, 5}};
+  for (int op = 0; op < pointwise_count; ++op) {
+    const PointwiseRow& row = pointwise_rows[op];
+    const int variants = 1 + row.operands + (row.order == 2 ? row.operands * (row.operands + 1) : 0);
+    for (int variant = 0; variant < variants; ++variant) {
+      const int operands = row.operands + (variant == 0 ? 0 : variant <= row.operands ? 1 : 2);
+      for (const DType dtype : {DType::f32, DType::f64})
+        for (const Shape& shape : shapes)
+          compare(
+              [&](Device d) {
+                Tensors in;
+                std::vector<const Shape*> walked;
+                const Shape last{shape[-1]};
+                for (int k = 0; k < operands; ++k) {
+                  // Of (3, 5) every second operand is repeated along the rows. log and sqrt want what is positive.
+                  const Shape& own = shape.rank() == 2 && k % 2 ? last : shape;
+                  Tensor x = noise({own.numel() + 1}, DType::f64, Device::cpu, static_cast<std::uint32_t>(k)).slice(1, own.numel());
+                  Tensor y = Tensor::empty({own.numel()}, DType::f64);
+                  const auto from = x.values<double>();
+                  for (std::int64_t i = 0; i < own.numel(); ++i) y.mutate<double>()[i] = 0.3 + std::abs(from[i]);
+                  in.push_back(y.to(dtype).to(d).reshape(own));
+                  walked.push_back(&own);
+                }
+                const Tensor out = unwritten(shape, dtype, d);
+                PointwiseCall call{};
+                const double parameters[4] = {0.4, 1.1, -0.7, 0.2};
+                call.op = op, call.variant = variant, call.dtype = dtype, call.operands = operands, call.parameters = parameters;
+                for (int k = 0; k < operands; ++k) call.in[k] = in[static_cast<std::size_t>(k)].raw();
+                call.out = out.raw_mutable(), call.loop = pointwise_loop(shape, walked);
+                kernels(d).pointwise(call);
+                return Tensors{out};
+              },
+              4 * rounding(dtype), std::string(row.name) + " variant " + std::to_string(variant));
+    }
+  }
+}
+
+TEST(CudaKernels, PointwiseByVectorsAndBeside) {
+  for (const std::int64_t n : {1, 4, 1023, 4099})
+    for (const std::int64_t offset : {0, 1})
+      for (const DType dtype : {DType::f32, DType::f64})
+        compare(
+            [&](Device d) {
+              const Tensor x = noise({n + 1}, dtype, d, 3).slice(offset, n), y = noise({n + 1}, dtype, d, 4).slice(offset, n);
+              const Tensor whole = unwritten({n + 1}, dtype, d), out = whole.slice(offset, n);
+              PointwiseCall call{};
+              const double parameters[4] = {2, 0.5};  // exact products: one rounding, fused or not
+              const Shape shape{n};
+              const Shape* shapes[] = {&shape, &shape};
+              call.op = static_cast<int>(Pointwise::axpby), call.dtype = dtype, call.operands = 2, call.parameters = parameters;
+              call.in[0] = x.raw(), call.in[1] = y.raw(), call.out = out.raw_mutable(), call.loop = pointwise_loop(shape, shapes);
+              kernels(d).pointwise(call);
+              return Tensors{whole};
+            },
+            0, "axpby");
+}
+
+TEST(CudaKernels, Sums) {
+  for (const std::int64_t n : {0, 1, 31, 513, 40'000})
+    for (const auto& [outer, inner] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 1}, {1, 3}, {2, 33}}) {
+      if (n == 40'000 && outer * inner > 3) continue;
+      for (const DType dtype : {DType::f32, DType::f64})
+        compare(
+            [&, outer = outer, inner = inner](Device d) {
+              const Tensor x = noise({outer, n, inner}, dtype, d, 5), out = unwritten({outer, inner}, dtype, d);
+              kernels(d).sum(dtype, outer, n, inner, x.raw(), out.raw_mutable());
+              const double squares = kernels(d).sum_squares(dtype, x.numel(), x.raw());
+              return Tensors{out, Tensor::scalar(squares, DType::f64)};
+            },
+            rounding(dtype, n), "sum of " + std::to_string(n));
+    }
+}
+
+TEST(CudaKernels, NoiseHasTheBitsOfTheCpu) {
+  for (const std::int64_t per_sample : {1, 4, 7, 1001})
+    for (const DType dtype : {DType::f32, DType::f64})
+      compare(
+          [&](Device d) {
+            const Tensor normal = unwritten({3, per_sample}, dtype, d), uniform = unwritten({3, per_sample}, dtype, d);
+            const std::uint64_t first = (std::uint64_t{5} << 32) - 2;  // across the low word of the sample's number
+            random_normal(normal, 0x123456789abcdefull, Stream::noise, first, 9);
+            random_uniform(uniform, 7, Stream::time, first, 1);
+            const Tensor dropped = unwritten({3, per_sample}, dtype, d);
+            kernels(d).dropout(dtype, 0.4, 0x66666666u, 3, 10, first, 2, 3, per_sample, normal.raw(), dropped.raw_mutable());
+            return Tensors{normal, uniform, dropped};
+          },
+          0, "noise");
+}
+
+TEST(CudaKernels, Rows) {
+  for (const std::int64_t n : {1, 31, 257, 1500}) {
+    const std::int64_t rows = n > 1000 ? 2 : 9;
+    for (const DType dtype : {DType::f32, DType::f64})
+      compare(
+          [&](Device d) {
+            const Kernels& k = kernels(d);
+            const Tensor x = noise({rows, n}, dtype, d, 6), g = noise({rows, n}, dtype, d, 7);
+            Tensors out;
+            for (int i = 0; i < 6; ++i) out.push_back(unwritten({rows, n}, dtype, d));
+            const Tensor rstd = unwritten({rows}, dtype, d);
+            for (const bool log : {false, true}) {
+              k.softmax(dtype, log, rows, n, x.raw(), out[log].raw_mutable());
+              k.softmax_vjp(dtype, log, rows, n, out[log].raw(), g.raw(), out[2 + log].raw_mutable());
+            }
+            k.layer_norm(dtype, rows, n, 1e-3, x.raw(), out[4].raw_mutable(), rstd.raw_mutable());
+            k.layer_norm_vjp(dtype, rows, n, out[4].raw(), rstd.raw(), g.raw(), out[5].raw_mutable());
+            out.push_back(rstd);
+            return out;
+          },
+          8 * rounding(dtype, n), "rows of " + std::to_string(n));
+  }
+}
+
+TEST(CudaKernels, GroupNorm) {
+  struct Case {
+    std::int64_t n, spatial, channels, groups;
+    Activation activation;
+    bool modulated;
+  };
+  for (const Case& c : {Case{2, 9, 8, 4, Activation::none, false}, Case{2, 50, 70, 7, Activation::silu, true},
+                        Case{1, 300, 4, 1, Activation::gelu_tanh, true}, Case{3, 1, 6, 2, Activation::relu, false}})
+    for (const DType dtype : {DType::f32, DType::f64})
+      compare(
+          [&](Device d) {
+            const Shape image{c.n, c.spatial, c.channels};
+            const Tensor x = noise(image, dtype, d, 8), g = noise(image, dtype, d, 9), gamma = noise({c.channels}, dtype, d, 10),
+                         beta = noise({c.channels}, dtype, d, 11), scale = noise({c.n, c.channels}, dtype, d, 12),
+                         shift = noise({c.n, c.channels}, dtype, d, 13);
+            GroupNormCall call{dtype, c.n, c.spatial, c.channels, c.groups, 1e-3, c.activation, x.raw()};
+            call.gamma = gamma.raw(), call.beta = beta.raw();
+            if (c.modulated) call.scale = scale.raw(), call.shift = shift.raw();
+            const Tensor out = unwritten(image, dtype, d), dx = unwritten(image, dtype, d), again = unwritten(image, dtype, d),
+                         mean = unwritten({c.n, c.groups}, dtype, d), rstd = unwritten({c.n, c.groups}, dtype, d),
+                         h = unwritten({c.n, c.channels}, dtype, d), hx = unwritten({c.n, c.channels}, dtype, d);
+            const Kernels& k = kernels(d);
+            k.group_norm(call, out.raw_mutable(), mean.raw_mutable(), rstd.raw_mutable());
+            k.group_norm_vjp(call, mean.raw(), rstd.raw(), g.raw(), dx.raw_mutable(), h.raw_mutable(), hx.raw_mutable());
+            k.group_norm_vjp(call, mean.raw(), rstd.raw(), g.raw(), again.raw_mutable(), nullptr, nullptr);
+            return Tensors{out, mean, rstd, dx, h, hx, again};
+          },
+          8 * rounding(dtype, c.spatial * c.channels / c.groups), "group norm");
+}
+
+TEST(CudaKernels, ModulatedLayerNorm) {
+  for (const auto& [n, t, width] : {std::array<std::int64_t, 3>{2, 3, 5}, {3, 17, 100}, {1, 2, 700}})
+    for (const DType dtype : {DType::f32, DType::f64})
+      compare(
+          [&, n = n, t = t, width = width](Device d) {
+            const Tensor x = noise({n, t, width}, dtype, d, 14), g = noise({n, t, width}, dtype, d, 15),
+                         scale = noise({n, width}, dtype, d, 16), shift = noise({n, width}, dtype, d, 17);
+            const Tensor out = unwritten({n, t, width}, dtype, d), dx = unwritten({n, t, width}, dtype, d),
+                         mean = unwritten({n, t}, dtype, d), rstd = unwritten({n, t}, dtype, d), dscale = unwritten({n, width}, dtype, d);
+            const Kernels& k = kernels(d);
+            k.modulated_layer_norm(dtype, n, t, width, 1e-3, x.raw(), scale.raw(), shift.raw(), out.raw_mutable(), mean.raw_mutable(),
+                                   rstd.raw_mutable());
+            k.modulated_layer_norm_vjp(dtype, n, t, width, x.raw(), scale.raw(), mean.raw(), rstd.raw(), g.raw(), dx.raw_mutable(),
+                                       dscale.raw_mutable());
+            return Tensors{out, mean, rstd, dx, dscale};
+          },
+          8 * rounding(dtype, width), "modulated layer norm");
+}
+
+TEST(CudaKernels, Attention) {
+  struct Case {
+    std::int64_t n, heads, queries, keys, width;
+  };
+  // One tile and less, ends inside a tile, several tiles, and heads so wide that the smaller tile is taken.
+  for (const Case& c : {Case{1, 1, 1, 1, 3}, Case{2, 3, 33, 40, 8}, Case{1, 2, 70, 65, 16}, Case{1, 1, 9, 17, 300}})
+    for (const DType dtype : {DType::f32, DType::f64})
+      compare(
+          [&](Device d) {
+            const std::int64_t row = c.heads * c.width;
+            const Shape of_q{c.n, c.queries, row}, of_k{c.n, c.keys, row};
+            const Tensor q = noise(of_q, dtype, d, 18), k = noise(of_k, dtype, d, 19), v = noise(of_k, dtype, d, 20),
+                         g = noise(of_q, dtype, d, 21);
+            AttentionCall call{};
+            call.dtype = dtype, call.n = c.n, call.heads = c.heads, call.queries = c.queries, call.keys = c.keys, call.width = c.width;
+            call.row_q = call.row_k = call.row_v = row, call.q = q.raw(), call.k = k.raw(), call.v = v.raw();
+            const Tensor out = unwritten(of_q, dtype, d), sums = unwritten({c.n, c.heads, c.queries}, dtype, d),
+                         dq = unwritten(of_q, dtype, d), dk = unwritten(of_k, dtype, d), dv = unwritten(of_k, dtype, d);
+            kernels(d).attention(call, out.raw_mutable(), sums.raw_mutable());
+            kernels(d).attention_vjp(call, out.raw(), sums.raw(), g.raw(), dq.raw_mutable(), dk.raw_mutable(), dv.raw_mutable());
+            return Tensors{out, sums, dq, dk, dv};
+          },
+          8 * rounding(dtype, c.queries + c.keys + c.width), "attention of width " + std::to_string(c.width));
+}
+
+TEST(CudaKernels, GatherAndScatter) {
+  for (const std::int64_t rows : {1, 31, 300})
+    compare(
+        [&](Device d) {
+          std::vector<std::int32_t> index(static_cast<std::size_t>(rows));
+          for (std::size_t i = 0; i < index.size(); ++i) index[i] = static_cast<std::int32_t>(i * i % 7);
+          const Tensor where = Tensor::from(index, {rows}, d), table = noise({7, 20}, DType::f32, d, 22),
+                       in = noise({rows, 20}, DType::f32, d, 23);
+          const Tensor picked = unwritten({rows, 20}, DType::f32, d), added = Tensor::zeros({7, 20}, DType::f32, d);
+          const auto* raw = static_cast<const std::int32_t*>(where.raw());
+          kernels(d).gather_rows(DType::f32, rows, 20, raw, table.raw(), picked.raw_mutable());
+          kernels(d).scatter_add_rows(DType::f32, rows, 20, raw, in.raw(), added.raw_mutable());
+          return Tensors{picked, added};
+        },
+        0, "gather and scatter");  // added in order: the same bits
+}
+
+TEST(CudaKernels, UpsampleAndPool) {
+  for (const std::int64_t factor : {1, 2, 3})
+    compare(
+        [&](Device d) {
+          const Tensor a = noise({2, 3, 5, 7}, DType::f32, d, 24), b = noise({2, 3 * factor, 5 * factor, 7}, DType::f32, d, 25);
+          const Tensor large = unwritten(b.shape(), DType::f32, d), small = unwritten(a.shape(), DType::f32, d);
+          kernels(d).upsample(DType::f32, 2, 3, 5, 7, factor, 0.5, a.raw(), large.raw_mutable());
+          kernels(d).pool(DType::f32, 2, 3, 5, 7, factor, 0.25, b.raw(), small.raw_mutable());
+          return Tensors{large, small};
+        },
+        rounding(DType::f32), "upsample and pool");
+}
+
+TEST(CudaKernels, AdamW) {
+  const Kernels::AdamW a{1e-2, 0.9, 0.99, 1e-8, 0.1, 1 - 0.9, 1 - 0.99, 0.5};
+  for (const std::int64_t n : {1, 257, 3000})
+    for (const DType dtype : {DType::f32, DType::f64})
+      compare(
+          [&](Device d) {
+            const Tensor g = noise({n}, dtype, d, 26), m = noise({n}, dtype, d, 27), v = Tensor::full({n}, 0.25, dtype, d),
+                         p = noise({n}, dtype, d, 28);
+            kernels(d).adamw(dtype, n, a, g.raw(), m.raw_mutable(), v.raw_mutable(), p.raw_mutable());
+            return Tensors{p, m, v};
+          },
+          rounding(dtype), "adamw");
+}
+
+TEST(CudaKernels, Products) {
+  struct Case {
+    std::int64_t m, n, k, batch;
+    bool transpose_a, transpose_b;
+  };
+  for (const Case& c : {Case{1, 1, 1, 1, false, false}, Case{65, 70, 33, 1, false, true}, Case{3, 130, 17, 2, false, false},
+                        Case{70, 9, 40, 1, true, false}, Case{20, 30, 50, 3, true, true}, Case{5, 6, 0, 1, false, true}})
+    for (const DType dtype : {DType::f32, DType::f64})
+      for (const Activation activation : {Activation::none, Activation::gelu_tanh, Activation::silu, Activation::relu})
+        for (const bool extras : {false, true})
+          compare(
+              [&](Device d) {
+                MatmulCall call{};
+                call.dtype = dtype, call.m = c.m, call.n = c.n, call.k = c.k, call.batch = c.batch;
+                call.transpose_a = c.transpose_a, call.transpose_b = c.transpose_b;
+                call.stride_a = c.m * c.k, call.stride_b = c.k * c.n;
+                const Tensor x = noise({c.batch * c.m * c.k}, dtype, d, 29), y = noise({c.batch * c.k * c.n}, dtype, d, 30),
+                             bias = noise({c.n}, dtype, d, 31), scale = noise({c.batch * c.m * c.k}, dtype, d, 32);
+                const Tensor out = extras ? noise({c.batch * c.m * c.n}, dtype, d, 33) : unwritten({c.batch * c.m * c.n}, dtype, d);
+                const Tensor slope = unwritten({c.batch * c.m * c.n}, dtype, d), sums = unwritten({c.m}, dtype, d);
+                call.a = x.raw(), call.b = y.raw(), call.c = out.raw_mutable(), call.activation = activation;
+                Tensors results{out};
+                if (extras) call.accumulate = true, call.bias = bias.raw(), call.derivative = slope.raw_mutable(), results.push_back(slope);
+                // The sums come with the gradient of a weight: one product, a transposed, nothing behind it.
+                if (c.transpose_a && c.batch == 1 && activation == Activation::none) {
+                  call.scaled = true, call.scale_a = scale.raw();
+                  call.summed = true, call.row_sums = sums.raw_mutable(), results.push_back(sums);
+                }
+                const Tensor workspace = Tensor::empty({kernels(d).matmul_workspace(call) / 4 + 1}, DType::f32, d);
+                call.workspace = workspace.raw_mutable();
+                kernels(d).matmul(call);
+                return results;
+              },
+              8 * rounding(dtype, c.k), "product of k = " + std::to_string(c.k));
+}
+
+TEST(CudaKernels, ProductsOfRoundedOperands) {
+  // Both tables round the operands alike; what is left is the order of the sum.
+  compare(
+      [&](Device d) {
+        MatmulCall call{};
+        call.dtype = DType::f32, call.precision = Precision::bf16_products, call.m = 20, call.n = 40, call.k = 64;
+        call.transpose_b = true;
+        const Tensor x = noise({20, 64}, DType::f32, d, 34), y = noise({40, 64}, DType::f32, d, 35), out = unwritten({20, 40}, DType::f32, d);
+        const Tensor workspace = Tensor::empty({kernels(d).matmul_workspace(call) / 4 + 1}, DType::f32, d);
+        call.a = x.raw(), call.b = y.raw(), call.c = out.raw_mutable(), call.workspace = workspace.raw_mutable();
+        kernels(d).matmul(call);
+        return Tensors{out};
+      },
+      8 * rounding(DType::f32, 64), "product of rounded operands");
+}
+
+TEST(CudaKernels, Convolutions) {
+  struct Case {
+    std::int64_t n, height, width, channels, out_channels, kernel, stride, pad, groups;
+  };
+  // Square kernels of 1 and 3, ends inside tiles, strides, groups, and more pixels than one part of a weight gradient.
+  for (const Case& c : {Case{2, 5, 6, 3, 4, 3, 1, 1, 1}, Case{1, 9, 7, 8, 70, 3, 2, 1, 1}, Case{3, 4, 4, 6, 9, 1, 1, 0, 3},
+                        Case{1, 6, 6, 2, 2, 2, 2, 0, 2}, Case{2, 48, 48, 1, 2, 3, 1, 1, 1}})
+    for (const auto pass : {ConvShape::Pass::forward, ConvShape::Pass::data_gradient, ConvShape::Pass::weight_gradient})
+      for (const DType dtype : {DType::f32, DType::f64})
+        compare(
+            [&](Device d) {
+              ConvCall call;
+              ConvShape& s = call.shape;
+              s.dtype = dtype, s.pass = pass, s.n = c.n, s.height = c.height, s.width = c.width, s.channels = c.channels;
+              s.out_height = (c.height + 2 * c.pad - c.kernel) / c.stride + 1, s.out_width = (c.width + 2 * c.pad - c.kernel) / c.stride + 1;
+              s.out_channels = c.out_channels, s.kernel_height = s.kernel_width = c.kernel, s.stride = c.stride, s.top = s.left = c.pad;
+              s.groups = c.groups;
+              s.winograd = false;  // its rounding is another
+              const Shape of_x{c.n, c.height, c.width, c.channels}, of_y{c.n, s.out_height, s.out_width, c.out_channels},
+                  of_w{c.out_channels, c.kernel, c.kernel, c.channels / c.groups};
+              const Tensor x = noise(of_x, dtype, d, 36), y = noise(of_y, dtype, d, 37), w = noise(of_w, dtype, d, 38),
+                           bias = noise({c.out_channels}, dtype, d, 39);
+              const bool forward = pass == ConvShape::Pass::forward, data = pass == ConvShape::Pass::data_gradient;
+              const Tensor out = unwritten(forward ? of_y : data ? of_x : of_w, dtype, d);
+              const Tensor workspace = Tensor::empty({kernels(d).conv_workspace(s, false) / 4 + 16}, DType::f32, d);
+              if (!data) call.x = x.raw();
+              if (!forward) call.y = y.raw();
+              if (forward || data) call.weight = w.raw();
+              if (forward) call.bias = bias.raw();
+              call.out = out.raw_mutable(), call.workspace = workspace.raw_mutable();
+              kernels(d).conv(call);
+              return Tensors{out};
+            },
+            8 * rounding(dtype, pass == ConvShape::Pass::weight_gradient ? c.n * c.height * c.width : c.kernel * c.kernel * c.channels),
+            "convolution");
+}
+
+}  // namespace
+}  // namespace costate
