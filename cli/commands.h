@@ -75,6 +75,9 @@ void check_grad_command(const CheckGradOptions& options, std::ostream& out);
 
 // One self-contained HTML page about the run in this directory (run_report/report.h), into `file`, or its report.html if "".
 void report_command(const std::string& directory, const std::string& file, std::ostream& out);
+// What this machine computes with: instruction set, threads, CUDA devices, versions, and measured rates; where there is no
+// CUDA device, the sentence that says why.
+void doctor_command(bool json, std::ostream& out);
 
 // The stages on the meta device.
 std::vector<StageRecord> plan(const Config& config, const std::vector<Stage>& stages);

@@ -226,6 +226,9 @@ int run(int argc, char** argv) {
   registry->add_flag("--json", table.json, "As JSON");
   registry->add_flag("--markdown", table.markdown, "As Markdown, for docs/objectives.md");
   registry->footer(footer);
+  CLI::App* doctor = app.add_subcommand("doctor", "What this machine computes with: devices, versions, measured rates");
+  doctor->add_flag("--json", a.json, "As JSON");
+  doctor->footer(footer);
   CLI::App* reference =
       app.add_subcommand("config-reference", "Print all keys of the configuration as Markdown");
   reference->footer(footer);
@@ -246,6 +249,7 @@ int run(int argc, char** argv) {
   }
   if (differs->parsed()) return diff_command(diff, std::cout) ? 0 : 1;
   if (registry->parsed()) return objectives_command(table, std::cout), 0;
+  if (doctor->parsed()) return doctor_command(a.json, std::cout), 0;
   if (reference->parsed()) return std::cout << config_reference(), 0;
   if (compares->parsed()) {
     for (const std::string& sentence : compare_command(compare, std::cout)) std::cerr << "note: " << sentence << "\n";

@@ -1,6 +1,5 @@
-// The functions behind the backend's kernel table; tensor/kernels.h is their contract. All but those of libraries are in
-// kernels/. `matmul` and `conv` are those of device/ (cuBLASLt and cuDNN, and the kernels below for what these do not
-// offer), in the emulator the kernels themselves.
+// The functions behind the backend's kernel table; tensor/kernels.h is their contract. They are in kernels/; the seam to
+// libraries, cuBLASLt and cuDNN in device/, is at the end. The emulator has none and takes the kernels.
 #pragma once
 #include <costate/tensor/kernels.h>
 
@@ -44,13 +43,29 @@ void dropout(DType, double probability, std::uint32_t threshold, std::uint64_t s
              void* out);
 void adamw(DType, std::int64_t n, const Kernels::AdamW&, const void* gradient, void* m, void* v, void* parameter);
 
-// The products and convolutions of kernels/, for every shape and both types.
+// The products and convolutions of kernels/, for every call of the contract.
 void tiled_matmul(const MatmulCall&);
 void tiled_conv(const ConvCall&);
-// The sums over the rows of op(a), as MatmulCall::row_sums wants them.
-void row_sums(const MatmulCall&);
 // + bias and the activation in place of (m x n) pre-activations c, and the derivative, as MatmulCall wants them.
 void finish_product(const MatmulCall&);
+
+// What libraries compute: c = op(a) op(b), or += when `accumulate`, + bias, then max(., 0) when `relu`. Operands are of
+// `dtype`, or bf16 (the upper halves of f32) with f32 results.
+struct LibraryProduct {
+  DType dtype;
+  bool bf16, transpose_a, transpose_b, accumulate, relu;
+  std::int64_t m, n, k, batch, stride_a, stride_b;  // elements from one product to the next
+  const void *a, *b, *bias;
+  void* c;
+};
+// false: the library offers nothing for this shape, and nothing was done.
+bool library_product(const LibraryProduct&);
+void tiled_library_product(const LibraryProduct&);  // the same by the kernels, for the emulator
+
+// The convolution without its bias, likewise, in a workspace of that many bytes; deterministic, and without rounding of
+// operands.
+bool library_conv(const ConvCall&);
+std::int64_t library_conv_workspace(const ConvShape&);
 
 extern const Kernels kernel_table;
 

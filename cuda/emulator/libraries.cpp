@@ -1,15 +1,23 @@
-// Products and convolutions without libraries: the kernels themselves.
+// The emulator's libraries: the kernels themselves.
 #include "../table.h"
 
 namespace costate::cuda {
 
-void matmul(const MatmulCall& call) {
-  tiled_matmul(call);
-  if (call.row_sums) row_sums(call);
+// Declines products of an odd length, as a library may decline a shape: both ways are run by the tests.
+bool library_product(const LibraryProduct& p) {
+  if (p.k % 2) return false;
+  tiled_library_product(p);
+  return true;
 }
-std::int64_t matmul_workspace(const MatmulShape&) { return 0; }
-bool multiplies_bf16() { return false; }
-void conv(const ConvCall& call) { tiled_conv(call); }
-std::int64_t conv_workspace(const ConvShape&, bool) { return 0; }
+
+// Convolutions without bias, of strides above 1: the others are declined.
+bool library_conv(const ConvCall& call) {
+  if (call.shape.stride == 1) return false;
+  ConvCall without = call;
+  without.bias = nullptr;
+  tiled_conv(without);
+  return true;
+}
+std::int64_t library_conv_workspace(const ConvShape&) { return 0; }
 
 }  // namespace costate::cuda

@@ -152,4 +152,15 @@ void tiled_conv(const ConvCall& call) {
   by_type(call.shape.dtype, [&](auto zero) { typed<decltype(zero)>(call); });
 }
 
+std::int64_t conv_workspace(const ConvShape& shape, bool) { return library_conv_workspace(shape); }
+
+void conv(const ConvCall& call) {
+  if (!library_conv(call)) return tiled_conv(call);
+  if (!call.bias) return;
+  MatmulCall bias{};
+  bias.dtype = call.shape.dtype, bias.m = call.shape.n * call.shape.out_height * call.shape.out_width;
+  bias.n = call.shape.out_channels, bias.batch = 1, bias.c = call.out, bias.bias = call.bias;
+  finish_product(bias);
+}
+
 }  // namespace costate::cuda

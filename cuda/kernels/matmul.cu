@@ -1,5 +1,5 @@
-// Matrix products by tiles, for every call that MatmulCall describes, and what is done around those of libraries: the
-// activation with its derivative, and sums of rows.
+// Matrix products: by a library, with operands prepared as it wants them and the activation behind it, or by tiles, which
+// take every call that MatmulCall describes.
 #include "../table.h"
 #include "activation.h"
 #include "product.h"
@@ -7,18 +7,32 @@
 namespace costate::cuda {
 namespace {
 
-// op(a) (m x k), times `scale` element by element, rounded to bf16 if wished.
-template <class T, bool transposed>
+// Upper halves of f32: what libraries call bf16.
+struct Half {
+  std::uint16_t bits;
+};
+template <class T>
+__device__ __forceinline__ T value_of(T v) {
+  return v;
+}
+template <class T>
+__device__ __forceinline__ T value_of(Half v) {
+  return static_cast<T>(scalar::detail::from_bits(static_cast<std::uint32_t>(v.bits) << 16));
+}
+
+// op(a) (m x k), stored as S, times `scale` element by element, rounded to bf16 if wished.
+template <class T, class S, bool transposed>
 struct Left {
   static constexpr bool contiguous_k = !transposed;
-  const T *a, *scale;
+  const S* a;
+  const T* scale;
   std::int64_t row, stride;
   bool round;
 
   __device__ __forceinline__ void select(std::int64_t i) { a += i * stride; }
   __device__ __forceinline__ T at(std::int64_t m, std::int64_t k) const {
     const std::int64_t i = transposed ? k * row + m : m * row + k;
-    const T v = scale ? a[i] * scale[i] : a[i];
+    const T v = scale ? value_of<T>(a[i]) * scale[i] : value_of<T>(a[i]);
     return round ? rounded(v) : v;
   }
   // To the nearest number with 8 significant bits, ties to even; infinities and NaN stay.
@@ -33,17 +47,17 @@ struct Left {
 };
 
 // op(b) (k x n), asked for as (n, k).
-template <class T, bool transposed>
+template <class T, class S, bool transposed>
 struct Right {
   static constexpr bool contiguous_k = transposed;
-  const T* b;
+  const S* b;
   std::int64_t row, stride;
   bool round;
 
   __device__ __forceinline__ void select(std::int64_t i) { b += i * stride; }
   __device__ __forceinline__ T at(std::int64_t n, std::int64_t k) const {
-    const T v = transposed ? b[n * row + k] : b[k * row + n];
-    return round ? Left<T, false>::rounded(v) : v;
+    const T v = value_of<T>(transposed ? b[n * row + k] : b[k * row + n]);
+    return round ? Left<T, S, transposed>::rounded(v) : v;
   }
 };
 
@@ -98,42 +112,75 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-template <class T>
-void typed(const MatmulCall& call) {
-  const bool round = call.precision == Precision::bf16_products && call.dtype == DType::f32 && call.n > 4;  // precision.h
+// out = in scale, element by element, as T or rounded to bf16.
+template <class T, class Out>
+__global__ void __launch_bounds__(block_threads) prepare(std::int64_t n, const T* in, const T* scale, Out* out) {
+  for (std::int64_t e = first_task(); e < n; e += task_stride()) {
+    const T v = scale ? in[e] * scale[e] : in[e];
+    if constexpr (std::is_same_v<Out, Half>)
+      out[e] = {static_cast<std::uint16_t>(scalar::detail::bits(Left<float, float, false>::rounded(v)) >> 16)};
+    else out[e] = v;
+  }
+}
+
+bool rounds(const MatmulShape& s) {
+  return s.precision == Precision::bf16_products && s.dtype == DType::f32 && s.n > 4;  // precision.h
+}
+std::int64_t elements_of_a(const MatmulShape& s) { return (s.batch - 1) * s.stride_a + s.m * s.k; }
+std::int64_t elements_of_b(const MatmulShape& s) { return (s.batch - 1) * s.stride_b + s.n * s.k; }
+std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+template <class T, class S, class Output>
+void launch_tiles(bool transpose_a, bool transpose_b, const MatmulShape& s, const void* a, const T* scale, const void* b, bool round,
+                  const Output& output) {
   const auto left = [&](auto transposed) {
-    return Left<T, decltype(transposed)::value>{static_cast<const T*>(call.a), static_cast<const T*>(call.scale_a),
-                                                call.transpose_a ? call.m : call.k, call.stride_a, round};
+    return Left<T, S, decltype(transposed)::value>{static_cast<const S*>(a), scale, transpose_a ? s.m : s.k, s.stride_a, round};
   };
   const auto right = [&](auto transposed) {
-    return Right<T, decltype(transposed)::value>{static_cast<const T*>(call.b), call.transpose_b ? call.k : call.n, call.stride_b,
-                                                 round};
+    return Right<T, S, decltype(transposed)::value>{static_cast<const S*>(b), transpose_b ? s.k : s.n, s.stride_b, round};
   };
-  with_activation(call.activation, [&](auto a) {
-    const Result<T, decltype(a)::value> result{static_cast<T*>(call.c), static_cast<const T*>(call.bias),
-                                               static_cast<T*>(call.derivative), call.n, call.m * call.n, call.accumulate};
-    const auto run = [&](const auto& x, const auto& y) {
-      launch_product<T>("matmul", call.m, call.n, call.k, call.batch, x, y, result);
-    };
-    if (call.transpose_a && call.transpose_b) run(left(std::true_type{}), right(std::true_type{}));
-    else if (call.transpose_a) run(left(std::true_type{}), right(std::false_type{}));
-    else if (call.transpose_b) run(left(std::false_type{}), right(std::true_type{}));
-    else run(left(std::false_type{}), right(std::false_type{}));
+  const auto run = [&](const auto& x, const auto& y) { launch_product<T>("matmul", s.m, s.n, s.k, s.batch, x, y, output); };
+  if (transpose_a && transpose_b) run(left(std::true_type{}), right(std::true_type{}));
+  else if (transpose_a) run(left(std::true_type{}), right(std::false_type{}));
+  else if (transpose_b) run(left(std::false_type{}), right(std::true_type{}));
+  else run(left(std::false_type{}), right(std::false_type{}));
+}
+
+void row_sums(const MatmulCall& call) {
+  by_type(call.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    launch("sums of rows", sum_scaled_columns<T>, dim3(static_cast<unsigned>((call.m + 31) / 32)), dim3(block_threads), 0, call.m,
+           call.k, static_cast<const T*>(call.a), static_cast<const T*>(call.scale_a), static_cast<T*>(call.row_sums));
   });
 }
 
 }  // namespace
 
 void tiled_matmul(const MatmulCall& call) {
-  by_type(call.dtype, [&](auto zero) { typed<decltype(zero)>(call); });
-}
-
-void row_sums(const MatmulCall& call) {
-  if (call.m == 0) return;
   by_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch("sums of rows", sum_scaled_columns<T>, dim3(static_cast<unsigned>((call.m + 31) / 32)), dim3(block_threads), 0, call.m,
-           call.k, static_cast<const T*>(call.a), static_cast<const T*>(call.scale_a), static_cast<T*>(call.row_sums));
+    with_activation(call.activation, [&](auto a) {
+      const Result<T, decltype(a)::value> result{static_cast<T*>(call.c), static_cast<const T*>(call.bias),
+                                                 static_cast<T*>(call.derivative), call.n, call.m * call.n, call.accumulate};
+      launch_tiles<T, T>(call.transpose_a, call.transpose_b, call, call.a, static_cast<const T*>(call.scale_a), call.b, rounds(call),
+                         result);
+    });
+  });
+}
+
+void tiled_library_product(const LibraryProduct& p) {
+  MatmulShape s{};
+  s.m = p.m, s.n = p.n, s.k = p.k, s.batch = p.batch, s.stride_a = p.stride_a, s.stride_b = p.stride_b;
+  by_type(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto run = [&](auto activation) {
+      const Result<T, decltype(activation)::value> result{static_cast<T*>(p.c), static_cast<const T*>(p.bias), nullptr, p.n, p.m * p.n,
+                                                          p.accumulate};
+      if (p.bf16) launch_tiles<T, Half>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b, false, result);
+      else launch_tiles<T, T>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b, false, result);
+    };
+    if (p.relu) run(ActivationTag<Activation::relu>{});
+    else run(ActivationTag<Activation::none>{});
   });
 }
 
@@ -148,6 +195,43 @@ void finish_product(const MatmulCall& call) {
       launch("bias and activation", finish<T, decltype(a)::value>, grid_for(elements), dim3(block_threads), 0, elements, result);
     });
   });
+}
+
+bool multiplies_bf16() { return true; }
+
+std::int64_t matmul_workspace(const MatmulShape& s) {
+  if (rounds(s)) return whole_lines(2 * elements_of_a(s)) + whole_lines(2 * elements_of_b(s));
+  return s.scaled ? whole_lines(size_of(s.dtype) * elements_of_a(s)) : 0;
+}
+
+void matmul(const MatmulCall& call) {
+  if (call.row_sums && call.m) row_sums(call);
+  if (call.m * call.n * call.batch == 0) return;
+  if (call.k == 0) return tiled_matmul(call);
+  // What a library does not fuse is one more pass: an activation with a derivative. (cuBLASLt's GELU is of unknown accuracy.)
+  const bool fused = !call.derivative && (call.activation == Activation::none || call.activation == Activation::relu);
+  LibraryProduct p{call.dtype, rounds(call), call.transpose_a, call.transpose_b, call.accumulate,
+                   fused && call.activation == Activation::relu, call.m, call.n, call.k, call.batch, call.stride_a, call.stride_b,
+                   call.a, call.b, fused ? call.bias : nullptr, call.c};
+  const std::int64_t a = elements_of_a(call), b = elements_of_b(call);
+  by_type(call.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto prepared = [&](std::int64_t n, const void* in, const void* scale, auto* out) {
+      launch("operands of a product", prepare<T, std::remove_pointer_t<decltype(out)>>, grid_for(n), dim3(block_threads), 0, n,
+             static_cast<const T*>(in), static_cast<const T*>(scale), out);
+      return out;
+    };
+    auto* const work = static_cast<std::byte*>(call.workspace);
+    if constexpr (std::is_same_v<T, float>) {
+      if (p.bf16) {
+        p.a = prepared(a, call.a, call.scale_a, reinterpret_cast<Half*>(work));
+        p.b = prepared(b, call.b, nullptr, reinterpret_cast<Half*>(work + whole_lines(2 * a)));
+      }
+    }
+    if (call.scale_a && !p.bf16) p.a = prepared(a, call.a, call.scale_a, reinterpret_cast<T*>(work));
+  });
+  if (!library_product(p)) return tiled_matmul(call);
+  if (!fused) finish_product(call);
 }
 
 }  // namespace costate::cuda

@@ -21,6 +21,7 @@ inline bool emulated() {
     const char* wished = std::getenv("COSTATE_DEVICE");
     if (wished && *wished && std::string(wished) != "cpu") return false;
     setenv("COSTATE_CUDA_PLUGIN", COSTATE_EMULATED_PLUGIN, 1);
+    setenv("COSTATE_EMULATED_MEMORY", "16777216", 1);  // 16 MiB: soon used up
     return true;
   }();
   return yes;
