@@ -1,5 +1,5 @@
 # COSTATE_CUDA=AUTO|ON|OFF: the CUDA backend, a plugin (cuda/README.md). AUTO builds it where nvcc, cuBLASLt and cuDNN are
-# found, ON stops where one is missing. Programs do not link it: they load it when a cuda device is first named.
+# found, unless sanitizers are asked for, of which nvcc knows nothing; ON stops where one is missing. Programs do not link it: they load it when a cuda device is first named.
 if(NOT COSTATE_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "COSTATE_CUDA is '${COSTATE_CUDA}'; expected AUTO, ON or OFF")
 endif()
@@ -7,7 +7,7 @@ set(COSTATE_CUDA_ARCHITECTURES "80-real;90" CACHE STRING
     "Architectures of the CUDA backend, in CMake's form: 80-real;90 is code for sm_80 and sm_90, and PTX for later ones")
 
 set(COSTATE_CUDA_FOUND OFF)
-if(NOT COSTATE_CUDA STREQUAL "OFF")
+if(COSTATE_CUDA STREQUAL "ON" OR (COSTATE_CUDA STREQUAL "AUTO" AND NOT COSTATE_SANITIZE))
   include(CheckLanguage)
   # A language wants a list of architectures before its compiler is tried.
   set(CMAKE_CUDA_ARCHITECTURES ${COSTATE_CUDA_ARCHITECTURES})

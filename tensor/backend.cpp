@@ -27,14 +27,14 @@ std::vector<std::filesystem::path> candidates() {
     const std::filesystem::path folder = file.parent_path();
     paths.push_back(folder / plugin_name);
     paths.push_back(folder / ".." / "lib" / plugin_name);
+#ifdef COSTATE_LIBRARY_FOLDER
+    paths.push_back(folder / ".." / COSTATE_LIBRARY_FOLDER / plugin_name);
+#endif
   };
   Dl_info here;
   static const char mark = 0;
   if (dladdr(&mark, &here) && here.dli_fname) beside(std::filesystem::absolute(here.dli_fname, ignored));
   beside(std::filesystem::read_symlink("/proc/self/exe", ignored));
-#ifdef COSTATE_PLUGIN_FOLDER
-  paths.push_back(std::filesystem::path(COSTATE_PLUGIN_FOLDER) / plugin_name);
-#endif
   return paths;
 }
 

@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <source_location>
 
 #include "scheduler.h"
 
@@ -25,27 +24,29 @@ struct alignas(16) double2 {
   double x, y;
 };
 
-using CostatePlace = std::source_location;  // of a call: threads that wait for each other must be at the same one
-
-inline void __syncthreads(const CostatePlace& place = CostatePlace::current()) {
-  costate::cuda::emulator::wait_for_block(place);
+// Where a call stands, by its last two parameters: threads that wait for each other must be at the same place.
+inline void __syncthreads(const char* file = __builtin_FILE(), unsigned line = __builtin_LINE()) {
+  costate::cuda::emulator::wait_for_block({file, line});
 }
-inline void __syncwarp(unsigned mask = ~0u, const CostatePlace& place = CostatePlace::current()) {
-  costate::cuda::emulator::wait_for_warp(mask, place);
+inline void __syncwarp(unsigned mask = ~0u, const char* file = __builtin_FILE(), unsigned line = __builtin_LINE()) {
+  costate::cuda::emulator::wait_for_warp(mask, {file, line});
 }
 template <class T>
-T __shfl_sync(unsigned mask, T value, int source, int width = 32, const CostatePlace& place = CostatePlace::current()) {
+T __shfl_sync(unsigned mask, T value, int source, int width = 32, const char* file = __builtin_FILE(),
+         unsigned line = __builtin_LINE()) {
   const int lane = costate::cuda::emulator::lane();
-  return costate::cuda::emulator::exchange(mask, value, (lane & ~(width - 1)) | (source & (width - 1)), place);
+  return costate::cuda::emulator::exchange(mask, value, (lane & ~(width - 1)) | (source & (width - 1)), {file, line});
 }
 template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, const CostatePlace& place = CostatePlace::current()) {
+T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, const char* file = __builtin_FILE(),
+         unsigned line = __builtin_LINE()) {
   const int lane = costate::cuda::emulator::lane(), source = lane ^ bits;
   const bool outside = (source & ~(width - 1)) != (lane & ~(width - 1));
-  return costate::cuda::emulator::exchange(mask, value, outside ? lane : source, place);
+  return costate::cuda::emulator::exchange(mask, value, outside ? lane : source, {file, line});
 }
 template <class T>
-T __shfl_down_sync(unsigned mask, T value, int by, int width = 32, const CostatePlace& place = CostatePlace::current()) {
+T __shfl_down_sync(unsigned mask, T value, int by, int width = 32, const char* file = __builtin_FILE(),
+         unsigned line = __builtin_LINE()) {
   const int lane = costate::cuda::emulator::lane();
-  return costate::cuda::emulator::exchange(mask, value, (lane & (width - 1)) + by >= width ? lane : lane + by, place);
+  return costate::cuda::emulator::exchange(mask, value, (lane & (width - 1)) + by >= width ? lane : lane + by, {file, line});
 }

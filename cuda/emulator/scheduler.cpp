@@ -111,12 +111,12 @@ void go(Fiber* to) {
   const auto number = [](unsigned n) { return std::to_string(n); };
   std::string s = "emulated kernel " + m.name + ": " + what + " (block " + number(blockIdx.x) + ", " + number(blockIdx.y) + ", " +
                   number(blockIdx.z) + ", thread " + number(m.running->thread);
-  if (place) s += std::string(", ") + place->file_name() + ":" + number(place->line());
+  if (place) s += std::string(", ") + place->file + ":" + number(place->line);
   s += ")";
   int named = 0;
   for (const Fiber& f : m.fibers)
     if ((f.state == State::at_barrier || f.state == State::at_warp) && named++ < 4)
-      s += "; thread " + number(f.thread) + " waits at line " + number(f.place.line());
+      s += "; thread " + number(f.thread) + " waits at line " + number(f.place.line);
   m.failure = s;
   m.running->state = State::done;
   go(&m.host);
@@ -195,7 +195,7 @@ void wait(State state, const Place& place) {
 }
 
 bool same(const Place& a, const Place& b) {
-  return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0;
+  return a.line == b.line && std::strcmp(a.file, b.file) == 0;
 }
 
 void meet_warp(unsigned mask, const void* in, void* out, std::size_t bytes, int source, const Place& place) {

@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
-#include <source_location>
 #include <tuple>
 
 struct uint3 {
@@ -26,7 +25,10 @@ extern dim3 blockDim, gridDim;
 
 namespace costate::cuda::emulator {
 
-using Place = std::source_location;
+struct Place {
+  const char* file = "";
+  unsigned line = 0;
+};
 
 // Runs body(arguments) for every thread of the grid. One launch at a time, whoever calls.
 void run(void (*body)(void*), void* arguments, dim3 grid, dim3 block, std::size_t dynamic_bytes, const char* name);
