@@ -2,13 +2,15 @@
 // network ([x, t], hidden layers with SiLU, x), batch, steps and loss steps; reward 2 x_0.
 //
 //   bench_adjoint_matching [--hidden 256] [--depth 3] [--dim 2] [--batch 256] [--steps 40] [--loss-steps 20] [--threads 1]
-//                          [--iterations 30] [--serve]
+//                          [--iterations 30] [--device cpu] [--serve]
 //
+// --device cuda:0: the same on a CUDA device, by the wall clock.
 // --serve: for every line "run" on standard input one iteration is timed and "seconds sample adjoint regress optimise" is
 // printed, so that bench/compare_adjoint_matching.py can interleave programs.
 #include <costate/finetune/regression/value_gradient.h>
 #include <costate/finetune/network_field.h>
 #include <costate/nn/mlp.h>
+#include <costate/tensor/backend.h>
 #include <costate/tensor/parallel.h>
 
 #include <algorithm>
@@ -25,6 +27,7 @@ using namespace costate;
 int main(int argc, char** argv) {
   std::int64_t hidden = 256, depth = 3, dim = 2, batch = 256, steps = 40, loss_steps = 20, threads = 1, iterations = 30;
   bool serve = false, keep = false;
+  std::string where = "cpu";
   for (int i = 1; i < argc; ++i) {
     const std::string a = argv[i];
     const auto take = [&](const char* name, std::int64_t& v) {
@@ -34,6 +37,7 @@ int main(int argc, char** argv) {
     };
     if (a == "--serve") serve = true;
     else if (a == "--keep-activations") keep = true;
+    else if (a == "--device" && i + 1 < argc) where = argv[++i];
     else if (!(take("--hidden", hidden) || take("--depth", depth) || take("--dim", dim) || take("--batch", batch) ||
                take("--steps", steps) || take("--loss-steps", loss_steps) || take("--threads", threads) ||
                take("--iterations", iterations))) {
@@ -42,7 +46,9 @@ int main(int argc, char** argv) {
     }
   }
   set_threads(static_cast<int>(threads));
-  nn::Init init(1);
+  const Device device = device_named(where, "--device");
+  const int clock = device == Device::cpu ? static_cast<int>(threads) : 2;  // 2: the wall clock
+  nn::Init init(1, DType::f32, device);
   nn::MlpOptions mlp;
   mlp.dim = dim, mlp.hidden = hidden, mlp.depth = static_cast<int>(depth), mlp.time_frequencies = 0;
   nn::VelocityMlp network = nn::make_velocity_mlp(mlp, init);
@@ -56,14 +62,16 @@ int main(int argc, char** argv) {
   options.keep_activations = keep;
   options.late_steps = static_cast<int>(std::min(steps / 4, loss_steps));
   options.early_steps = static_cast<int>(loss_steps) - options.late_steps;
-  const finetune::ControlProblem problem{sde::euler_maruyama(sde::Schedule{}, sde::uniform_grid(static_cast<int>(steps))),
-                                         finetune::field_of(network), {dim}, finetune::linear_reward(c)};
+  finetune::ControlProblem problem{sde::euler_maruyama(sde::Schedule{}, sde::uniform_grid(static_cast<int>(steps))),
+                                   finetune::field_of(network), {dim}, finetune::linear_reward(c)};
+  problem.device = device;
   finetune::ValueGradientRegression trainer(problem, network, options);
   const auto iteration = [&](double& seconds) {
-    const double start = now(static_cast<int>(threads));
+    const double start = now(clock);
     trainer.step();
+    synchronise(device);
     const auto m = trainer.last();
-    seconds = now(static_cast<int>(threads)) - start;
+    seconds = now(clock) - start;
     return m;
   };
   double seconds = 0;
