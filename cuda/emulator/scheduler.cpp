@@ -105,19 +105,24 @@ void go(Fiber* to) {
   from->stack.leave_for(to->stack, from->state == State::done);
 }
 
-// Ends the launch: the fibers are abandoned where they are, and the host throws.
-[[noreturn]] void stop(const std::string& what, const Place* place = nullptr) {
+void describe(const char* what, const Place* place) {
   Machine& m = machine();
   const auto number = [](unsigned n) { return std::to_string(n); };
-  std::string s = "emulated kernel " + m.name + ": " + what + " (block " + number(blockIdx.x) + ", " + number(blockIdx.y) + ", " +
-                  number(blockIdx.z) + ", thread " + number(m.running->thread);
-  if (place) s += std::string(", ") + place->file + ":" + number(place->line);
-  s += ")";
+  m.failure = "emulated kernel " + m.name + ": " + what + " (block " + number(blockIdx.x) + ", " + number(blockIdx.y) + ", " +
+              number(blockIdx.z) + ", thread " + number(m.running->thread);
+  if (place) m.failure += std::string(", ") + place->file + ":" + number(place->line);
+  m.failure += ")";
   int named = 0;
   for (const Fiber& f : m.fibers)
     if ((f.state == State::at_barrier || f.state == State::at_warp) && named++ < 4)
-      s += "; thread " + number(f.thread) + " waits at line " + number(f.place.line);
-  m.failure = s;
+      m.failure += "; thread " + number(f.thread) + " waits at line " + number(f.place.line);
+}
+
+// Ends the launch: the fibers are abandoned where they are, with nothing on their stacks that wants to be destroyed, and the
+// host throws.
+[[noreturn]] void stop(const char* what, const Place* place = nullptr) {
+  Machine& m = machine();
+  describe(what, place);
   m.running->state = State::done;
   go(&m.host);
   std::abort();  // not reached: nobody enters a fiber that is done

@@ -82,6 +82,14 @@ TEST(CudaMemory, CopiesGoThereAndBack) {
   EXPECT_EQ(copy.to_doubles(), std::vector<double>(4, 1.0));
 }
 
+TEST(CudaMemory, ADeviceIsAnArgument) {
+  device();
+  // docs/cuda.md shows these two lines.
+  const costate::Tensor there = costate::Tensor::full({2, 3}, 1.0, costate::DType::f32, costate::Device::cuda(0));
+  const std::vector<double> values = there.to_doubles();  // waits, and copies
+  EXPECT_EQ(values, std::vector<double>(6, 1.0));
+}
+
 TEST(CudaMemory, TheHostReadsCopiesOnly) {
   const Tensor t = Tensor::full({2}, 1.0, DType::f32, device());
   try {
