@@ -29,10 +29,9 @@ inline std::vector<Tensor> one_number(const std::vector<Var>& wrt, std::int64_t 
   std::vector<Tensor> directions(wrt.size());
   for (std::size_t i = 0; i + 1 < wrt.size() && number >= 0; number -= wrt[i].numel(), ++i) {
     if (number >= wrt[i].numel()) continue;
-    Tensor e = Tensor::zeros(wrt[i].shape(), wrt[i].value().dtype(), wrt[i].value().device());
-    const auto n = static_cast<std::size_t>(number);
-    if (!e.is_meta()) e.dtype() == DType::f64 ? void(e.mutate<double>()[n] = 1) : void(e.mutate<float>()[n] = 1);
-    directions[i] = std::move(e);
+    const Tensor e = Tensor::zeros(wrt[i].shape(), wrt[i].value().dtype(), wrt[i].value().device());
+    e.reshape({-1}).slice(number, 1).fill(1);
+    directions[i] = e;
     break;
   }
   return directions;

@@ -255,7 +255,7 @@ std::vector<std::byte> safetensors_bytes(std::span<const NamedTensor> tensors,
     out.insert(out.end(), part.begin(), part.end());
   };
   append(as_bytes(header));
-  for (const SafetensorsPart* p : layout.parts) append(raw_bytes(p->tensor));
+  for (const SafetensorsPart* p : layout.parts) append(raw_bytes(p->tensor.to(Device::cpu)));
   return out;
 }
 
@@ -271,9 +271,11 @@ void save_safetensors(const std::string& path, std::span<const SafetensorsPart> 
   const std::string header = format_safetensors_header(layout.entries, metadata);
   write_file_atomically(path, [&](const WriteBytes& write) {
     write(as_bytes(header));
-    for (const SafetensorsPart* p : layout.parts)
-      if (p->bytes) write(p->bytes(p->tensor));
-      else write(raw_bytes(p->tensor));
+    for (const SafetensorsPart* p : layout.parts) {
+      const Tensor on_host = p->tensor.to(Device::cpu);
+      if (p->bytes) write(p->bytes(on_host));
+      else write(raw_bytes(on_host));
+    }
   });
 }
 

@@ -20,7 +20,8 @@ class Offloaded {
       if (!t.defined()) continue;
       if (!t.is_meta()) {
         if (!file_) file_ = std::make_unique<ScratchFile>(folder_);
-        file_->write(size_, {static_cast<const std::byte*>(t.raw()), static_cast<std::size_t>(t.bytes())});
+        const Tensor on_host = t.to(Device::cpu);
+        file_->write(size_, {static_cast<const std::byte*>(on_host.raw()), static_cast<std::size_t>(t.bytes())});
       }
       size_ += static_cast<std::uint64_t>(t.bytes());
     }
@@ -34,10 +35,10 @@ class Offloaded {
         state.emplace_back();
         continue;
       }
-      const Tensor t = Tensor::empty(p.shape, p.dtype, p.device);
-      if (!t.is_meta())
-        file_->read(p.offset, {static_cast<std::byte*>(t.raw_mutable()), static_cast<std::size_t>(t.bytes())});
-      state.push_back(t);
+      const bool meta = p.device == Device::meta;
+      const Tensor t = Tensor::empty(p.shape, p.dtype, meta ? Device::meta : Device::cpu);
+      if (!meta) file_->read(p.offset, {static_cast<std::byte*>(t.raw_mutable()), static_cast<std::size_t>(t.bytes())});
+      state.push_back(t.to(p.device));
     }
     return state;
   }

@@ -5,8 +5,11 @@
 #include <costate/nn/dit.h>
 #include <costate/nn/init.h>
 #include <costate/nn/mlp.h>
+#include <costate/nn/save.h>
 #include <costate/nn/unet.h>
+#include <costate/sde/adjoint/adjoint.h>
 #include <costate/sde/chain.h>
+#include <costate/sde/chain_process.h>
 #include <costate/sde/grid.h>
 
 #include "on_device.h"
@@ -84,6 +87,49 @@ TEST(CudaTraining, Dit) {
         return nn::Network(nn::make_dit(o, init));
       },
       {4, 4, 1});
+}
+
+nn::Network small_unet(Device device) {
+  nn::UNetOptions o;
+  o.in_channels = o.out_channels = 1, o.block_out_channels = {4}, o.layers_per_block = 1, o.norm_num_groups = 2;
+  o.down_block_types = {"DownBlock2D"}, o.up_block_types = {"UpBlock2D"};
+  nn::Init init(8, DType::f32, device);
+  const memory::TagScope scope(memory::Tag::parameters);
+  return nn::Network(nn::make_unet(o, init));
+}
+
+TEST(CudaTraining, CheckpointsGoToFilesAndBack) {
+  const nn::Network here = small_unet(Device::cpu), there = small_unet(device());
+  const std::string path = testing::TempDir() + "costate-cuda-checkpoint.safetensors";
+  nn::save(path, there);
+  nn::Network back = small_unet(Device::cpu), again = small_unet(device());
+  for (nn::Network* n : {&back, &again}) {
+    nn::visit(*n, [](const std::string&, Var& p) { p = Var(Tensor::zeros(p.shape(), p.dtype(), p.value().device())); });
+    nn::load(path, *n);
+  }
+  std::remove(path.c_str());
+  const auto a = nn::parameters(here), b = nn::parameters(back), c = nn::parameters(again);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    expect_near(a[i], b[i], 0, "parameter " + std::to_string(i));
+    expect_near(a[i], c[i], 0, "parameter " + std::to_string(i));
+    EXPECT_EQ(c[i].device(), device());
+  }
+}
+
+TEST(CudaTraining, StatesGoToDiskAndBack) {
+  const auto gradient = [](Device d, sde::AdjointMethod method) {
+    const nn::Network network = small_unet(d);
+    const sde::NoiseKey key{3, 0};
+    const Tensor x0 = sde::initial_noise({4, 4, 1}, 1, key, DType::f32, d);
+    sde::AdjointOptions o;
+    o.method = method, o.slots = 2;
+    const sde::Process process =
+        sde::chain_process(parametric_field_of(network), sde::exact_memoryless({}, sde::uniform_grid(5)), Tensor(), key);
+    return sde::gradient(process, x0, [](const Tensor& x) { return x; }, o).initial.to(Device::cpu);
+  };
+  const Tensor stored = gradient(device(), sde::AdjointMethod::store_all), disk = gradient(device(), sde::AdjointMethod::two_level);
+  EXPECT_EQ(std::memcmp(stored.raw(), disk.raw(), static_cast<std::size_t>(stored.bytes())), 0);
+  expect_near(gradient(Device::cpu, sde::AdjointMethod::store_all), disk, 1e-5, "gradient");
 }
 
 }  // namespace
