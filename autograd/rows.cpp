@@ -61,7 +61,8 @@ constexpr Rule layer_norm_rule{"layer_norm", layer_norm_vjp};
 void check_index(const char* op, const Tensor& index, std::int64_t n, Device device) {
   require(index.defined() && index.rank() == 1 && index.dtype() == DType::i32, op, ": the index is ", index.dtype(),
           " of shape ", index.shape(), "; expected i32 of one axis");
-  require(index.device() == device || device == Device::meta, op, ": the index is on the ", index.device(), ", the rows on the ", device);
+  require(index.device() == device || device == Device::meta, op, ": the index is on the ", index.device(),
+          ", the rows on the ", device);
   if (index.is_meta()) return;
   const Tensor on_host = index.to(Device::cpu);  // from a cuda device this waits: kernels trust what they are given
   for (const std::int32_t i : on_host.values<std::int32_t>())

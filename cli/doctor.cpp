@@ -70,7 +70,8 @@ std::string number(double v, const char* unit) {
 std::string line(const Json& r) {
   std::string s = number(r.at("copy_bytes_per_second").get<double>() / 1e9, "GB/s copied, ") + "matrix products " +
                   number(r.at("f32_flops_per_second").get<double>() / 1e9, "GFLOP/s in f32");
-  if (r.contains("bf16_flops_per_second")) s += ", " + number(r.at("bf16_flops_per_second").get<double>() / 1e9, "with bf16 operands");
+  if (r.contains("bf16_flops_per_second"))
+    s += ", " + number(r.at("bf16_flops_per_second").get<double>() / 1e9, "with bf16 operands");
   return s;
 }
 double gib(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
@@ -110,7 +111,9 @@ void doctor_command(bool as_json, std::ostream& out) {
   set_threads(processors);
   const Kernels& cpu = kernels(Device::cpu);
   Json report = {{"version", COSTATE_VERSION}, {"compiler", COSTATE_COMPILER}};
-  report["cpu"] = {{"kernels", cpu.name}, {"threads", processors}, {"multiplies_bf16", cpu.multiplies_bf16()},
+  report["cpu"] = {{"kernels", cpu.name},
+                   {"threads", processors},
+                   {"multiplies_bf16", cpu.multiplies_bf16()},
                    {"rates", rates(Device::cpu, cpu.multiplies_bf16())}};
   report["cuda"] = cuda_report();
   if (as_json) {
@@ -126,7 +129,8 @@ void doctor_command(bool as_json, std::ostream& out) {
   for (const Json& d : cuda["devices"]) {
     out << "cuda:" << index++ << ": " << d["name"].get<std::string>() << ", compute capability "
         << d["compute_capability"].get<std::string>() << ", " << d["multiprocessors"] << " multiprocessors, "
-        << number(gib(d["memory_bytes"].get<std::int64_t>()), "GiB, ") << number(gib(d["free_bytes"].get<std::int64_t>()), "free");
+        << number(gib(d["memory_bytes"].get<std::int64_t>()), "GiB, ")
+        << number(gib(d["free_bytes"].get<std::int64_t>()), "free");
     if (d.contains("rates")) out << ": " << line(d["rates"]);
     out << "\n";
   }

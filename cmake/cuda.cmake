@@ -1,5 +1,6 @@
 # COSTATE_CUDA=AUTO|ON|OFF: the CUDA backend, a plugin (cuda/README.md). AUTO builds it where nvcc, cuBLASLt and cuDNN are
-# found, unless sanitizers are asked for, of which nvcc knows nothing; ON stops where one is missing. Programs do not link it: they load it when a cuda device is first named.
+# found, unless sanitizers are asked for, of which nvcc knows nothing; ON stops where one is missing. Programs do not link it:
+# they load it when a cuda device is first named.
 if(NOT COSTATE_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "COSTATE_CUDA is '${COSTATE_CUDA}'; expected AUTO, ON or OFF")
 endif()

@@ -21,8 +21,8 @@ struct Block {
 
 struct Pool {
   std::mutex mutex;
-  std::map<std::byte*, Block> blocks;                          // of all segments, by address
-  std::set<std::pair<std::int64_t, std::byte*>> free;          // smallest first
+  std::map<std::byte*, Block> blocks;                  // of all segments, by address
+  std::set<std::pair<std::int64_t, std::byte*>> free;  // smallest first
   std::unordered_map<std::byte*, std::int64_t> segments;
   std::int64_t held = 0, taken = 0;
 
@@ -121,8 +121,8 @@ void trim() {
 
 Scratch::Scratch(std::int64_t bytes) : data_(take(bytes)) {
   if (!data_ && bytes > 0)
-    fail(Fault::memory, "cuda: the device refused " + std::to_string(bytes) + " bytes that a kernel works in; its tensors hold " +
-                            std::to_string(taken()) + " bytes");
+    fail(Fault::memory, "cuda: the device refused " + std::to_string(bytes) +
+                            " bytes that a kernel works in; its tensors hold " + std::to_string(taken()) + " bytes");
 }
 
 std::int64_t held() {

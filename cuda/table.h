@@ -23,7 +23,8 @@ void pool_squares(DType, std::int64_t n, std::int64_t height, std::int64_t width
 void softmax(DType, bool log, std::int64_t rows, std::int64_t n, const void* in, void* out);
 void softmax_vjp(DType, bool log, std::int64_t rows, std::int64_t n, const void* out, const void* cotangent, void* dx);
 void layer_norm(DType, std::int64_t rows, std::int64_t n, double eps, const void* in, void* out, void* rstd);
-void layer_norm_vjp(DType, std::int64_t rows, std::int64_t n, const void* out, const void* rstd, const void* cotangent, void* dx);
+void layer_norm_vjp(DType, std::int64_t rows, std::int64_t n, const void* out, const void* rstd, const void* cotangent,
+                    void* dx);
 void group_norm(const GroupNormCall&, void* out, void* mean, void* rstd);
 void group_norm_vjp(const GroupNormCall&, const void* mean, const void* rstd, const void* cotangent, void* dx, void* sum_h,
                     void* sum_hx);

@@ -51,17 +51,19 @@ LoadedBackend load() {
     library = dlopen(loaded.path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library) {
       const char* why = dlerror();
-      loaded.problem = sentence({"the CUDA backend ", loaded.path, " could not be loaded: ", why ? why : "no reason was given"});
+      loaded.problem =
+          sentence({"the CUDA backend ", loaded.path, " could not be loaded: ", why ? why : "no reason was given"});
       return loaded;
     }
     break;
   }
   if (!library) {
-    loaded.problem = std::getenv("COSTATE_CUDA_PLUGIN")
-                         ? sentence({"COSTATE_CUDA_PLUGIN names ", loaded.path, ", which does not exist"})
-                         : sentence({"no CUDA backend: ", plugin_name,
-                                     " lies neither beside the program nor in the lib folder next to it; it is built where CMake "
-                                     "finds nvcc (COSTATE_CUDA=ON requires it), and COSTATE_CUDA_PLUGIN may name the file"});
+    loaded.problem =
+        std::getenv("COSTATE_CUDA_PLUGIN")
+            ? sentence({"COSTATE_CUDA_PLUGIN names ", loaded.path, ", which does not exist"})
+            : sentence({"no CUDA backend: ", plugin_name,
+                        " lies neither beside the program nor in the lib folder next to it; it is built where CMake "
+                        "finds nvcc (COSTATE_CUDA=ON requires it), and COSTATE_CUDA_PLUGIN may name the file"});
     loaded.path.clear();
     return loaded;
   }

@@ -22,7 +22,7 @@ struct DeviceProperties {
 };
 
 struct Host {
-  std::int32_t version = 0;  // backend_version of the library
+  std::int32_t version = 0;                                   // backend_version of the library
   void (*fail)(Fault fault, const char* sentence) = nullptr;  // throws Error
 };
 
@@ -32,7 +32,7 @@ struct Backend {
   const char* (*libraries)() = nullptr;  // what it is built on, "CUDA 13.0, cuBLASLt 13.1, cuDNN 9.19"
   int (*device_count)() = nullptr;       // throws, in words, where there is no driver or no device
   void (*properties)(int device, DeviceProperties* out) = nullptr;
-  void (*open)(int device) = nullptr;    // before anything below; throws when another device is open
+  void (*open)(int device) = nullptr;  // before anything below; throws when another device is open
 
   void* (*allocate)(std::int64_t bytes) = nullptr;  // aligned to 256; null when the device has no more
   void (*release)(void* data) = nullptr;            // throws nothing

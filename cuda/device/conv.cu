@@ -64,7 +64,8 @@ Descriptor tensor(std::int64_t id, std::int64_t n, std::int64_t channels, std::i
 enum Id : std::int64_t { id_x = 1, id_weight, id_y };
 
 // What is missing below and to the right of the image; negative where its last rows or columns are not read.
-std::int64_t padding_after(std::int64_t extent, std::int64_t out, std::int64_t kernel, std::int64_t stride, std::int64_t before) {
+std::int64_t padding_after(std::int64_t extent, std::int64_t out, std::int64_t kernel, std::int64_t stride,
+                           std::int64_t before) {
   return (out - 1) * stride + kernel - extent - before;
 }
 
@@ -84,12 +85,18 @@ Descriptor graph_of(const ConvShape& s, cudnnHandle_t handle) {
       .set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, {s.stride, s.stride})
       .finalise();
   const float one = 1, zero = 0;
-  const auto operation = [&](cudnnBackendDescriptorType_t type, cudnnBackendAttributeName_t alpha, cudnnBackendAttributeName_t beta,
-                             cudnnBackendAttributeName_t of_conv, cudnnBackendAttributeName_t of_x, cudnnBackendAttributeName_t of_w,
+  const auto operation = [&](cudnnBackendDescriptorType_t type, cudnnBackendAttributeName_t alpha,
+                             cudnnBackendAttributeName_t beta, cudnnBackendAttributeName_t of_conv,
+                             cudnnBackendAttributeName_t of_x, cudnnBackendAttributeName_t of_w,
                              cudnnBackendAttributeName_t of_y) {
     Descriptor o(type);
-    return o.set(alpha, CUDNN_TYPE_FLOAT, 1, &one).set(beta, CUDNN_TYPE_FLOAT, 1, &zero).set(of_conv, conv).set(of_x, x).set(of_w, w)
-        .set(of_y, y).finalise();
+    return o.set(alpha, CUDNN_TYPE_FLOAT, 1, &one)
+        .set(beta, CUDNN_TYPE_FLOAT, 1, &zero)
+        .set(of_conv, conv)
+        .set(of_x, x)
+        .set(of_w, w)
+        .set(of_y, y)
+        .finalise();
   };
   Descriptor op;
   switch (s.pass) {
@@ -100,16 +107,16 @@ Descriptor graph_of(const ConvShape& s, cudnnHandle_t handle) {
                      CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y);
       break;
     case ConvShape::Pass::data_gradient:
-      op = operation(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
-                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
-                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
-                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY);
+      op = operation(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY);
       break;
     case ConvShape::Pass::weight_gradient:
-      op = operation(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
-                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
-                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
-                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY);
+      op = operation(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
+                     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY);
       break;
   }
   Descriptor graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
@@ -122,7 +129,8 @@ std::vector<Descriptor> configurations(const Descriptor& graph, cudnnBackendHeur
   heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph).set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
   if (!heuristic.finalised()) return {};
   std::int64_t count = 0;
-  check(cudnnBackendGetAttribute(heuristic.raw(), CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, nullptr),
+  check(cudnnBackendGetAttribute(heuristic.raw(), CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count,
+                                 nullptr),
         "asking for engines");
   std::vector<Descriptor> all;
   std::vector<cudnnBackendDescriptor_t> raw;
@@ -143,25 +151,28 @@ bool is_faithful(const Descriptor& configuration, bool winograd) {
   Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendDescriptor_t raw = engine.raw();
   std::int64_t count = 0;
-  check(cudnnBackendGetAttribute(configuration.raw(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &raw),
+  check(cudnnBackendGetAttribute(configuration.raw(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count,
+                                 &raw),
         "asking about an engine");
   cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-  check(cudnnBackendGetAttribute(raw, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT,
-                                 &count, notes),
+  check(cudnnBackendGetAttribute(raw, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                                 CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes),
         "asking about an engine");
   for (std::int64_t i = 0; i < count; ++i) switch (notes[i]) {
       case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:
       case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
       case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
       case CUDNN_NUMERICAL_NOTE_FFT:
-      case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC: return false;
+      case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC:
+        return false;
       case CUDNN_NUMERICAL_NOTE_WINOGRAD:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13:
         if (!winograd) return false;
         break;
-      default: break;
+      default:
+        break;
     }
   return true;
 }
@@ -172,8 +183,8 @@ struct Plan {
   std::int64_t workspace = 0;
 };
 
-using Key = std::tuple<int, bool, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
-                       std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
+using Key = std::tuple<int, bool, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                       std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
 
 struct Library {
   std::mutex mutex;  // a handle is for one thread at a time
@@ -199,7 +210,8 @@ Plan make_plan(const Library& l, const ConvShape& s) {
           .set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
       if (!plan.finalised()) continue;
       std::int64_t count = 0;
-      check(cudnnBackendGetAttribute(plan.raw(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count, &made.workspace),
+      check(cudnnBackendGetAttribute(plan.raw(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count,
+                                     &made.workspace),
             "asking about a plan");
       made.plan = plan, made.offered = true;
       return made;
@@ -214,8 +226,21 @@ const Plan& plan_of(Library& l, const ConvShape& s) {
     check(cudnnCreate(&l.handle), "starting");
     check(cudnnSetStream(l.handle, stream), "starting");
   }
-  const Key key{static_cast<int>(s.pass), s.winograd, s.n, s.height, s.width, s.channels, s.out_height, s.out_width, s.out_channels,
-                s.kernel_height, s.kernel_width, s.stride, s.top, s.left, s.groups};
+  const Key key{static_cast<int>(s.pass),
+                s.winograd,
+                s.n,
+                s.height,
+                s.width,
+                s.channels,
+                s.out_height,
+                s.out_width,
+                s.out_channels,
+                s.kernel_height,
+                s.kernel_width,
+                s.stride,
+                s.top,
+                s.left,
+                s.groups};
   auto found = l.plans.find(key);
   if (found == l.plans.end()) found = l.plans.emplace(key, make_plan(l, s)).first;
   return found->second;
@@ -243,7 +268,8 @@ bool library_conv(const ConvCall& call) {
   using Pass = ConvShape::Pass;
   const Pass pass = call.shape.pass;
   const std::int64_t ids[] = {id_x, id_weight, id_y};
-  const void* const data[] = {pass == Pass::data_gradient ? call.out : call.x, pass == Pass::weight_gradient ? call.out : call.weight,
+  const void* const data[] = {pass == Pass::data_gradient ? call.out : call.x,
+                              pass == Pass::weight_gradient ? call.out : call.weight,
                               pass == Pass::forward ? call.out : call.y};
   for (const void* p : data)
     if (reinterpret_cast<std::uintptr_t>(p) % aligned) return false;

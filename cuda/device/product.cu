@@ -18,8 +18,8 @@ namespace {
 constexpr std::int64_t workspace_bytes = std::int64_t{32} << 20;  // what cuBLAS recommends for Hopper
 
 // A product but for its pointers, of which only the alignment matters.
-using Key = std::tuple<int, bool, bool, bool, bool, bool, bool, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
-                       std::int64_t, unsigned>;
+using Key = std::tuple<int, bool, bool, bool, bool, bool, bool, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                       std::int64_t, std::int64_t, unsigned>;
 
 struct Plan {
   cublasLtMatmulDesc_t product = nullptr;
@@ -47,10 +47,13 @@ unsigned alignment(const void* p) {
 }
 
 Plan make_plan(Library& l, const LibraryProduct& p, unsigned aligned) {
-  const cudaDataType_t in = p.bf16 ? CUDA_R_16BF : p.dtype == DType::f64 ? CUDA_R_64F : CUDA_R_32F,
+  const cudaDataType_t in = p.bf16                  ? CUDA_R_16BF
+                            : p.dtype == DType::f64 ? CUDA_R_64F
+                                                    : CUDA_R_32F,
                        out = p.dtype == DType::f64 ? CUDA_R_64F : CUDA_R_32F;
   Plan plan;
-  check(cublasLtMatmulDescCreate(&plan.product, p.dtype == DType::f64 ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, out), "describing a product");
+  check(cublasLtMatmulDescCreate(&plan.product, p.dtype == DType::f64 ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, out),
+        "describing a product");
   const auto set = [&](cublasLtMatmulDescAttributes_t name, const auto& value) {
     check(cublasLtMatmulDescSetAttribute(plan.product, name, &value, sizeof value), "describing a product");
   };
@@ -64,7 +67,8 @@ Plan make_plan(Library& l, const LibraryProduct& p, unsigned aligned) {
     check(cublasLtMatrixLayoutCreate(&made, type, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), rows),
           "describing an operand");
     const auto count = static_cast<std::int32_t>(p.batch);
-    check(cublasLtMatrixLayoutSetAttribute(made, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count), "describing an operand");
+    check(cublasLtMatrixLayoutSetAttribute(made, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count),
+          "describing an operand");
     check(cublasLtMatrixLayoutSetAttribute(made, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride),
           "describing an operand");
     return made;
@@ -107,21 +111,36 @@ bool library_product(const LibraryProduct& p) {
     if (!l.workspace) fail(Fault::memory, "cuda: the device refused the 32 MiB that cuBLASLt works in");
   }
   const unsigned aligned = std::min({alignment(p.a), alignment(p.b), alignment(p.c), p.bias ? alignment(p.bias) : 256u});
-  const Key key{static_cast<int>(p.dtype), p.bf16, p.transpose_a, p.transpose_b, p.accumulate, p.relu, p.bias != nullptr, p.m, p.n,
-                p.k, p.batch, p.stride_a, p.stride_b, aligned};
+  const Key key{static_cast<int>(p.dtype),
+                p.bf16,
+                p.transpose_a,
+                p.transpose_b,
+                p.accumulate,
+                p.relu,
+                p.bias != nullptr,
+                p.m,
+                p.n,
+                p.k,
+                p.batch,
+                p.stride_a,
+                p.stride_b,
+                aligned};
   auto found = l.plans.find(key);
   if (found == l.plans.end()) found = l.plans.emplace(key, make_plan(l, p, aligned)).first;
   const Plan& plan = found->second;
   if (!plan.offered) return false;
   if (p.bias)
-    check(cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias), "naming a bias");
+    check(cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias),
+          "naming a bias");
   const auto run = [&](auto one, auto beta) {
-    check(cublasLtMatmul(l.handle, plan.product, &one, p.b, plan.first, p.a, plan.second, &beta, p.c, plan.result, p.c, plan.result,
-                         &plan.algorithm, l.workspace, workspace_bytes, runtime::stream()),
+    check(cublasLtMatmul(l.handle, plan.product, &one, p.b, plan.first, p.a, plan.second, &beta, p.c, plan.result, p.c,
+                         plan.result, &plan.algorithm, l.workspace, workspace_bytes, runtime::stream()),
           "a product");
   };
-  if (p.dtype == DType::f64) run(1.0, p.accumulate ? 1.0 : 0.0);
-  else run(1.0f, p.accumulate ? 1.0f : 0.0f);
+  if (p.dtype == DType::f64)
+    run(1.0, p.accumulate ? 1.0 : 0.0);
+  else
+    run(1.0f, p.accumulate ? 1.0f : 0.0f);
   return true;
 }
 

@@ -38,27 +38,33 @@ std::byte* wait_for_half(Staging& s, int which) {
 }  // namespace
 
 std::string versions() {
-  const auto dotted = [](int v, int major, int minor) { return std::to_string(v / major) + "." + std::to_string(v % major / minor); };
+  const auto dotted = [](int v, int major, int minor) {
+    return std::to_string(v / major) + "." + std::to_string(v % major / minor);
+  };
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   const std::size_t blas = cublasLtGetVersion(), dnn = cudnnGetVersion();
-  return "CUDA " + dotted(runtime, 1000, 10) + " (driver " + (driver ? "for CUDA " + dotted(driver, 1000, 10) : std::string("missing")) +
-         "), cuBLASLt " + dotted(static_cast<int>(blas), 10000, 100) + ", cuDNN " + dotted(static_cast<int>(dnn), 10000, 100);
+  return "CUDA " + dotted(runtime, 1000, 10) + " (driver " +
+         (driver ? "for CUDA " + dotted(driver, 1000, 10) : std::string("missing")) + "), cuBLASLt " +
+         dotted(static_cast<int>(blas), 10000, 100) + ", cuDNN " + dotted(static_cast<int>(dnn), 10000, 100);
 }
 
 int device_count() {
   int count = 0;
   switch (const cudaError_t error = cudaGetDeviceCount(&count)) {
-    case cudaSuccess: return count;
-    case cudaErrorNoDevice: return 0;
+    case cudaSuccess:
+      return count;
+    case cudaErrorNoDevice:
+      return 0;
     case cudaErrorInsufficientDriver: {
       int driver = 0;
       cudaDriverGetVersion(&driver);
       fail(Fault::runtime, driver == 0 ? std::string("cuda: this machine has no NVIDIA driver")
                                        : "cuda: the NVIDIA driver is older than the CUDA runtime: " + versions());
     }
-    default: check(error, "counting the devices");
+    default:
+      check(error, "counting the devices");
   }
   return 0;
 }
@@ -84,11 +90,12 @@ void open(int device) {
   cudaDeviceProp p;
   check(cudaGetDeviceProperties(&p, device), "reading a device's properties");
   if (p.major < 8)
-    fail(Fault::runtime, "cuda:" + std::to_string(device) + " is a " + p.name + " of compute capability " + std::to_string(p.major) +
-                             "." + std::to_string(p.minor) + "; the kernels are for 8.0 and later");
+    fail(Fault::runtime, "cuda:" + std::to_string(device) + " is a " + p.name + " of compute capability " +
+                             std::to_string(p.major) + "." + std::to_string(p.minor) + "; the kernels are for 8.0 and later");
   o.multiprocessors = p.multiProcessorCount;
   check(cudaStreamCreateWithFlags(&o.stream, cudaStreamNonBlocking), "creating a stream");
-  check(cudaHostAlloc(reinterpret_cast<void**>(&o.staging.bytes), 2 * Staging::half, cudaHostAllocDefault), "pinning host memory");
+  check(cudaHostAlloc(reinterpret_cast<void**>(&o.staging.bytes), 2 * Staging::half, cudaHostAllocDefault),
+        "pinning host memory");
   for (cudaEvent_t& e : o.staging.done) check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "creating an event");
   o.device = device;
 }
@@ -148,13 +155,16 @@ void download(const void* data, void* host, std::int64_t bytes) {
   // One half arrives while the one before is copied out.
   std::int64_t waiting = 0, size[2] = {}, from[2] = {};
   const auto fetch = [&](int which) {
-    std::memcpy(static_cast<std::byte*>(host) + from[which], wait_for_half(o.staging, which), static_cast<std::size_t>(size[which]));
+    std::memcpy(static_cast<std::byte*>(host) + from[which], wait_for_half(o.staging, which),
+                static_cast<std::size_t>(size[which]));
     --waiting;
   };
   int which = o.staging.next;
   for (std::int64_t at = 0; at < bytes; at += Staging::half, which = 1 - which) {
-    if (waiting == 2) fetch(which);
-    else wait_for_half(o.staging, which);
+    if (waiting == 2)
+      fetch(which);
+    else
+      wait_for_half(o.staging, which);
     from[which] = at, size[which] = std::min(bytes - at, Staging::half);
     check(cudaMemcpyAsync(o.staging.bytes + which * Staging::half, static_cast<const std::byte*>(data) + at,
                           static_cast<std::size_t>(size[which]), cudaMemcpyDeviceToHost, s),
@@ -167,7 +177,8 @@ void download(const void* data, void* host, std::int64_t bytes) {
 }
 
 void copy(const void* from, void* to, std::int64_t bytes) {
-  check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream()), "copying on the device");
+  check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream()),
+        "copying on the device");
 }
 void clear(void* data, std::int64_t bytes) {
   check(cudaMemsetAsync(data, 0, static_cast<std::size_t>(bytes), stream()), "clearing memory");

@@ -33,20 +33,20 @@ inline void __syncwarp(unsigned mask = ~0u, const char* file = __builtin_FILE(),
 }
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32, const char* file = __builtin_FILE(),
-         unsigned line = __builtin_LINE()) {
+              unsigned line = __builtin_LINE()) {
   const int lane = costate::cuda::emulator::lane();
   return costate::cuda::emulator::exchange(mask, value, (lane & ~(width - 1)) | (source & (width - 1)), {file, line});
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, const char* file = __builtin_FILE(),
-         unsigned line = __builtin_LINE()) {
+                  unsigned line = __builtin_LINE()) {
   const int lane = costate::cuda::emulator::lane(), source = lane ^ bits;
   const bool outside = (source & ~(width - 1)) != (lane & ~(width - 1));
   return costate::cuda::emulator::exchange(mask, value, outside ? lane : source, {file, line});
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, int by, int width = 32, const char* file = __builtin_FILE(),
-         unsigned line = __builtin_LINE()) {
+                   unsigned line = __builtin_LINE()) {
   const int lane = costate::cuda::emulator::lane();
   return costate::cuda::emulator::exchange(mask, value, (lane & (width - 1)) + by >= width ? lane : lane + by, {file, line});
 }

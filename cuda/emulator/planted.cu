@@ -8,12 +8,12 @@ constexpr int threads = 64;
 
 enum Mistake {
   none,
-  missing_barrier,      // a tree of sums without __syncthreads between its levels
-  missing_warp_barrier, // neighbours in a warp read what was not synchronised
-  divergent_barrier,    // two halves of a block at two different __syncthreads
-  early_return,         // some threads return before a barrier
-  wrong_mask,           // half a warp shuffles with the whole warp's mask
-  overrun,              // one element past the end of a shared array
+  missing_barrier,       // a tree of sums without __syncthreads between its levels
+  missing_warp_barrier,  // neighbours in a warp read what was not synchronised
+  divergent_barrier,     // two halves of a block at two different __syncthreads
+  early_return,          // some threads return before a barrier
+  wrong_mask,            // half a warp shuffles with the whole warp's mask
+  overrun,               // one element past the end of a shared array
 };
 
 // out[0] = the sum of x (64 elements).
@@ -27,8 +27,10 @@ __global__ void __launch_bounds__(threads) planted(int mistake, const float* x, 
     if (t == 0) out[0] = part[1];
     return;
   }
-  if (mistake == divergent_barrier && t < 32) __syncthreads();
-  else __syncthreads();
+  if (mistake == divergent_barrier && t < 32)
+    __syncthreads();
+  else
+    __syncthreads();
   if (mistake == wrong_mask && t < 16) part[t] = __shfl_xor_sync(0xffffffffu, part[t], 1);
   for (int half = threads / 2; half > 0; half /= 2) {
     if (t < half) part[t] += part[t + half];

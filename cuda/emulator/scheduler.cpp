@@ -153,8 +153,7 @@ void fiber_main() {
   const void* bytes;
   std::size_t length;
   __sanitizer_finish_switch_fiber(nullptr, &bytes, &length);
-  if (!m.host.stack.bytes)
-    m.host.stack.bytes = static_cast<std::byte*>(const_cast<void*>(bytes)), m.host.stack.length = length;
+  if (!m.host.stack.bytes) m.host.stack.bytes = static_cast<std::byte*>(const_cast<void*>(bytes)), m.host.stack.length = length;
 #endif
   for (;;) {
     m.at_start.acquire();
@@ -199,9 +198,7 @@ void wait(State state, const Place& place) {
   }
 }
 
-bool same(const Place& a, const Place& b) {
-  return a.line == b.line && std::strcmp(a.file, b.file) == 0;
-}
+bool same(const Place& a, const Place& b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
 
 void meet_warp(unsigned mask, const void* in, void* out, std::size_t bytes, int source, const Place& place) {
   Machine& m = machine();
@@ -211,9 +208,12 @@ void meet_warp(unsigned mask, const void* in, void* out, std::size_t bytes, int 
   if (!(mask >> bit & 1)) stop("a lane calls with a mask that does not name it", &place);
   if (mask & m.exited[warp]) stop("a mask names a lane that has returned", &place);
   Gathering& g = m.gatherings[warp * warp_size + static_cast<unsigned>(__builtin_ctz(mask))];
-  if (!g.arrived) g.mask = mask, g.place = place, g.bytes = bytes;
-  else if (g.mask != mask) stop("lanes of a warp disagree on the mask", &place);
-  else if (!same(g.place, place) || g.bytes != bytes) stop("lanes of a warp meet at different operations", &place);
+  if (!g.arrived)
+    g.mask = mask, g.place = place, g.bytes = bytes;
+  else if (g.mask != mask)
+    stop("lanes of a warp disagree on the mask", &place);
+  else if (!same(g.place, place) || g.bytes != bytes)
+    stop("lanes of a warp meet at different operations", &place);
   if (bytes) std::memcpy(g.value[bit], in, bytes);
   g.out[bit] = out, g.source[bit] = source, g.arrived |= 1u << bit;
   m.running->place = place;
@@ -224,8 +224,10 @@ void meet_warp(unsigned mask, const void* in, void* out, std::size_t bytes, int 
     order.acquire();
     for (unsigned i = 0; i < warp_size && bytes; ++i) {
       if (!(mask >> i & 1)) continue;
-      if (mask >> g.source[i] & 1) std::memcpy(g.out[i], g.value[g.source[i]], bytes);
-      else std::memset(g.out[i], 0xff, bytes);  // undefined on a device
+      if (mask >> g.source[i] & 1)
+        std::memcpy(g.out[i], g.value[g.source[i]], bytes);
+      else
+        std::memset(g.out[i], 0xff, bytes);  // undefined on a device
     }
     order.release();
     for (unsigned others = mask & ~(1u << bit); others; others &= others - 1)
@@ -271,7 +273,8 @@ void check_ends(std::size_t dynamic_bytes) {
     return std::all_of(p + n, p + n + gap - 16, [](std::byte b) { return b == std::byte{0xff}; });
   };
   for (const auto& [p, n] : m.arrays)
-    if (!intact(p, n)) m.failure = "emulated kernel " + m.name + ": wrote past the end of a shared array of " + std::to_string(n) + " bytes";
+    if (!intact(p, n))
+      m.failure = "emulated kernel " + m.name + ": wrote past the end of a shared array of " + std::to_string(n) + " bytes";
   if (dynamic_bytes && !intact(m.shared, (dynamic_bytes + 15) / 16 * 16))
     m.failure = "emulated kernel " + m.name + ": wrote past the end of its dynamic shared memory";
 }
@@ -343,8 +346,8 @@ void run(void (*body)(void*), void* arguments, dim3 grid, dim3 block, std::size_
   m.sequence.resize(m.threads);
   for (unsigned i = 0; i < m.threads; ++i) m.sequence[i] = m.order == Sequence::reverse ? m.threads - 1 - i : i;
   if (!m.shared)
-    m.shared = static_cast<std::byte*>(
-        mmap(nullptr, shared_limit + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    m.shared =
+        static_cast<std::byte*>(mmap(nullptr, shared_limit + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 #ifdef COSTATE_EMULATED_TSAN
   m.host.stack.tsan = __tsan_get_current_fiber();
   for (Fiber& f : m.fibers)

@@ -22,10 +22,14 @@ struct ActivationTag {
 template <class Body>
 void with_activation(Activation activation, const Body& body) {
   switch (activation) {
-    case Activation::none: return body(ActivationTag<Activation::none>{});
-    case Activation::silu: return body(ActivationTag<Activation::silu>{});
-    case Activation::gelu_tanh: return body(ActivationTag<Activation::gelu_tanh>{});
-    case Activation::relu: return body(ActivationTag<Activation::relu>{});
+    case Activation::none:
+      return body(ActivationTag<Activation::none>{});
+    case Activation::silu:
+      return body(ActivationTag<Activation::silu>{});
+    case Activation::gelu_tanh:
+      return body(ActivationTag<Activation::gelu_tanh>{});
+    case Activation::relu:
+      return body(ActivationTag<Activation::relu>{});
   }
 }
 

@@ -25,9 +25,10 @@ void adamw(DType dtype, std::int64_t n, const Kernels::AdamW& a, const void* gra
   if (n == 0) return;
   by_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    const Update<T> u{static_cast<T>(a.beta1),          static_cast<T>(a.beta2),         static_cast<T>(1 - a.beta1),
-                      static_cast<T>(1 - a.beta2),      static_cast<T>(a.gradient_scale), static_cast<T>(a.eps),
-                      static_cast<T>(a.lr / a.bias1),   static_cast<T>(1 / a.bias2),     static_cast<T>(1 - a.lr * a.weight_decay)};
+    const Update<T> u{
+        static_cast<T>(a.beta1),        static_cast<T>(a.beta2),          static_cast<T>(1 - a.beta1),
+        static_cast<T>(1 - a.beta2),    static_cast<T>(a.gradient_scale), static_cast<T>(a.eps),
+        static_cast<T>(a.lr / a.bias1), static_cast<T>(1 / a.bias2),      static_cast<T>(1 - a.lr * a.weight_decay)};
     launch("adamw", update<T>, grid_for(n), dim3(block_threads), 0, n, u, static_cast<const T*>(gradient), static_cast<T*>(m),
            static_cast<T*>(v), static_cast<T*>(parameter));
   });

@@ -17,8 +17,16 @@ struct Attention {
   const T *q, *k, *v;
 
   explicit Attention(const AttentionCall& c)
-      : heads(c.heads), queries(c.queries), keys(c.keys), width(c.width), row_q(c.row_q), row_k(c.row_k), row_v(c.row_v),
-        scale(T(1) / scalar::sqrt(static_cast<T>(c.width))), q(static_cast<const T*>(c.q)), k(static_cast<const T*>(c.k)),
+      : heads(c.heads),
+        queries(c.queries),
+        keys(c.keys),
+        width(c.width),
+        row_q(c.row_q),
+        row_k(c.row_k),
+        row_v(c.row_v),
+        scale(T(1) / scalar::sqrt(static_cast<T>(c.width))),
+        q(static_cast<const T*>(c.q)),
+        k(static_cast<const T*>(c.k)),
         v(static_cast<const T*>(c.v)) {}
   __device__ __forceinline__ std::int64_t row_out() const { return heads * width; }
 };
@@ -108,7 +116,8 @@ __global__ void __launch_bounds__(threads) attention_forward(Attention<T> c, T* 
 
 // inner (n, heads, queries): <out, cotangent> of a query, what the sweep of a softmax subtracts.
 template <class T>
-__global__ void __launch_bounds__(threads) attention_inner(Attention<T> c, std::int64_t rows, const T* out, const T* cotangent, T* inner) {
+__global__ void __launch_bounds__(threads)
+    attention_inner(Attention<T> c, std::int64_t rows, const T* out, const T* cotangent, T* inner) {
   const Team<warp> team;
   const std::int64_t task = static_cast<std::int64_t>(blockIdx.x) * (threads / warp) + threadIdx.x / warp;
   if (task >= rows) return;
@@ -127,8 +136,9 @@ constexpr std::int64_t backward_bytes(std::int64_t width) {
 
 // p(r, j) and ds(r, j), the cotangent of the score before its scale, of two tiles; q0, k0: their first rows.
 template <int tile, class T>
-__device__ __forceinline__ void probabilities(const Attention<T>& c, std::int64_t at_row, std::int64_t q0, std::int64_t k0, const T* q,
-                                              const T* g, const T* k, const T* v, const T* log_sum_exp, const T* inner, T* p, T* ds) {
+__device__ __forceinline__ void probabilities(const Attention<T>& c, std::int64_t at_row, std::int64_t q0, std::int64_t k0,
+                                              const T* q, const T* g, const T* k, const T* v, const T* log_sum_exp,
+                                              const T* inner, T* p, T* ds) {
   const std::int64_t row = c.width + 1;
   for (int e = static_cast<int>(threadIdx.x); e < tile * tile; e += threads) {
     const int r = e / tile, j = e % tile;
@@ -147,8 +157,8 @@ __global__ void __launch_bounds__(threads)
     attention_dq(Attention<T> c, const T* log_sum_exp, const T* inner, const T* cotangent, T* dq) {
   COSTATE_DYNAMIC_SHARED(T, shared);
   const std::int64_t w = c.width, row = w + 1;
-  T *const q = shared, *const g = q + tile * row, *const k = g + tile * row, *const v = k + tile * row, *const sum = v + tile * row,
-           *const ds = sum + 2 * tile * row;
+  T *const q = shared, *const g = q + tile * row, *const k = g + tile * row, *const v = k + tile * row,
+           *const sum = v + tile * row, *const ds = sum + 2 * tile * row;
   const std::int64_t sample = blockIdx.z, head = blockIdx.y, q0 = static_cast<std::int64_t>(blockIdx.x) * tile;
   const int thread = static_cast<int>(threadIdx.x);
   load_tile<tile>(c.q + sample * c.queries * c.row_q + head * w, c.row_q, q0, c.queries, w, q);
@@ -158,7 +168,8 @@ __global__ void __launch_bounds__(threads)
     load_tile<tile>(c.k + sample * c.keys * c.row_k + head * w, c.row_k, k0, c.keys, w, k);
     load_tile<tile>(c.v + sample * c.keys * c.row_v + head * w, c.row_v, k0, c.keys, w, v);
     __syncthreads();
-    probabilities<tile>(c, (sample * c.heads + head) * c.queries, q0, k0, q, g, k, v, log_sum_exp, inner, static_cast<T*>(nullptr), ds);
+    probabilities<tile>(c, (sample * c.heads + head) * c.queries, q0, k0, q, g, k, v, log_sum_exp, inner,
+                        static_cast<T*>(nullptr), ds);
     __syncthreads();
     for (std::int64_t e = thread; e < tile * w; e += threads) {
       const std::int64_t r = e / w, d = e % w;
@@ -179,8 +190,9 @@ __global__ void __launch_bounds__(threads)
     attention_dkv(Attention<T> c, const T* log_sum_exp, const T* inner, const T* cotangent, T* dk, T* dv) {
   COSTATE_DYNAMIC_SHARED(T, shared);
   const std::int64_t w = c.width, row = w + 1;
-  T *const q = shared, *const g = q + tile * row, *const k = g + tile * row, *const v = k + tile * row, *const sum_k = v + tile * row,
-           *const sum_v = sum_k + tile * row, *const p = sum_v + tile * row, *const ds = p + tile * (tile + 1);
+  T *const q = shared, *const g = q + tile * row, *const k = g + tile * row, *const v = k + tile * row,
+           *const sum_k = v + tile * row, *const sum_v = sum_k + tile * row, *const p = sum_v + tile * row,
+           *const ds = p + tile * (tile + 1);
   const std::int64_t sample = blockIdx.z, head = blockIdx.y, k0 = static_cast<std::int64_t>(blockIdx.x) * tile;
   const int thread = static_cast<int>(threadIdx.x);
   load_tile<tile>(c.k + sample * c.keys * c.row_k + head * w, c.row_k, k0, c.keys, w, k);
@@ -213,7 +225,8 @@ dim3 grid_of(const AttentionCall& call, std::int64_t rows, int tile) {
   if (call.heads > most || call.n > most)
     fail(Fault::argument, "attention: " + std::to_string(call.n) + " samples of " + std::to_string(call.heads) +
                               " heads are more than one launch can take");
-  return dim3(static_cast<unsigned>((rows + tile - 1) / tile), static_cast<unsigned>(call.heads), static_cast<unsigned>(call.n));
+  return dim3(static_cast<unsigned>((rows + tile - 1) / tile), static_cast<unsigned>(call.heads),
+              static_cast<unsigned>(call.n));
 }
 
 template <int tile>
@@ -247,8 +260,8 @@ void attention(const AttentionCall& call, void* out, void* log_sum_exp) {
   });
 }
 
-void attention_vjp(const AttentionCall& call, const void* out, const void* log_sum_exp, const void* cotangent, void* dq, void* dk,
-                   void* dv) {
+void attention_vjp(const AttentionCall& call, const void* out, const void* log_sum_exp, const void* cotangent, void* dq,
+                   void* dk, void* dv) {
   const std::int64_t rows = call.n * call.heads * call.queries;
   if (rows * call.width == 0) return;
   const pool::Scratch scratch(rows * size_of(call.dtype));
@@ -257,19 +270,19 @@ void attention_vjp(const AttentionCall& call, const void* out, const void* log_s
     const Attention<T> c(call);
     T* const inner = scratch.as<T>();
     const T *const sums = static_cast<const T*>(log_sum_exp), *const g = static_cast<const T*>(cotangent);
-    launch("attention <out, cotangent>", attention_inner<T>, dim3(static_cast<unsigned>((rows + 7) / 8)), dim3(threads), 0, c, rows,
-           static_cast<const T*>(out), g, inner);
+    launch("attention <out, cotangent>", attention_inner<T>, dim3(static_cast<unsigned>((rows + 7) / 8)), dim3(threads), 0, c,
+           rows, static_cast<const T*>(out), g, inner);
     with_tile(
         call.width, [&](auto t) { return backward_bytes<decltype(t)::value, T>(call.width); },
         [&](auto t) {
           constexpr int tile = decltype(t)::value;
           const auto bytes = static_cast<std::size_t>(backward_bytes<tile, T>(call.width));
           if (dq)
-            launch("attention dq", attention_dq<tile, T>, grid_of(call, call.queries, tile), dim3(threads), bytes, c, sums, inner, g,
-                   static_cast<T*>(dq));
+            launch("attention dq", attention_dq<tile, T>, grid_of(call, call.queries, tile), dim3(threads), bytes, c, sums,
+                   inner, g, static_cast<T*>(dq));
           if (dk || dv)
-            launch("attention dk, dv", attention_dkv<tile, T>, grid_of(call, call.keys, tile), dim3(threads), bytes, c, sums, inner, g,
-                   static_cast<T*>(dk), static_cast<T*>(dv));
+            launch("attention dk, dv", attention_dkv<tile, T>, grid_of(call, call.keys, tile), dim3(threads), bytes, c, sums,
+                   inner, g, static_cast<T*>(dk), static_cast<T*>(dv));
         });
   });
 }

@@ -12,9 +12,18 @@ struct Geometry {
   std::int64_t in_group, out_group;  // channels of a group
 
   explicit Geometry(const ConvShape& s)
-      : height(s.height), width(s.width), channels(s.channels), out_height(s.out_height), out_width(s.out_width),
-        out_channels(s.out_channels), kernel_width(s.kernel_width), stride(s.stride), top(s.top), left(s.left),
-        in_group(s.channels / s.groups), out_group(s.out_channels / s.groups) {}
+      : height(s.height),
+        width(s.width),
+        channels(s.channels),
+        out_height(s.out_height),
+        out_width(s.out_width),
+        out_channels(s.out_channels),
+        kernel_width(s.kernel_width),
+        stride(s.stride),
+        top(s.top),
+        left(s.left),
+        in_group(s.channels / s.groups),
+        out_group(s.out_channels / s.groups) {}
 };
 
 template <class T>
@@ -73,7 +82,8 @@ struct ReversedPatches {
     const std::int64_t tap = k / g.out_group, column = pixel % g.width, row = pixel / g.width % g.height,
                        b = pixel / (g.width * g.height);
     const std::int64_t p = row + g.top - tap / g.kernel_width, q = column + g.left - tap % g.kernel_width;
-    if (p < 0 || q < 0 || p % g.stride || q % g.stride || p / g.stride >= g.out_height || q / g.stride >= g.out_width) return T(0);
+    if (p < 0 || q < 0 || p % g.stride || q % g.stride || p / g.stride >= g.out_height || q / g.stride >= g.out_width)
+      return T(0);
     return y[((b * g.out_height + p / g.stride) * g.out_width + q / g.stride) * g.out_channels + group * g.out_group +
              k % g.out_group];
   }
@@ -125,10 +135,12 @@ void typed(const ConvCall& call) {
   const Geometry g(s);
   const auto *x = static_cast<const T*>(call.x), *y = static_cast<const T*>(call.y), *w = static_cast<const T*>(call.weight);
   auto* out = static_cast<T*>(call.out);
-  const std::int64_t taps = s.kernel_height * s.kernel_width, pixels = s.n * s.out_height * s.out_width, length = taps * g.in_group;
+  const std::int64_t taps = s.kernel_height * s.kernel_width, pixels = s.n * s.out_height * s.out_width,
+                     length = taps * g.in_group;
   switch (s.pass) {
     case ConvShape::Pass::forward:
-      return launch_product<T>("conv", pixels, g.out_group, length, s.groups, Patches<T>{g, x}, Filters<T>{w, g.out_group, length},
+      return launch_product<T>("conv", pixels, g.out_group, length, s.groups, Patches<T>{g, x},
+                               Filters<T>{w, g.out_group, length},
                                Channels<T>{out, static_cast<const T*>(call.bias), s.out_channels, g.out_group});
     case ConvShape::Pass::data_gradient:
       return launch_product<T>("conv data gradient", s.n * s.height * s.width, g.in_group, taps * g.out_group, s.groups,

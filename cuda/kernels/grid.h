@@ -26,8 +26,10 @@ __device__ __forceinline__ std::int64_t task_stride() { return static_cast<std::
 
 template <class Body>
 void by_type(DType dtype, const Body& body) {
-  if (dtype == DType::f32) body(float{});
-  else body(double{});
+  if (dtype == DType::f32)
+    body(float{});
+  else
+    body(double{});
 }
 
 struct Add {
@@ -78,8 +80,10 @@ struct Team {
 // One row a team: a warp when rows are short. body(a null pointer to the team's type, rows a block).
 template <class Body>
 void with_team(std::int64_t n, const Body& body) {
-  if (n <= 512) body(static_cast<Team<warp>*>(nullptr), block_threads / warp);
-  else body(static_cast<Team<block_threads>*>(nullptr), 1);
+  if (n <= 512)
+    body(static_cast<Team<warp>*>(nullptr), block_threads / warp);
+  else
+    body(static_cast<Team<block_threads>*>(nullptr), 1);
 }
 
 }  // namespace

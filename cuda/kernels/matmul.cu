@@ -37,7 +37,8 @@ struct Left {
   }
   // To the nearest number with 8 significant bits, ties to even; infinities and NaN stay.
   static __device__ __forceinline__ T rounded(T v) {
-    if constexpr (sizeof(T) == 8) return v;
+    if constexpr (sizeof(T) == 8)
+      return v;
     else {
       const std::uint32_t bits = scalar::detail::bits(v);
       if ((bits & 0x7f800000u) == 0x7f800000u) return v;
@@ -83,8 +84,7 @@ struct Result {
 };
 
 template <class T, Activation activation>
-__global__ void __launch_bounds__(block_threads)
-    finish(std::int64_t elements, Result<T, activation> result) {
+__global__ void __launch_bounds__(block_threads) finish(std::int64_t elements, Result<T, activation> result) {
   for (std::int64_t e = first_task(); e < elements; e += task_stride()) {
     const std::int64_t m = e / result.row, n = e % result.row;
     T z = result.c[e], slope;
@@ -119,7 +119,8 @@ __global__ void __launch_bounds__(block_threads) prepare(std::int64_t n, const T
     const T v = scale ? in[e] * scale[e] : in[e];
     if constexpr (std::is_same_v<Out, Half>)
       out[e] = {static_cast<std::uint16_t>(scalar::detail::bits(Left<float, float, false>::rounded(v)) >> 16)};
-    else out[e] = v;
+    else
+      out[e] = v;
   }
 }
 
@@ -131,8 +132,8 @@ std::int64_t elements_of_b(const MatmulShape& s) { return (s.batch - 1) * s.stri
 std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
 
 template <class T, class S, class Output>
-void launch_tiles(bool transpose_a, bool transpose_b, const MatmulShape& s, const void* a, const T* scale, const void* b, bool round,
-                  const Output& output) {
+void launch_tiles(bool transpose_a, bool transpose_b, const MatmulShape& s, const void* a, const T* scale, const void* b,
+                  bool round, const Output& output) {
   const auto left = [&](auto transposed) {
     return Left<T, S, decltype(transposed)::value>{static_cast<const S*>(a), scale, transpose_a ? s.m : s.k, s.stride_a, round};
   };
@@ -140,17 +141,21 @@ void launch_tiles(bool transpose_a, bool transpose_b, const MatmulShape& s, cons
     return Right<T, S, decltype(transposed)::value>{static_cast<const S*>(b), transpose_b ? s.k : s.n, s.stride_b, round};
   };
   const auto run = [&](const auto& x, const auto& y) { launch_product<T>("matmul", s.m, s.n, s.k, s.batch, x, y, output); };
-  if (transpose_a && transpose_b) run(left(std::true_type{}), right(std::true_type{}));
-  else if (transpose_a) run(left(std::true_type{}), right(std::false_type{}));
-  else if (transpose_b) run(left(std::false_type{}), right(std::true_type{}));
-  else run(left(std::false_type{}), right(std::false_type{}));
+  if (transpose_a && transpose_b)
+    run(left(std::true_type{}), right(std::true_type{}));
+  else if (transpose_a)
+    run(left(std::true_type{}), right(std::false_type{}));
+  else if (transpose_b)
+    run(left(std::false_type{}), right(std::true_type{}));
+  else
+    run(left(std::false_type{}), right(std::false_type{}));
 }
 
 void row_sums(const MatmulCall& call) {
   by_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch("sums of rows", sum_scaled_columns<T>, dim3(static_cast<unsigned>((call.m + 31) / 32)), dim3(block_threads), 0, call.m,
-           call.k, static_cast<const T*>(call.a), static_cast<const T*>(call.scale_a), static_cast<T*>(call.row_sums));
+    launch("sums of rows", sum_scaled_columns<T>, dim3(static_cast<unsigned>((call.m + 31) / 32)), dim3(block_threads), 0,
+           call.m, call.k, static_cast<const T*>(call.a), static_cast<const T*>(call.scale_a), static_cast<T*>(call.row_sums));
   });
 }
 
@@ -160,10 +165,11 @@ void tiled_matmul(const MatmulCall& call) {
   by_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);
     with_activation(call.activation, [&](auto a) {
-      const Result<T, decltype(a)::value> result{static_cast<T*>(call.c), static_cast<const T*>(call.bias),
-                                                 static_cast<T*>(call.derivative), call.n, call.m * call.n, call.accumulate};
-      launch_tiles<T, T>(call.transpose_a, call.transpose_b, call, call.a, static_cast<const T*>(call.scale_a), call.b, rounds(call),
-                         result);
+      const Result<T, decltype(a)::value> result{
+          static_cast<T*>(call.c), static_cast<const T*>(call.bias), static_cast<T*>(call.derivative), call.n, call.m * call.n,
+          call.accumulate};
+      launch_tiles<T, T>(call.transpose_a, call.transpose_b, call, call.a, static_cast<const T*>(call.scale_a), call.b,
+                         rounds(call), result);
     });
   });
 }
@@ -174,13 +180,17 @@ void tiled_library_product(const LibraryProduct& p) {
   by_type(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     const auto run = [&](auto activation) {
-      const Result<T, decltype(activation)::value> result{static_cast<T*>(p.c), static_cast<const T*>(p.bias), nullptr, p.n, p.m * p.n,
-                                                          p.accumulate};
-      if (p.bf16) launch_tiles<T, Half>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b, false, result);
-      else launch_tiles<T, T>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b, false, result);
+      const Result<T, decltype(activation)::value> result{
+          static_cast<T*>(p.c), static_cast<const T*>(p.bias), nullptr, p.n, p.m * p.n, p.accumulate};
+      if (p.bf16)
+        launch_tiles<T, Half>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b, false, result);
+      else
+        launch_tiles<T, T>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b, false, result);
     };
-    if (p.relu) run(ActivationTag<Activation::relu>{});
-    else run(ActivationTag<Activation::none>{});
+    if (p.relu)
+      run(ActivationTag<Activation::relu>{});
+    else
+      run(ActivationTag<Activation::none>{});
   });
 }
 
@@ -190,9 +200,10 @@ void finish_product(const MatmulCall& call) {
   by_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);
     with_activation(call.activation, [&](auto a) {
-      const Result<T, decltype(a)::value> result{static_cast<T*>(call.c), static_cast<const T*>(call.bias),
-                                                 static_cast<T*>(call.derivative), call.n, 0, false};
-      launch("bias and activation", finish<T, decltype(a)::value>, grid_for(elements), dim3(block_threads), 0, elements, result);
+      const Result<T, decltype(a)::value> result{
+          static_cast<T*>(call.c), static_cast<const T*>(call.bias), static_cast<T*>(call.derivative), call.n, 0, false};
+      launch("bias and activation", finish<T, decltype(a)::value>, grid_for(elements), dim3(block_threads), 0, elements,
+             result);
     });
   });
 }
@@ -210,9 +221,22 @@ void matmul(const MatmulCall& call) {
   if (call.k == 0) return tiled_matmul(call);
   // What a library does not fuse is one more pass: an activation with a derivative. (cuBLASLt's GELU is of unknown accuracy.)
   const bool fused = !call.derivative && (call.activation == Activation::none || call.activation == Activation::relu);
-  LibraryProduct p{call.dtype, rounds(call), call.transpose_a, call.transpose_b, call.accumulate,
-                   fused && call.activation == Activation::relu, call.m, call.n, call.k, call.batch, call.stride_a, call.stride_b,
-                   call.a, call.b, fused ? call.bias : nullptr, call.c};
+  LibraryProduct p{call.dtype,
+                   rounds(call),
+                   call.transpose_a,
+                   call.transpose_b,
+                   call.accumulate,
+                   fused && call.activation == Activation::relu,
+                   call.m,
+                   call.n,
+                   call.k,
+                   call.batch,
+                   call.stride_a,
+                   call.stride_b,
+                   call.a,
+                   call.b,
+                   fused ? call.bias : nullptr,
+                   call.c};
   const std::int64_t a = elements_of_a(call), b = elements_of_b(call);
   by_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);

@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(block_threads) cast_all(std::int64_t n, const 
 
 template <class From, class To>
 void cast_typed(std::int64_t n, const void* in, void* out) {
-  launch("cast", cast_all<From, To>, grid_for(n), dim3(block_threads), 0, n, static_cast<const From*>(in), static_cast<To*>(out));
+  launch("cast", cast_all<From, To>, grid_for(n), dim3(block_threads), 0, n, static_cast<const From*>(in),
+         static_cast<To*>(out));
 }
 
 }  // namespace
@@ -62,9 +63,12 @@ void fill(DType dtype, std::int64_t n, double value, void* out) {
     using T = decltype(v);
     launch("fill", fill_all<T>, grid_for(n), dim3(block_threads), 0, n, v, static_cast<T*>(out));
   };
-  if (dtype == DType::f32) typed(static_cast<float>(value));
-  else if (dtype == DType::f64) typed(value);
-  else typed(static_cast<std::int32_t>(value));
+  if (dtype == DType::f32)
+    typed(static_cast<float>(value));
+  else if (dtype == DType::f64)
+    typed(value);
+  else
+    typed(static_cast<std::int32_t>(value));
 }
 
 void cast(DType from, DType to, std::int64_t n, const void* in, void* out) {

@@ -13,9 +13,16 @@ struct GroupNorm {
   const T *x, *gamma, *beta, *scale, *shift;
 
   explicit GroupNorm(const GroupNormCall& c)
-      : n(c.n), spatial(c.spatial), channels(c.channels), groups(c.groups), eps(static_cast<T>(c.eps)),
-        x(static_cast<const T*>(c.x)), gamma(static_cast<const T*>(c.gamma)), beta(static_cast<const T*>(c.beta)),
-        scale(static_cast<const T*>(c.scale)), shift(static_cast<const T*>(c.shift)) {}
+      : n(c.n),
+        spatial(c.spatial),
+        channels(c.channels),
+        groups(c.groups),
+        eps(static_cast<T>(c.eps)),
+        x(static_cast<const T*>(c.x)),
+        gamma(static_cast<const T*>(c.gamma)),
+        beta(static_cast<const T*>(c.beta)),
+        scale(static_cast<const T*>(c.scale)),
+        shift(static_cast<const T*>(c.shift)) {}
 
   // y = (x - mean) slope + offset, of one channel of one sample.
   struct Affine {
@@ -59,7 +66,7 @@ constexpr int columns = 32, lanes = 8;
 
 // For every sample and channel the sums over space of h = activation'(y) g and of h xhat.
 template <Activation activation, class T>
-__global__ void __launch_bounds__(columns * lanes)
+__global__ void __launch_bounds__(columns* lanes)
     group_norm_sums(GroupNorm<T> c, const T* mean, const T* rstd, const T* cotangent, T* sum_h, T* sum_hx) {
   COSTATE_SHARED(T, part, [2][lanes][columns]);
   const int column = static_cast<int>(threadIdx.x) % columns, lane = static_cast<int>(threadIdx.x) / columns;
@@ -92,8 +99,8 @@ __global__ void __launch_bounds__(columns * lanes)
 
 // dx = rstd (u - mean(u) - xhat mean(u xhat)), u = gamma (1 + scale) h: the means over the group follow from the sums above.
 template <Activation activation, class T>
-__global__ void __launch_bounds__(block_threads) group_norm_dx(GroupNorm<T> c, const T* mean, const T* rstd, const T* cotangent,
-                                                               const T* sum_h, const T* sum_hx, T* dx) {
+__global__ void __launch_bounds__(block_threads)
+    group_norm_dx(GroupNorm<T> c, const T* mean, const T* rstd, const T* cotangent, const T* sum_h, const T* sum_hx, T* dx) {
   const Team<block_threads> team;
   const std::int64_t width = c.channels / c.groups, count = c.spatial * width;
   for (std::int64_t task = blockIdx.x; task < c.n * c.groups; task += gridDim.x) {
@@ -118,8 +125,9 @@ __global__ void __launch_bounds__(block_threads) group_norm_dx(GroupNorm<T> c, c
 }
 
 template <int width, class T>
-__global__ void __launch_bounds__(block_threads) modulated_rows(std::int64_t rows, std::int64_t t, std::int64_t d, T eps, const T* x,
-                                                                const T* scale, const T* shift, T* out, T* mean, T* rstd) {
+__global__ void __launch_bounds__(block_threads)
+    modulated_rows(std::int64_t rows, std::int64_t t, std::int64_t d, T eps, const T* x, const T* scale, const T* shift, T* out,
+                   T* mean, T* rstd) {
   const Team<width> team;
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / width) + threadIdx.x / width;
   if (row >= rows) return;
@@ -139,8 +147,8 @@ __global__ void __launch_bounds__(block_threads) modulated_rows(std::int64_t row
 // dx = rstd (u - mean(u) - xhat mean(u xhat)), u = (1 + scale) g.
 template <int width, class T>
 __global__ void __launch_bounds__(block_threads)
-    modulated_rows_dx(std::int64_t rows, std::int64_t t, std::int64_t d, const T* x, const T* scale, const T* mean, const T* rstd,
-                      const T* cotangent, T* dx) {
+    modulated_rows_dx(std::int64_t rows, std::int64_t t, std::int64_t d, const T* x, const T* scale, const T* mean,
+                      const T* rstd, const T* cotangent, T* dx) {
   const Team<width> team;
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / width) + threadIdx.x / width;
   if (row >= rows) return;
@@ -158,9 +166,9 @@ __global__ void __launch_bounds__(block_threads)
 
 // dscale = the sum over t of g xhat.
 template <class T>
-__global__ void __launch_bounds__(columns * lanes)
-    modulated_dscale(std::int64_t n, std::int64_t t, std::int64_t d, const T* x, const T* mean, const T* rstd, const T* cotangent,
-                     T* dscale) {
+__global__ void __launch_bounds__(columns* lanes)
+    modulated_dscale(std::int64_t n, std::int64_t t, std::int64_t d, const T* x, const T* mean, const T* rstd,
+                     const T* cotangent, T* dscale) {
   COSTATE_SHARED(T, part, [lanes][columns]);
   const int column = static_cast<int>(threadIdx.x) % columns, lane = static_cast<int>(threadIdx.x) / columns;
   const std::int64_t strips = (d + columns - 1) / columns;
@@ -220,14 +228,14 @@ void group_norm_vjp(const GroupNormCall& call, const void* mean, const void* rst
       launch("group norm sums", group_norm_sums<activation, T>, blocks_for(call.n * ((call.channels + columns - 1) / columns)),
              dim3(columns * lanes), 0, c, in(mean), in(rstd), in(cotangent), static_cast<T*>(sum_h), static_cast<T*>(sum_hx));
       if (dx && call.spatial)
-        launch("group norm vjp", group_norm_dx<activation, T>, blocks_for(call.n * call.groups), dim3(block_threads), 0, c, in(mean),
-               in(rstd), in(cotangent), in(sum_h), in(sum_hx), static_cast<T*>(dx));
+        launch("group norm vjp", group_norm_dx<activation, T>, blocks_for(call.n * call.groups), dim3(block_threads), 0, c,
+               in(mean), in(rstd), in(cotangent), in(sum_h), in(sum_hx), static_cast<T*>(dx));
     });
   });
 }
 
-void modulated_layer_norm(DType dtype, std::int64_t n, std::int64_t t, std::int64_t d, double eps, const void* x, const void* scale,
-                          const void* shift, void* out, void* mean, void* rstd) {
+void modulated_layer_norm(DType dtype, std::int64_t n, std::int64_t t, std::int64_t d, double eps, const void* x,
+                          const void* scale, const void* shift, void* out, void* mean, void* rstd) {
   const std::int64_t rows = n * t;
   if (rows * d == 0) return;
   by_type(dtype, [&](auto zero) {
@@ -250,8 +258,8 @@ void modulated_layer_norm_vjp(DType dtype, std::int64_t n, std::int64_t t, std::
     if (dx && rows)
       with_team(d, [&]<int width>(Team<width>*, int per_block) {
         launch("modulated layer norm vjp", modulated_rows_dx<width, T>,
-               dim3(static_cast<unsigned>((rows + per_block - 1) / per_block)), dim3(block_threads), 0, rows, t, d, in(x), in(scale),
-               in(mean), in(rstd), in(cotangent), static_cast<T*>(dx));
+               dim3(static_cast<unsigned>((rows + per_block - 1) / per_block)), dim3(block_threads), 0, rows, t, d, in(x),
+               in(scale), in(mean), in(rstd), in(cotangent), static_cast<T*>(dx));
       });
     if (dscale)
       launch("modulated layer norm dscale", modulated_dscale<T>, blocks_for(n * ((d + columns - 1) / columns)),

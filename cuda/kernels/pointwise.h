@@ -31,14 +31,17 @@ struct Term {
 
   template <std::size_t... I>
   static COSTATE_INLINE T eval(const T* p, const T* x, std::index_sequence<I...>) {
-    if constexpr (value) return F::eval(p, x[I]...);
-    else if constexpr (first) return x[N] * F::eval(p, Dual(x[I], T(static_cast<int>(I) == Variant - 1 ? 1 : 0))...).d;
+    if constexpr (value)
+      return F::eval(p, x[I]...);
+    else if constexpr (first)
+      return x[N] * F::eval(p, Dual(x[I], T(static_cast<int>(I) == Variant - 1 ? 1 : 0))...).d;
     else if constexpr (j == N)  // d/dg of g d_i f, times h
       return x[N + 1] * F::eval(p, Dual(x[I], T(static_cast<int>(I) == i ? 1 : 0))...).d;
     else
       return x[N] * x[N + 1] *
              F::eval(p, scalar::Dual<Dual>(Dual(x[I], T(static_cast<int>(I) == j ? 1 : 0)),
-                                           Dual(T(static_cast<int>(I) == i ? 1 : 0), T(0)))...).d.d;
+                                           Dual(T(static_cast<int>(I) == i ? 1 : 0), T(0)))...)
+                 .d.d;
   }
   static COSTATE_INLINE T eval(const T* p, const T* x) { return eval(p, x, std::make_index_sequence<N>{}); }
 };
@@ -94,8 +97,10 @@ __global__ void __launch_bounds__(block_threads) pointwise_strided(PointwiseArgu
     for (int axis = a.rank - 1; axis >= 0; --axis) {
       // 32-bit division is several times cheaper, and enough for all but huge tensors.
       std::int64_t q;
-      if (rest <= 0x7fffffff) q = static_cast<std::uint32_t>(rest) / static_cast<std::uint32_t>(a.extent[axis]);
-      else q = rest / a.extent[axis];
+      if (rest <= 0x7fffffff)
+        q = static_cast<std::uint32_t>(rest) / static_cast<std::uint32_t>(a.extent[axis]);
+      else
+        q = rest / a.extent[axis];
       const std::int64_t c = rest - q * a.extent[axis];
       rest = q;
       COSTATE_UNROLL
@@ -157,8 +162,8 @@ void launch_pointwise(const PointwiseCall& call) {
   for (int p = 0; p < pointwise_rows[call.op].parameters; ++p) a.parameters[p] = static_cast<T>(call.parameters[p]);
   a.n = loop.numel;
   if (loop.contiguous && addresses % 16 == 0) {
-    launch(pointwise_rows[call.op].name.data(), kernels[call.op].vectors[call.variant],
-           grid_for(a.n / Vector<T>::width + 1), dim3(block_threads), 0, a);
+    launch(pointwise_rows[call.op].name.data(), kernels[call.op].vectors[call.variant], grid_for(a.n / Vector<T>::width + 1),
+           dim3(block_threads), 0, a);
     return;
   }
   if (loop.contiguous) {
@@ -171,8 +176,7 @@ void launch_pointwise(const PointwiseCall& call) {
       for (int k = 0; k < call.operands; ++k) a.stride[k][axis] = loop.stride[k][axis];
     }
   }
-  launch(pointwise_rows[call.op].name.data(), kernels[call.op].strided[call.variant], grid_for(a.n), dim3(block_threads), 0,
-         a);
+  launch(pointwise_rows[call.op].name.data(), kernels[call.op].strided[call.variant], grid_for(a.n), dim3(block_threads), 0, a);
 }
 
 }  // namespace

@@ -39,11 +39,11 @@ __global__ void __launch_bounds__(block_threads) tiled_product(std::int64_t m, s
     for (int d = 0; d < depth; ++d) {
       T x[micro], y[micro];
       COSTATE_UNROLL
-      for (int i = 0; i < micro; ++i) x[i] = square_a[d][row + i * (tile / micro)], y[i] = square_b[d][column + i * (tile / micro)];
-      COSTATE_UNROLL
       for (int i = 0; i < micro; ++i)
-        COSTATE_UNROLL
-        for (int j = 0; j < micro; ++j) sum[i][j] += x[i] * y[j];
+        x[i] = square_a[d][row + i * (tile / micro)], y[i] = square_b[d][column + i * (tile / micro)];
+      COSTATE_UNROLL
+      for (int i = 0; i < micro; ++i) COSTATE_UNROLL
+      for (int j = 0; j < micro; ++j) sum[i][j] += x[i] * y[j];
     }
     __syncthreads();
   }
@@ -56,8 +56,8 @@ __global__ void __launch_bounds__(block_threads) tiled_product(std::int64_t m, s
 
 // `batch` products; operand.select(i) moves an operand to the i-th one.
 template <class T, class A, class B, class C>
-void launch_product(const char* name, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t batch, const A& a, const B& b,
-                    const C& c) {
+void launch_product(const char* name, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t batch, const A& a,
+                    const B& b, const C& c) {
   if (m * n * batch == 0) return;
   const std::int64_t down = (m + tile - 1) / tile, across = (n + tile - 1) / tile;
   constexpr std::int64_t most = 65535;  // CUDA's bound on the second and third extent of a grid
@@ -65,8 +65,8 @@ void launch_product(const char* name, std::int64_t m, std::int64_t n, std::int64
     fail(Fault::argument, std::string(name) + ": " + std::to_string(n) + " columns of " + std::to_string(batch) +
                               " products are more than one launch can take");
   launch(name, tiled_product<T, A, B, C>,
-         dim3(static_cast<unsigned>(down), static_cast<unsigned>(across), static_cast<unsigned>(batch)), dim3(block_threads), 0, m,
-         n, k, a, b, c);
+         dim3(static_cast<unsigned>(down), static_cast<unsigned>(across), static_cast<unsigned>(batch)), dim3(block_threads), 0,
+         m, n, k, a, b, c);
 }
 
 }  // namespace

@@ -67,8 +67,10 @@ void random(DType dtype, bool normal, std::uint64_t seed, std::uint32_t stream, 
   const dim3 grid = grid_for(samples * ((per_sample + 3) / 4));
   by_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    if (normal) launch("normal noise", generate<true, T>, grid, dim3(block_threads), 0, c, static_cast<T*>(out));
-    else launch("uniform noise", generate<false, T>, grid, dim3(block_threads), 0, c, static_cast<T*>(out));
+    if (normal)
+      launch("normal noise", generate<true, T>, grid, dim3(block_threads), 0, c, static_cast<T*>(out));
+    else
+      launch("uniform noise", generate<false, T>, grid, dim3(block_threads), 0, c, static_cast<T*>(out));
   });
 }
 

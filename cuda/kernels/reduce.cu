@@ -11,8 +11,8 @@ constexpr int columns = 32, lanes = 8;         // of the block that adds columns
 
 // out[row, part] = the sum of a part of a row.
 template <class T>
-__global__ void __launch_bounds__(block_threads) sum_rows(std::int64_t rows, std::int64_t n, std::int64_t parts, std::int64_t length,
-                                                          const T* in, T* out) {
+__global__ void __launch_bounds__(block_threads)
+    sum_rows(std::int64_t rows, std::int64_t n, std::int64_t parts, std::int64_t length, const T* in, T* out) {
   const Team<block_threads> team;
   for (std::int64_t task = blockIdx.x; task < rows * parts; task += gridDim.x) {
     const std::int64_t row = task / parts, begin = task % parts * length, end = begin + length < n ? begin + length : n;
@@ -36,8 +36,8 @@ __global__ void __launch_bounds__(block_threads) sum_short_rows(std::int64_t row
 
 // out[outer, part, column] = the sum over a part of the middle axis.
 template <class T>
-__global__ void __launch_bounds__(columns * lanes)
-    sum_columns(std::int64_t outer, std::int64_t n, std::int64_t inner, std::int64_t parts, std::int64_t length, const T* in, T* out) {
+__global__ void __launch_bounds__(columns* lanes) sum_columns(std::int64_t outer, std::int64_t n, std::int64_t inner,
+                                                              std::int64_t parts, std::int64_t length, const T* in, T* out) {
   COSTATE_SHARED(T, partial, [lanes][columns]);
   const int column = static_cast<int>(threadIdx.x) % columns, lane = static_cast<int>(threadIdx.x) / columns;
   const std::int64_t strips = (inner + columns - 1) / columns;
@@ -70,15 +70,13 @@ __global__ void __launch_bounds__(block_threads) add_squares(std::int64_t n, std
   }
 }
 
-dim3 blocks_for(std::int64_t tasks) {
-  return dim3(static_cast<unsigned>(tasks < (1 << 20) ? tasks : 1 << 20));
-}
+dim3 blocks_for(std::int64_t tasks) { return dim3(static_cast<unsigned>(tasks < (1 << 20) ? tasks : 1 << 20)); }
 
 template <class T>
 void sum_rows_in_parts(std::int64_t rows, std::int64_t n, const T* in, T* out) {
   if (n <= 512) {
-    launch("sum of short rows", sum_short_rows<T>, dim3(static_cast<unsigned>((rows + 7) / 8)), dim3(block_threads), 0, rows, n, in,
-           out);
+    launch("sum of short rows", sum_short_rows<T>, dim3(static_cast<unsigned>((rows + 7) / 8)), dim3(block_threads), 0, rows, n,
+           in, out);
     return;
   }
   const std::int64_t parts = (n + part_length - 1) / part_length;
@@ -96,13 +94,13 @@ template <class T>
 void sum_columns_in_parts(std::int64_t outer, std::int64_t n, std::int64_t inner, const T* in, T* out) {
   const std::int64_t length = 1024, parts = (n + length - 1) / length, strips = (inner + columns - 1) / columns;
   if (parts <= 1) {
-    launch("sum of columns", sum_columns<T>, blocks_for(outer * strips), dim3(columns * lanes), 0, outer, n, inner, std::int64_t{1},
-           n, in, out);
+    launch("sum of columns", sum_columns<T>, blocks_for(outer * strips), dim3(columns * lanes), 0, outer, n, inner,
+           std::int64_t{1}, n, in, out);
     return;
   }
   const pool::Scratch scratch(outer * parts * inner * static_cast<std::int64_t>(sizeof(T)));
-  launch("sum of parts of columns", sum_columns<T>, blocks_for(outer * parts * strips), dim3(columns * lanes), 0, outer, n, inner,
-         parts, length, in, scratch.as<T>());
+  launch("sum of parts of columns", sum_columns<T>, blocks_for(outer * parts * strips), dim3(columns * lanes), 0, outer, n,
+         inner, parts, length, in, scratch.as<T>());
   sum_columns_in_parts(outer, parts, inner, static_cast<const T*>(scratch.as<T>()), out);
 }
 
@@ -113,8 +111,10 @@ void sum(DType dtype, std::int64_t outer, std::int64_t n, std::int64_t inner, co
   if (n == 0) return fill(dtype, outer * inner, 0.0, out);
   by_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    if (inner == 1) sum_rows_in_parts(outer, n, static_cast<const T*>(in), static_cast<T*>(out));
-    else sum_columns_in_parts(outer, n, inner, static_cast<const T*>(in), static_cast<T*>(out));
+    if (inner == 1)
+      sum_rows_in_parts(outer, n, static_cast<const T*>(in), static_cast<T*>(out));
+    else
+      sum_columns_in_parts(outer, n, inner, static_cast<const T*>(in), static_cast<T*>(out));
   });
 }
 
@@ -125,7 +125,8 @@ double sum_squares(DType dtype, std::int64_t n, const void* in) {
   double* const partial = scratch.as<double>();
   by_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch("sum of squares", add_squares<T>, blocks_for(parts), dim3(block_threads), 0, n, parts, static_cast<const T*>(in), partial);
+    launch("sum of squares", add_squares<T>, blocks_for(parts), dim3(block_threads), 0, n, parts, static_cast<const T*>(in),
+           partial);
   });
   sum_rows_in_parts(1, parts, static_cast<const double*>(partial), partial + parts);
   double result = 0;

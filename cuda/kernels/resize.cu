@@ -7,8 +7,8 @@ namespace {
 
 // rows: of all small images, n height; large images have factor times as many, and factor width pixels each.
 template <class T>
-__global__ void __launch_bounds__(block_threads)
-    upsample_images(std::int64_t rows, std::int64_t width, std::int64_t channels, std::int64_t factor, T scale, const T* in, T* out) {
+__global__ void __launch_bounds__(block_threads) upsample_images(std::int64_t rows, std::int64_t width, std::int64_t channels,
+                                                                 std::int64_t factor, T scale, const T* in, T* out) {
   const std::int64_t wide = factor * width * channels, n = rows * factor * wide;
   for (std::int64_t e = first_task(); e < n; e += task_stride()) {
     const std::int64_t row = e / wide, column = e % wide / channels, channel = e % channels;
@@ -17,8 +17,8 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(block_threads)
-    pool_images(std::int64_t rows, std::int64_t width, std::int64_t channels, std::int64_t factor, T scale, const T* in, T* out) {
+__global__ void __launch_bounds__(block_threads) pool_images(std::int64_t rows, std::int64_t width, std::int64_t channels,
+                                                             std::int64_t factor, T scale, const T* in, T* out) {
   const std::int64_t wide = factor * width * channels, n = rows * width * channels;
   for (std::int64_t e = first_task(); e < n; e += task_stride()) {
     const std::int64_t row = e / (width * channels), column = e / channels % width, channel = e % channels;
@@ -43,8 +43,8 @@ void upsample(DType dtype, std::int64_t n, std::int64_t height, std::int64_t wid
   });
 }
 
-void pool_squares(DType dtype, std::int64_t n, std::int64_t height, std::int64_t width, std::int64_t channels, std::int64_t factor,
-                  double scale, const void* in, void* out) {
+void pool_squares(DType dtype, std::int64_t n, std::int64_t height, std::int64_t width, std::int64_t channels,
+                  std::int64_t factor, double scale, const void* in, void* out) {
   const std::int64_t elements = n * height * width * channels;
   if (elements == 0) return;
   by_type(dtype, [&](auto zero) {

@@ -38,7 +38,8 @@ __global__ void __launch_bounds__(block_threads)
   T s = T(0);
   for (std::int64_t i = team.thread; i < n; i += width) s += log ? g[i] : y[i] * g[i];
   s = team.sum(s);
-  for (std::int64_t i = team.thread; i < n; i += width) dx[row * n + i] = log ? g[i] - scalar::exp(y[i]) * s : y[i] * (g[i] - s);
+  for (std::int64_t i = team.thread; i < n; i += width)
+    dx[row * n + i] = log ? g[i] - scalar::exp(y[i]) * s : y[i] * (g[i] - s);
 }
 
 template <int width, class T>
@@ -85,9 +86,7 @@ __global__ void __launch_bounds__(warp)
     for (std::int64_t r = 0; r < rows; ++r) out[index[r] * n + c] += in[r * n + c];
 }
 
-dim3 grid_of_teams(std::int64_t rows, int per_block) {
-  return dim3(static_cast<unsigned>((rows + per_block - 1) / per_block));
-}
+dim3 grid_of_teams(std::int64_t rows, int per_block) { return dim3(static_cast<unsigned>((rows + per_block - 1) / per_block)); }
 
 }  // namespace
 

@@ -35,8 +35,9 @@ TEST(CudaKernels, CopyWalksStrides) {
       compare(
           [&, rows = rows, columns = columns](Device d) {
             const Tensor x = noise({rows, columns}, dtype, d, 2), out = unwritten({columns, rows}, dtype, d);
-            kernels(d).copy(copy_loop({columns, rows}, std::array<std::int64_t, 2>{1, columns}, std::array<std::int64_t, 2>{rows, 1}),
-                            size_of(dtype), x.raw(), out.raw_mutable());
+            kernels(d).copy(
+                copy_loop({columns, rows}, std::array<std::int64_t, 2>{1, columns}, std::array<std::int64_t, 2>{rows, 1}),
+                size_of(dtype), x.raw(), out.raw_mutable());
             return Tensors{out, out.clone()};
           },
           0, "copy");
@@ -61,7 +62,8 @@ TEST(CudaKernels, EveryVariantOfEveryPointwiseRow) {
                 for (int k = 0; k < operands; ++k) {
                   // Of (3, 5) every second operand is repeated along the rows. log and sqrt want what is positive.
                   const Shape& own = shape.rank() == 2 && k % 2 ? last : shape;
-                  Tensor x = noise({own.numel() + 1}, DType::f64, Device::cpu, static_cast<std::uint32_t>(k)).slice(1, own.numel());
+                  Tensor x =
+                      noise({own.numel() + 1}, DType::f64, Device::cpu, static_cast<std::uint32_t>(k)).slice(1, own.numel());
                   Tensor y = Tensor::empty({own.numel()}, DType::f64);
                   const auto from = x.values<double>();
                   for (std::int64_t i = 0; i < own.numel(); ++i) y.mutate<double>()[i] = 0.3 + std::abs(from[i]);
@@ -71,7 +73,8 @@ TEST(CudaKernels, EveryVariantOfEveryPointwiseRow) {
                 const Tensor out = unwritten(shape, dtype, d);
                 PointwiseCall call{};
                 const double parameters[4] = {0.4, 1.1, -0.7, 0.2};
-                call.op = op, call.variant = variant, call.dtype = dtype, call.operands = operands, call.parameters = parameters;
+                call.op = op, call.variant = variant, call.dtype = dtype, call.operands = operands,
+                call.parameters = parameters;
                 for (int k = 0; k < operands; ++k) call.in[k] = in[static_cast<std::size_t>(k)].raw();
                 call.out = out.raw_mutable(), call.loop = pointwise_loop(shape, walked);
                 kernels(d).pointwise(call);
@@ -95,7 +98,8 @@ TEST(CudaKernels, PointwiseByVectorsAndBeside) {
               const Shape shape{n};
               const Shape* shapes[] = {&shape, &shape};
               call.op = static_cast<int>(Pointwise::axpby), call.dtype = dtype, call.operands = 2, call.parameters = parameters;
-              call.in[0] = x.raw(), call.in[1] = y.raw(), call.out = out.raw_mutable(), call.loop = pointwise_loop(shape, shapes);
+              call.in[0] = x.raw(), call.in[1] = y.raw(), call.out = out.raw_mutable(),
+              call.loop = pointwise_loop(shape, shapes);
               kernels(d).pointwise(call);
               return Tensors{whole};
             },
@@ -170,9 +174,9 @@ TEST(CudaKernels, GroupNorm) {
       compare(
           [&](Device d) {
             const Shape image{c.n, c.spatial, c.channels};
-            const Tensor x = noise(image, dtype, d, 8), g = noise(image, dtype, d, 9), gamma = noise({c.channels}, dtype, d, 10),
-                         beta = noise({c.channels}, dtype, d, 11), scale = noise({c.n, c.channels}, dtype, d, 12),
-                         shift = noise({c.n, c.channels}, dtype, d, 13);
+            const Tensor x = noise(image, dtype, d, 8), g = noise(image, dtype, d, 9),
+                         gamma = noise({c.channels}, dtype, d, 10), beta = noise({c.channels}, dtype, d, 11),
+                         scale = noise({c.n, c.channels}, dtype, d, 12), shift = noise({c.n, c.channels}, dtype, d, 13);
             GroupNormCall call{dtype, c.n, c.spatial, c.channels, c.groups, 1e-3, c.activation, x.raw()};
             call.gamma = gamma.raw(), call.beta = beta.raw();
             if (c.modulated) call.scale = scale.raw(), call.shift = shift.raw();
@@ -196,12 +200,13 @@ TEST(CudaKernels, ModulatedLayerNorm) {
             const Tensor x = noise({n, t, width}, dtype, d, 14), g = noise({n, t, width}, dtype, d, 15),
                          scale = noise({n, width}, dtype, d, 16), shift = noise({n, width}, dtype, d, 17);
             const Tensor out = unwritten({n, t, width}, dtype, d), dx = unwritten({n, t, width}, dtype, d),
-                         mean = unwritten({n, t}, dtype, d), rstd = unwritten({n, t}, dtype, d), dscale = unwritten({n, width}, dtype, d);
+                         mean = unwritten({n, t}, dtype, d), rstd = unwritten({n, t}, dtype, d),
+                         dscale = unwritten({n, width}, dtype, d);
             const Kernels& k = kernels(d);
-            k.modulated_layer_norm(dtype, n, t, width, 1e-3, x.raw(), scale.raw(), shift.raw(), out.raw_mutable(), mean.raw_mutable(),
-                                   rstd.raw_mutable());
-            k.modulated_layer_norm_vjp(dtype, n, t, width, x.raw(), scale.raw(), mean.raw(), rstd.raw(), g.raw(), dx.raw_mutable(),
-                                       dscale.raw_mutable());
+            k.modulated_layer_norm(dtype, n, t, width, 1e-3, x.raw(), scale.raw(), shift.raw(), out.raw_mutable(),
+                                   mean.raw_mutable(), rstd.raw_mutable());
+            k.modulated_layer_norm_vjp(dtype, n, t, width, x.raw(), scale.raw(), mean.raw(), rstd.raw(), g.raw(),
+                                       dx.raw_mutable(), dscale.raw_mutable());
             return Tensors{out, mean, rstd, dx, dscale};
           },
           8 * rounding(dtype, width), "modulated layer norm");
@@ -221,12 +226,14 @@ TEST(CudaKernels, Attention) {
             const Tensor q = noise(of_q, dtype, d, 18), k = noise(of_k, dtype, d, 19), v = noise(of_k, dtype, d, 20),
                          g = noise(of_q, dtype, d, 21);
             AttentionCall call{};
-            call.dtype = dtype, call.n = c.n, call.heads = c.heads, call.queries = c.queries, call.keys = c.keys, call.width = c.width;
+            call.dtype = dtype, call.n = c.n, call.heads = c.heads, call.queries = c.queries, call.keys = c.keys,
+            call.width = c.width;
             call.row_q = call.row_k = call.row_v = row, call.q = q.raw(), call.k = k.raw(), call.v = v.raw();
             const Tensor out = unwritten(of_q, dtype, d), sums = unwritten({c.n, c.heads, c.queries}, dtype, d),
                          dq = unwritten(of_q, dtype, d), dk = unwritten(of_k, dtype, d), dv = unwritten(of_k, dtype, d);
             kernels(d).attention(call, out.raw_mutable(), sums.raw_mutable());
-            kernels(d).attention_vjp(call, out.raw(), sums.raw(), g.raw(), dq.raw_mutable(), dk.raw_mutable(), dv.raw_mutable());
+            kernels(d).attention_vjp(call, out.raw(), sums.raw(), g.raw(), dq.raw_mutable(), dk.raw_mutable(),
+                                     dv.raw_mutable());
             return Tensors{out, sums, dq, dk, dv};
           },
           8 * rounding(dtype, c.queries + c.keys + c.width), "attention of width " + std::to_string(c.width));
@@ -294,11 +301,14 @@ TEST(CudaKernels, Products) {
                 call.stride_a = c.m * c.k, call.stride_b = c.k * c.n;
                 const Tensor x = noise({c.batch * c.m * c.k}, dtype, d, 29), y = noise({c.batch * c.k * c.n}, dtype, d, 30),
                              bias = noise({c.n}, dtype, d, 31), scale = noise({c.batch * c.m * c.k}, dtype, d, 32);
-                const Tensor out = extras ? noise({c.batch * c.m * c.n}, dtype, d, 33) : unwritten({c.batch * c.m * c.n}, dtype, d);
+                const Tensor out =
+                    extras ? noise({c.batch * c.m * c.n}, dtype, d, 33) : unwritten({c.batch * c.m * c.n}, dtype, d);
                 const Tensor slope = unwritten({c.batch * c.m * c.n}, dtype, d), sums = unwritten({c.m}, dtype, d);
                 call.a = x.raw(), call.b = y.raw(), call.c = out.raw_mutable(), call.activation = activation;
                 Tensors results{out};
-                if (extras) call.accumulate = true, call.bias = bias.raw(), call.derivative = slope.raw_mutable(), results.push_back(slope);
+                if (extras)
+                  call.accumulate = true, call.bias = bias.raw(), call.derivative = slope.raw_mutable(),
+                  results.push_back(slope);
                 // The sums come with the gradient of a weight: one product, a transposed, nothing behind it.
                 if (c.transpose_a && c.batch == 1 && activation == Activation::none) {
                   call.scaled = true, call.scale_a = scale.raw();
@@ -319,7 +329,8 @@ TEST(CudaKernels, ProductsOfRoundedOperands) {
         MatmulCall call{};
         call.dtype = DType::f32, call.precision = Precision::bf16_products, call.m = 20, call.n = 40, call.k = 64;
         call.transpose_b = true;
-        const Tensor x = noise({20, 64}, DType::f32, d, 34), y = noise({40, 64}, DType::f32, d, 35), out = unwritten({20, 40}, DType::f32, d);
+        const Tensor x = noise({20, 64}, DType::f32, d, 34), y = noise({40, 64}, DType::f32, d, 35),
+                     out = unwritten({20, 40}, DType::f32, d);
         const Tensor workspace = Tensor::empty({kernels(d).matmul_workspace(call) / 4 + 1}, DType::f32, d);
         call.a = x.raw(), call.b = y.raw(), call.c = out.raw_mutable(), call.workspace = workspace.raw_mutable();
         kernels(d).matmul(call);
@@ -342,8 +353,10 @@ TEST(CudaKernels, Convolutions) {
               ConvCall call;
               ConvShape& s = call.shape;
               s.dtype = dtype, s.pass = pass, s.n = c.n, s.height = c.height, s.width = c.width, s.channels = c.channels;
-              s.out_height = (c.height + 2 * c.pad - c.kernel) / c.stride + 1, s.out_width = (c.width + 2 * c.pad - c.kernel) / c.stride + 1;
-              s.out_channels = c.out_channels, s.kernel_height = s.kernel_width = c.kernel, s.stride = c.stride, s.top = s.left = c.pad;
+              s.out_height = (c.height + 2 * c.pad - c.kernel) / c.stride + 1,
+              s.out_width = (c.width + 2 * c.pad - c.kernel) / c.stride + 1;
+              s.out_channels = c.out_channels, s.kernel_height = s.kernel_width = c.kernel, s.stride = c.stride,
+              s.top = s.left = c.pad;
               s.groups = c.groups;
               s.winograd = false;  // its rounding is another
               const Shape of_x{c.n, c.height, c.width, c.channels}, of_y{c.n, s.out_height, s.out_width, c.out_channels},
@@ -361,7 +374,8 @@ TEST(CudaKernels, Convolutions) {
               kernels(d).conv(call);
               return Tensors{out};
             },
-            8 * rounding(dtype, pass == ConvShape::Pass::weight_gradient ? c.n * c.height * c.width : c.kernel * c.kernel * c.channels),
+            8 * rounding(dtype, pass == ConvShape::Pass::weight_gradient ? c.n * c.height * c.width
+                                                                         : c.kernel * c.kernel * c.channels),
             "convolution");
 }
 

@@ -52,7 +52,8 @@ void expect_same(const Make& make, const Shape& sample) {
   ASSERT_EQ(a.parameters.size(), b.parameters.size());
   for (std::size_t i = 0; i < a.parameters.size(); ++i) {
     expect_near(a.parameters[i], b.parameters[i], 1e-5, "parameter " + std::to_string(i));
-    EXPECT_EQ(std::memcmp(b.parameters[i].raw(), again.parameters[i].raw(), static_cast<std::size_t>(b.parameters[i].bytes())), 0)
+    EXPECT_EQ(std::memcmp(b.parameters[i].raw(), again.parameters[i].raw(), static_cast<std::size_t>(b.parameters[i].bytes())),
+              0)
         << "another run has other bits in parameter " << i;
   }
 }
@@ -125,9 +126,12 @@ TEST(CudaTraining, StatesGoToDiskAndBack) {
     o.method = method, o.slots = 2;
     const sde::Process process =
         sde::chain_process(parametric_field_of(network), sde::exact_memoryless({}, sde::uniform_grid(5)), Tensor(), key);
-    return sde::gradient(process, x0, [](const Tensor& x) { return x; }, o).initial.to(Device::cpu);
+    return sde::gradient(
+               process, x0, [](const Tensor& x) { return x; }, o)
+        .initial.to(Device::cpu);
   };
-  const Tensor stored = gradient(device(), sde::AdjointMethod::store_all), disk = gradient(device(), sde::AdjointMethod::two_level);
+  const Tensor stored = gradient(device(), sde::AdjointMethod::store_all),
+               disk = gradient(device(), sde::AdjointMethod::two_level);
   EXPECT_EQ(std::memcmp(stored.raw(), disk.raw(), static_cast<std::size_t>(stored.bytes())), 0);
   expect_near(gradient(Device::cpu, sde::AdjointMethod::store_all), disk, 1e-5, "gradient");
 }
