@@ -53,7 +53,7 @@ std::string versions() { return "the emulator, which runs the kernels on the hos
 int device_count() { return 1; }
 void properties(int, DeviceProperties& out) {
   std::snprintf(out.name, sizeof out.name, "emulated device");
-  out.major = 9, out.minor = 0, out.multiprocessors = 1;
+  out.major = 9, out.minor = 0, out.multiprocessors = multiprocessors();
   out.memory = memory().limit, out.free_memory = memory().limit - memory().live;
 }
 void open(int) {}
