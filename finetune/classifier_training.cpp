@@ -60,7 +60,7 @@ TrainedClassifier train_classifier(const data::Dataset& data, const data::Datase
       const Var logits = classifier(Var(x.slice(first, rows)));
       return affine(sum(nn::log_likelihood(logits, labels.slice(first, rows))), -1.0 / static_cast<double>(o.batch), 0.0);
     });
-    if (device == Device::cpu && !std::isfinite(g.loss))
+    if (device != Device::meta && !std::isfinite(g.loss))
       fail(Fault::numerical, {"classifier: iteration ", n, " has loss ", g.loss});
     optimiser.step(mutable_parameters(result.classifier), g.parameters, o.lr(n), nn::clip_factor(nn::gradient_norm(g.parameters), o.clip_norm));
     if (n >= o.iterations - std::max<std::int64_t>(1, o.iterations / 10)) result.loss += g.loss, ++averaged;

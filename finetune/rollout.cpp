@@ -67,9 +67,11 @@ Trajectories simulate(const sde::Field& tuned, const ControlProblem& problem, st
       if (problem.running) {
         const Tensor now = problem.running(x);
         running = running.defined() ? mul(Var(running), Var(now)).value() : now;
-        if (!running.is_meta())
+        if (!running.is_meta()) {
+          const std::vector<double> runs = running.to_doubles();
           for (std::int64_t i = 0; i < n; ++i)
-            if (running.values<float>()[i] == 0) paths.stopped_at[begin + i] = std::min(paths.stopped_at[begin + i], k);
+            if (runs[i] == 0) paths.stopped_at[begin + i] = std::min(paths.stopped_at[begin + i], k);
+        }
       }
       paths.states[k].slice(begin, n).copy_from(x);
       const Var t(sde::step_time(chain, k, x));
@@ -120,9 +122,9 @@ std::vector<double> path_state_cost(const ControlProblem& problem, const Traject
     for (int k = first; k < paths.steps(); ++k) {
       const Tensor cost = problem.state_cost(k, Var(paths.states[k].slice(begin, n))).value();
       if (cost.is_meta()) continue;
-      const auto values = cost.values<float>();
+      const std::vector<double> values = cost.to_doubles();
       for (std::int64_t i = 0; i < n; ++i)
-        if (paths.active(k, begin + i)) out[begin + i] += static_cast<double>(values[i]);
+        if (paths.active(k, begin + i)) out[begin + i] += values[i];
     }
   });
   return out;

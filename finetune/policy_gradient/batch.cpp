@@ -15,8 +15,10 @@ sde::NoiseKey parents_of(const sde::NoiseKey& key) { return {key.seed ^ 0x9E3779
 Tensor repeat_labels(const Tensor& labels, std::int64_t times) {
   if (!labels.defined() || times == 1) return labels;
   std::vector<std::int32_t> out(static_cast<std::size_t>(labels.extent(0) * times));
-  if (!labels.is_meta())
-    for (std::size_t i = 0; i < out.size(); ++i) out[i] = labels.values<std::int32_t>()[i / static_cast<std::size_t>(times)];
+  if (!labels.is_meta()) {
+    const Tensor on_host = labels.to(Device::cpu);
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = on_host.values<std::int32_t>()[i / static_cast<std::size_t>(times)];
+  }
   return Tensor::from(out, {labels.extent(0) * times}, labels.device());
 }
 
@@ -128,7 +130,8 @@ PathBatch collect(const sde::Field& policy, const ControlProblem& problem, const
     b.paths = simulate(policy, louder, o.rows, key, rollout);
   }
   if (b.paths.labels.defined() && !b.paths.labels.is_meta()) {
-    const auto l = b.paths.labels.values<std::int32_t>();
+    const Tensor on_host = b.paths.labels.to(Device::cpu);
+    const auto l = on_host.values<std::int32_t>();
     b.labels.assign(l.begin(), l.end());
   }
 

@@ -47,7 +47,8 @@ int PolicyGradient::best_part() const {
     const std::vector<double> after = scores(y);
     if (y.is_meta()) continue;
     const std::int64_t dim = y.numel() / w.probes;
-    const auto a = x.values<float>(), b = y.values<float>();
+    const Tensor x_host = x.to(Device::cpu), y_host = y.to(Device::cpu);
+    const auto a = x_host.values<float>(), b = y_host.values<float>();
     double merit = 0;
     for (std::int64_t i = 0; i < w.probes; ++i) {
       double ab = 0, aa = 0, bb = 0;

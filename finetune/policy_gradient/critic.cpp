@@ -77,7 +77,7 @@ std::vector<double> Critic::values(const CriticRows& rows) const {
     const Tensor f = network_(Var(rows.x.slice(first, count)), Var(rows.t.slice(first, count)),
                               sde::rows_of(rows.labels, first, count)).value();
     if (f.is_meta()) return;
-    const auto v = f.values<float>();
+    const std::vector<double> v = f.to_doubles();
     for (std::int64_t i = 0; i < count; ++i) {
       const auto at = static_cast<std::size_t>(first + i);
       out[at] =
@@ -119,7 +119,7 @@ double Critic::update(const CriticRows& rows, const CriticTargets& targets) {
     return affine(sum(squares), weight, 0.0);
   });
   const double norm = nn::gradient_norm(g.parameters);
-  if (device == Device::cpu && !(std::isfinite(g.loss) && std::isfinite(norm)))
+  if (device != Device::meta && !(std::isfinite(g.loss) && std::isfinite(norm)))
     fail(Fault::numerical, {"critic: update ", updates_, " has loss ", g.loss, " and gradient norm ", norm,
                             "; the parameters are those before it"});
   auto parameters = mutable_parameters(network_);

@@ -23,7 +23,7 @@ void PolicyGradient::ask_critic(PathBatch& b) {
     for (const int k : controlled_)
       if (k >= b.first_step) asked.push_back(k);
   }
-  if (!critic_->calibrated() && problem_.device == Device::cpu) {
+  if (!critic_->calibrated() && problem_.device != Device::meta) {
     double n = 0, mean = 0, square = 0;
     for (const int k : b.trained)
       for (std::size_t i = 0; i < zeros.size(); ++i)

@@ -7,6 +7,12 @@ namespace {
 
 // Writes `fresh` (or zeros, if undefined) to rows (axis 0) resp. columns (axis 1) of a matrix or vector that are masked.
 void overwrite(Tensor& target, const Tensor& fresh, const std::vector<std::uint8_t>& mask, int axis) {
+  if (target.device() != Device::cpu) {
+    Tensor on_host = target.to(Device::cpu);
+    overwrite(on_host, fresh.defined() ? fresh.to(Device::cpu) : fresh, mask, axis);
+    target = on_host.to(target.device());
+    return;
+  }
   const std::int64_t rows = target.extent(0), columns = target.rank() == 2 ? target.extent(1) : 1;
   const auto to = target.mutate<float>();
   const auto from = fresh.defined() ? fresh.values<float>() : std::span<const float>{};

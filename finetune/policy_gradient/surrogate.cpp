@@ -78,9 +78,9 @@ Gradients surrogate_gradient(const nn::Network& policy, const ControlProblem& pr
       loss = sum(o.kind == Kind::clamped_ratio ? cut : maximum(mul(A, ratio), cut));
     }
     if (!l.value().is_meta())
-      for (const float v : l.value().values<float>()) {
-        own[c].log_ratio += static_cast<double>(v);
-        own[c].clipped += o.kind != Kind::linear && std::abs(std::exp(static_cast<double>(v)) - 1) > o.ratio_clip;
+      for (const double v : l.value().to_doubles()) {
+        own[c].log_ratio += v;
+        own[c].clipped += o.kind != Kind::linear && std::abs(std::exp(v) - 1) > o.ratio_clip;
       }
     if (o.divergence_weight == 0) return loss;
     Var away = reshape(sub(prediction, Var(r.base)), {n, -1});
@@ -113,7 +113,8 @@ std::vector<double> path_log_ratio_since(const sde::Field& policy, const Control
       const Rows r = gather(problem, one, entries, false);
       const Tensor l = log_ratio(r, policy(Var(r.x), Var(r.t), r.labels)).value();
       if (l.is_meta()) continue;
-      for (std::size_t i = 0; i < place.size(); ++i) out[place[i]] += static_cast<double>(l.values<float>()[i]);
+      const std::vector<double> values = l.to_doubles();
+      for (std::size_t i = 0; i < place.size(); ++i) out[place[i]] += values[i];
     }
   });
   return out;

@@ -75,7 +75,8 @@ sde::Affine to_x1(const sde::Chain& chain, int k) {
 // Rows whose reward failed become zeros.
 Tensor without(const Tensor& x, const std::vector<std::uint8_t>& valid) {
   if (valid.empty()) return x;
-  std::vector<float> values(x.values<float>().begin(), x.values<float>().end());
+  const Tensor on_host = x.to(Device::cpu);
+  std::vector<float> values(on_host.values<float>().begin(), on_host.values<float>().end());
   const auto rows = static_cast<std::size_t>(x.extent(0)), n = values.size() / rows;
   for (std::size_t i = 0; i < rows; ++i)
     if (!valid[i]) std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(i * n), n, 0.0f);

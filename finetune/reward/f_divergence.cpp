@@ -250,7 +250,8 @@ Tensor mapped(const Tensor& r, const F& f) {
 template <class F>
 Tensor map_rewards(const Tensor& r, const F& f) {
   if (r.is_meta()) return Tensor::empty_like(r);
-  return r.dtype() == DType::f32 ? mapped<float>(r, f) : mapped<double>(r, f);
+  const Tensor host = r.to(Device::cpu);
+  return (r.dtype() == DType::f32 ? mapped<float>(host, f) : mapped<double>(host, f)).to(r.device());
 }
 }  // namespace
 

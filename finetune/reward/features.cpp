@@ -17,10 +17,13 @@ Var with_given_gradient(const std::string& name, const Var& x, const ValueWithGr
   const auto gradient = std::make_shared<Tensor>();
   const CustomRule rule{name,
                         [&compute, gradient](std::span<const Tensor> in) {
-                          Tensor value = Tensor::zeros({in[0].extent(0)}, DType::f32, in[0].device());
-                          *gradient = Tensor::zeros(in[0].shape(), DType::f32, in[0].device());
-                          if (!value.is_meta()) compute(in[0], value, *gradient);
-                          return value.to(in[0].dtype());
+                          const Tensor& x = in[0];
+                          const Device host = x.is_meta() ? Device::meta : Device::cpu;
+                          Tensor value = Tensor::zeros({x.extent(0)}, DType::f32, host);
+                          *gradient = Tensor::zeros(x.shape(), DType::f32, host);
+                          if (!x.is_meta()) compute(x.to(host), value, *gradient);
+                          *gradient = gradient->to(x.device());
+                          return value.to(x.dtype()).to(x.device());
                         },
                         [gradient](const Tensor& cotangent, std::span<const Tensor> in, const Tensor&) {
                           const std::int64_t rows = in[0].extent(0);

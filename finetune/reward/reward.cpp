@@ -132,9 +132,9 @@ Tensor Reward::operator()(const Tensor& x) const {
     return v;
   }
   if (x.is_meta()) return Tensor::zeros({x.extent(0)}, x.dtype(), x.device());
-  const Tensor v = black_box(x);
+  const Tensor v = black_box(x.to(Device::cpu));
   check_shape(*this, v, x.extent(0));
-  return v.to(x.dtype());
+  return v.to(x.dtype()).to(x.device());
 }
 
 Reward::ValueAndGradient Reward::value_and_gradient(const Tensor& x) const {
@@ -164,10 +164,17 @@ Reward::Scores Reward::scores(const Tensor& x, bool with_gradient) const {
   if (s.failed > 0 && (on_failure == Policy::stop || (s.failed == rows && rows > 1)))
     not_finite(*this, s.failed, rows, with_gradient);
   if (on_failure == Policy::stop || (on_failure == Policy::skip && s.failed == 0)) return s;
+  const Device device = s.value.device();
+  const auto move_to = [&s](Device d) {
+    s.value = s.value.to(d);
+    if (s.gradient.defined()) s.gradient = s.gradient.to(d);
+  };
+  move_to(Device::cpu);
   if (s.value.dtype() == DType::f32)
     apply<float>(*this, bad, s);
   else
     apply<double>(*this, bad, s);
+  move_to(device);
   return s;
 }
 

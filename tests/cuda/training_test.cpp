@@ -1,7 +1,11 @@
-// Fine-tuning on the device: adjoint matching of an MLP, a UNet and a DiT gives the cpu's loss, reward and parameters, from
-// the same noise, up to rounding.
-#include <costate/finetune/adjoint_matching.h>
+// Fine-tuning on the device: adjoint matching of an MLP, a UNet and a DiT, reward backpropagation and policy gradients give
+// the cpu's loss, reward and parameters, from the same noise, up to rounding.
+#include <costate/finetune/backpropagation/backpropagation.h>
 #include <costate/finetune/network_field.h>
+#include <costate/finetune/policy_gradient/policy_gradient.h>
+#include <costate/finetune/regression/value_gradient.h>
+#include <costate/finetune/reward/analytic.h>
+#include <costate/finetune/reward/callback.h>
 #include <costate/nn/dit.h>
 #include <costate/nn/init.h>
 #include <costate/nn/mlp.h>
@@ -18,33 +22,48 @@ namespace costate::finetune {
 namespace {
 
 using Make = std::function<nn::Network(nn::Init&)>;
+using Objectives = std::function<std::unique_ptr<Objective>(const ControlProblem&, const nn::Network&)>;
 
 struct Trained {
   std::vector<double> loss, reward;
   std::vector<Tensor> parameters;
 };
 
-Trained train(const Make& make, const Shape& sample, Device device) {
+// With eps = 1e-3 a gradient of rounding alone does not move a parameter by a whole step.
+template <class Options>
+Options small_options(std::int64_t batch) {
+  Options o;
+  o.batch = batch, o.seed = 3, o.learner.adamw.eps = 1e-3;
+  return o;
+}
+std::unique_ptr<Objective> adjoint_matching(const ControlProblem& problem, const nn::Network& base) {
+  return std::make_unique<ValueGradientRegression>(problem, base, small_options<ValueGradientOptions>(2));
+}
+
+Trained train(const Make& make, ControlProblem problem, const Objectives& objectives, Device device) {
   const memory::TagScope scope(memory::Tag::parameters);
   nn::Init init(5, DType::f32, device);
   const nn::Network base = make(init);
-  const auto dim = static_cast<std::size_t>(sample.numel());
-  AdjointMatchingOptions o;
-  o.batch = 2, o.seed = 3;
-  o.learner.adamw.eps = 1e-3;  // a gradient of rounding alone shall not move a parameter by a whole step
-  AdjointMatching objective(field_of(base), base, sde::exact_memoryless({}, sde::uniform_grid(3)), sample,
-                            quadratic_reward(std::vector<double>(dim, 0.3), std::vector<double>(dim, 1.0)), o, device);
+  problem.base = field_of(base), problem.device = device;
+  const auto objective = objectives(problem, base);
   Trained t;
   for (int i = 0; i < 2; ++i) {
-    objective.step();
-    t.loss.push_back(objective.last().loss), t.reward.push_back(objective.last().reward);
+    const Metrics m = objective->step();
+    t.loss.push_back(m["loss"]), t.reward.push_back(m["reward"]);
   }
-  for (const Tensor& p : nn::parameters(objective.network())) t.parameters.push_back(p.to(Device::cpu));
+  for (const Tensor& p : nn::parameters(objective->network())) t.parameters.push_back(p.to(Device::cpu));
   return t;
 }
 
-void expect_same(const Make& make, const Shape& sample) {
-  const Trained a = train(make, sample, Device::cpu), b = train(make, sample, device()), again = train(make, sample, device());
+ControlProblem towards_a_point(const Shape& sample) {
+  const auto dim = static_cast<std::size_t>(sample.numel());
+  return {sde::exact_memoryless({}, sde::uniform_grid(3)), {}, sample,
+          quadratic_reward(std::vector<double>(dim, 0.3), std::vector<double>(dim, 1.0))};
+}
+
+void expect_same(const Make& make, const ControlProblem& problem, const Objectives& objectives = adjoint_matching) {
+  const Trained a = train(make, problem, objectives, Device::cpu), b = train(make, problem, objectives, device()),
+                again = train(make, problem, objectives, device());
   for (std::size_t i = 0; i < a.loss.size(); ++i) {
     EXPECT_NEAR(b.loss[i], a.loss[i], 1e-4 * std::abs(a.loss[i])) << "update " << i;
     EXPECT_NEAR(b.reward[i], a.reward[i], 1e-5 * std::max(1.0, std::abs(a.reward[i]))) << "update " << i;
@@ -58,14 +77,67 @@ void expect_same(const Make& make, const Shape& sample) {
   }
 }
 
-TEST(CudaTraining, Mlp) {
-  expect_same(
-      [](nn::Init& init) {
-        nn::MlpOptions o;
-        o.dim = 6, o.hidden = 24, o.depth = 2;
-        return nn::Network(nn::make_velocity_mlp(o, init));
-      },
-      {6});
+nn::Network small_mlp(nn::Init& init) {
+  nn::MlpOptions o;
+  o.dim = 6, o.hidden = 24, o.depth = 2, o.classes = 2;
+  return nn::Network(nn::make_velocity_mlp(o, init));
+}
+ControlProblem with_labels() {
+  ControlProblem p = towards_a_point({6});
+  p.labels = {0, 1};
+  return p;
+}
+
+TEST(CudaTraining, Mlp) { expect_same(small_mlp, with_labels()); }
+
+TEST(CudaTraining, ClippedLosses) {
+  expect_same(small_mlp, with_labels(), [](const ControlProblem& problem, const nn::Network& base) {
+    auto o = small_options<ValueGradientOptions>(4);
+    o.loss_clip = 3;
+    return std::make_unique<ValueGradientRegression>(problem, base, o);
+  });
+}
+
+TEST(CudaTraining, Backpropagation) {
+  expect_same(small_mlp, with_labels(), [](const ControlProblem& problem, const nn::Network& base) {
+    auto o = small_options<BackpropagationOptions>(4);
+    o.kl_weight = 1;
+    return std::make_unique<Backpropagation>(problem, base, o);
+  });
+}
+
+// A reward that the host computes, and that fails for some samples; groups with labels; a critic whose neurons are reset.
+TEST(CudaTraining, PolicyGradientOfABlackBox) {
+  ControlProblem problem = with_labels();
+  problem.reward = black_box_reward("host", [](std::span<const float> x, std::int64_t rows, std::span<float> value) {
+    const std::size_t n = x.size() / static_cast<std::size_t>(rows);
+    for (std::size_t i = 0; i < value.size(); ++i) value[i] = x[i * n] > 0.5f ? std::nanf("") : x[i * n] - x[i * n + 1];
+  });
+  problem.reward.on_failure = Reward::Policy::skip;
+  expect_same(small_mlp, problem, [](const ControlProblem& p, const nn::Network& base) {
+    auto o = small_options<PolicyGradientOptions>(8);
+    o.advantage.baseline = Baseline::value, o.divergence = PolicyGradientOptions::Divergence::in_return_and_loss;
+    o.epochs = 2, o.replay = 2;
+    o.critic.widths = {8, 8}, o.critic.adamw.eps = 1e-3;
+    o.critic.reset = CriticOptions::Reset::all, o.critic.reset_every = 1;
+    return std::make_unique<PolicyGradient>("policy gradient", p, base, o);
+  });
+}
+
+// The same reward with a gradient from the host.
+TEST(CudaTraining, GradientsFromTheHost) {
+  ControlProblem problem = with_labels();
+  problem.reward = callback_reward("host", [](std::span<const float> x, std::int64_t, std::span<float> value,
+                                              std::span<float> gradient) {
+    const std::size_t n = x.size() / value.size();
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      value[i] = x[i * n] * x[i * n + 1];
+      gradient[i * n] = x[i * n + 1], gradient[i * n + 1] = x[i * n];
+    }
+  });
+  problem.reward.on_failure = Reward::Policy::clip;
+  problem.reward.clip_low = -0.2, problem.reward.clip_high = 1;
+  expect_same(small_mlp, problem);
 }
 
 TEST(CudaTraining, UNet) {
@@ -77,7 +149,7 @@ TEST(CudaTraining, UNet) {
         o.up_block_types = {"AttnUpBlock2D", "UpBlock2D"};
         return nn::Network(nn::make_unet(o, init));
       },
-      {4, 4, 1});
+      towards_a_point({4, 4, 1}));
 }
 
 TEST(CudaTraining, Dit) {
@@ -87,7 +159,7 @@ TEST(CudaTraining, Dit) {
         o.channels = 1, o.height = 4, o.width = 4, o.patch = 2, o.hidden = 16, o.depth = 1, o.heads = 2;
         return nn::Network(nn::make_dit(o, init));
       },
-      {4, 4, 1});
+      towards_a_point({4, 4, 1}));
 }
 
 nn::Network small_unet(Device device) {
