@@ -164,7 +164,7 @@ TEST(CudaTraining, Dit) {
 
 nn::Network small_unet(Device device) {
   nn::UNetOptions o;
-  o.in_channels = o.out_channels = 1, o.block_out_channels = {4}, o.layers_per_block = 1, o.norm_num_groups = 2;
+  o.in_channels = o.out_channels = 1, o.block_out_channels = {8}, o.layers_per_block = 1, o.norm_num_groups = 2;
   o.down_block_types = {"DownBlock2D"}, o.up_block_types = {"UpBlock2D"};
   nn::Init init(8, DType::f32, device);
   const memory::TagScope scope(memory::Tag::parameters);
