@@ -17,13 +17,13 @@ Var with_given_gradient(const std::string& name, const Var& x, const ValueWithGr
   const auto gradient = std::make_shared<Tensor>();
   const CustomRule rule{name,
                         [&compute, gradient](std::span<const Tensor> in) {
-                          const Tensor& x = in[0];
-                          const Device host = x.is_meta() ? Device::meta : Device::cpu;
-                          Tensor value = Tensor::zeros({x.extent(0)}, DType::f32, host);
-                          *gradient = Tensor::zeros(x.shape(), DType::f32, host);
-                          if (!x.is_meta()) compute(x.to(host), value, *gradient);
-                          *gradient = gradient->to(x.device());
-                          return value.to(x.dtype()).to(x.device());
+                          const Tensor& given = in[0];
+                          const Device host = given.is_meta() ? Device::meta : Device::cpu;
+                          Tensor value = Tensor::zeros({given.extent(0)}, DType::f32, host);
+                          *gradient = Tensor::zeros(given.shape(), DType::f32, host);
+                          if (!given.is_meta()) compute(given.to(host), value, *gradient);
+                          *gradient = gradient->to(given.device());
+                          return value.to(given.dtype()).to(given.device());
                         },
                         [gradient](const Tensor& cotangent, std::span<const Tensor> in, const Tensor&) {
                           const std::int64_t rows = in[0].extent(0);
