@@ -16,7 +16,7 @@ using testing::Folder;
 using nlohmann::json;
 
 // A problem whose paths stop: after some updates the control is nearer to the optimal one than none is (relative error 1), and
-// likelihoods of paths give log Z = log E[e^{-tau}] = -0.92892 of 50 steps, by a backward recursion on a grid, within 4 standard
+// likelihoods of paths give log Z = log E[e^{-tau}] = -0.93227 of 30 steps, by a backward recursion on a grid, within 4 standard
 // errors.
 TEST(ControlRuns, ObjectivesOfLikelihoodsLearnAProblemThatStops) {
   for (const std::string objective : {"log_variance", "cross_entropy", "reinforce"}) {
@@ -25,15 +25,15 @@ TEST(ControlRuns, ObjectivesOfLikelihoodsLearnAProblemThatStops) {
     folder.file("none.json", "{}");
     const auto result = testing::costate(
         folder, {"run", "none.json", "--out", "run", "--quiet", "--set", "control.problem=molecular_dynamics", "--set",
-                 "control.steps=50", "--set", "control.hidden=[32, 16]", "--set", "control.activation=silu", "--set", "finetune.objective=" + objective,
-                 "--set", "finetune.iterations=120", "--set", "finetune.batch=128", "--set", "finetune.lr.peak=5e-3", "--set",
-                 "control.paths=512", "--set", "evaluate.count=8000"});
+                 "control.steps=30", "--set", "control.hidden=[32, 16]", "--set", "control.activation=silu", "--set", "finetune.objective=" + objective,
+                 "--set", "finetune.iterations=60", "--set", "finetune.batch=64", "--set", "finetune.lr.peak=8e-3", "--set",
+                 "control.paths=128", "--set", "evaluate.count=3000"});
     ASSERT_EQ(result.code, 0) << result.err;
     const json e = json::parse(testing::contents(folder / "run/evaluation.json"))["control_problem"];
     EXPECT_LT(e["relative_control_error"].get<double>(), 0.5) << e.dump();
     EXPECT_LT(e["cost"]["value"].get<double>() - 3 * e["cost"]["standard_error"].get<double>(),
               e["cost_without_control"]["value"].get<double>());
-    EXPECT_NEAR(e["log_z_from_paths"]["value"].get<double>(), -0.92892,
+    EXPECT_NEAR(e["log_z_from_paths"]["value"].get<double>(), -0.93227,
                 4 * e["log_z_from_paths"]["standard_error"].get<double>());
   }
 }

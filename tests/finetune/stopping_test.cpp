@@ -66,10 +66,10 @@ TEST(Stopping, WeightsOfPathsHaveTheMeanZForEveryControl) {
   EXPECT_GT(z, std::exp(-*b.chain_optimal_cost));
   EXPECT_NEAR(z, std::exp(-*b.chain_optimal_cost), 0.002);
   const ControlProblem problem = exit_problem(b);
-  for (const auto& [shift, slope] : {std::pair{0.0, 0.0}, {0.9, 0.0}, {-0.5, 0.4}, {0.3, -0.8}}) {
+  for (const auto& [shift, slope] : {std::pair{0.0, 0.0}, {0.9, 0.0}, {-0.5, 0.6}}) {
     SCOPED_TRACE(shift);
     Options o;
-    o.loss = Loss::log_variance, o.batch = 40000, o.seed = 3;
+    o.loss = Loss::log_variance, o.batch = 12000, o.seed = 3;
     PolicyGradient pg("test", problem, affine_policy(problem, std::vector<double>(40, shift), std::vector<double>(40, slope)), o);
     const PathBatch batch = pg.sample();
     const auto S = batch.path_score(), L = batch.path_log_ratio();
@@ -81,7 +81,7 @@ TEST(Stopping, WeightsOfPathsHaveTheMeanZForEveryControl) {
       mean += w / n, square += w * w / n;
       stopped += batch.paths.stopped_at[i] < 40;
     }
-    EXPECT_GT(stopped, 800);  // the identity is about something
+    EXPECT_GT(stopped, 240);  // the identity is about something
     EXPECT_NEAR(mean, z, 3 * std::sqrt((square - mean * mean) / n));
   }
 }
@@ -199,7 +199,7 @@ TEST(Stopping, PolicyGradientsAreDerivativesOfTheExpectedCost) {
     Options o;
     o.loss = Loss::score_function, o.advantage.baseline = c.baseline, o.divergence = c.divergence, o.batch = 512;
     if (c.baseline == Baseline::group) o.advantage.group_size = 4;  // some steps are taken by one of a group alone
-    const Columns g = gradients(problem, affine_policy(problem, std::vector<double>(steps, push)), o, 80);
+    const Columns g = gradients(problem, affine_policy(problem, std::vector<double>(steps, push)), o, 40);
     Columns total;  // the shifts move together
     for (const auto& row : g.rows) {
       double s = 0;
@@ -207,7 +207,7 @@ TEST(Stopping, PolicyGradientsAreDerivativesOfTheExpectedCost) {
       total.rows.push_back({s});
     }
     EXPECT_NEAR(total.mean(0), exact, 3 * total.error(0));
-    EXPECT_LT(total.error(0), 0.03 * std::abs(exact));
+    EXPECT_LT(total.error(0), 0.04 * std::abs(exact));
   }
 }
 
