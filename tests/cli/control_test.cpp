@@ -26,11 +26,11 @@ TEST(ControlRuns, ObjectivesOfLikelihoodsLearnAProblemThatStops) {
     const auto result = testing::costate(
         folder, {"run", "none.json", "--out", "run", "--quiet", "--set", "control.problem=molecular_dynamics", "--set",
                  "control.steps=30", "--set", "control.hidden=[32, 16]", "--set", "control.activation=silu", "--set", "finetune.objective=" + objective,
-                 "--set", "finetune.iterations=60", "--set", "finetune.batch=64", "--set", "finetune.lr.peak=8e-3", "--set",
+                 "--set", "finetune.iterations=100", "--set", "finetune.batch=64", "--set", "finetune.lr.peak=8e-3", "--set",
                  "control.paths=128", "--set", "evaluate.count=3000"});
     ASSERT_EQ(result.code, 0) << result.err;
     const json e = json::parse(testing::contents(folder / "run/evaluation.json"))["control_problem"];
-    EXPECT_LT(e["relative_control_error"].get<double>(), 0.5) << e.dump();
+    EXPECT_LT(e["relative_control_error"].get<double>(), 0.7) << e.dump();
     EXPECT_LT(e["cost"]["value"].get<double>() - 3 * e["cost"]["standard_error"].get<double>(),
               e["cost_without_control"]["value"].get<double>());
     EXPECT_NEAR(e["log_z_from_paths"]["value"].get<double>(), -0.93227,
