@@ -31,4 +31,6 @@ if(COSTATE_CUDA STREQUAL "ON" OR (COSTATE_CUDA STREQUAL "AUTO" AND NOT COSTATE_S
     message(FATAL_ERROR "COSTATE_CUDA=ON: not found: ${missing}")
   endif()
 endif()
-add_subdirectory(cuda)
+if(COSTATE_CUDA_FOUND OR COSTATE_DEVELOPER)
+  add_subdirectory(cuda)
+endif()

@@ -1,5 +1,6 @@
 // The CUDA runtime beneath the kernels: one device, one stream.
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <mutex>
 
@@ -72,7 +73,7 @@ int device_count() {
 void properties(int device, DeviceProperties& out) {
   cudaDeviceProp p;
   check(cudaGetDeviceProperties(&p, device), "reading a device's properties");
-  std::strncpy(out.name, p.name, sizeof out.name - 1);
+  std::snprintf(out.name, sizeof out.name, "%.*s", static_cast<int>(sizeof out.name) - 1, p.name);
   out.major = p.major, out.minor = p.minor, out.multiprocessors = p.multiProcessorCount;
   out.memory = static_cast<std::int64_t>(p.totalGlobalMem);
   std::size_t available = 0, total = 0;
