@@ -21,6 +21,8 @@ void control_fields(FieldList& l, ControlConfig& c) {
   l.add("time_frequencies", c.time_frequencies, "Fourier features of t that the control network sees; 0: t itself.", {0, 64});
   l.add("state_powers", c.state_powers,
         "The control network sees the powers of the state's elements up to this one; 1: the state alone, as published.", {1, 16});
+  l.add("terminal_gradient", c.terminal_gradient,
+        "The control has a further term, the gradient of the reward at the state times a learnt function of t.");
   l.add("paths", c.paths, "Optimally controlled paths that the control error is a mean over, at every row of the metrics.",
         {2, 1e6});
 }
@@ -30,6 +32,8 @@ void check_control(const Config& c) {
     require(c.control == ControlConfig{}, "control: its keys need a problem, but control.problem is none");
     return;
   }
+  require(!c.control.terminal_gradient || c.control.problem != "molecular_dynamics",
+          "control.terminal_gradient: molecular_dynamics has no cost at the end whose gradient there could be");
   require(!c.control.hidden.empty(), "control.hidden: found [], expected at least one width");
   const Json given = to_json(c), standard = to_json(Config());
   for (const char* section : {"data", "path", "prediction", "network", "pretrain", "classifiers", "reward", "gold", "sampler",

@@ -5,9 +5,24 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <utility>
 
 namespace costate::finetune {
+namespace {
+
+// grad r(x), (rows, dim): on the tape of x, where it is differentiated again.
+Var gradient(const std::function<Var(const Var&)>& reward, const Var& x) {
+  if (x.tape() != nullptr) {
+    const Var total = sum(reward(x));
+    return x.tape()->recorded_vjp(total, Var(Tensor::full(total.shape(), 1, x.dtype(), x.device())), {&x, 1})[0];
+  }
+  Tape tape;
+  const Var at = tape.watch(x.value());
+  return Var(std::move(tape).vjp(sum(reward(at)), at));
+}
+
+}  // namespace
 
 Var ControlNetwork::control(const Var& x, const Var& t) const {
   require(x.rank() == 2 && x.extent(1) == options.dim && t.rank() == 1 && t.extent(0) == x.extent(0),
@@ -20,7 +35,8 @@ Var ControlNetwork::control(const Var& x, const Var& t) const {
   for (const nn::Linear& layer : down) h.push_back(layer(h.back()));
   Var out = h.back();
   for (std::size_t i = up.size(); i-- > 0;) out = add(up[i](out), across[i](h[i]));
-  return out;
+  if (gain.empty()) return out;
+  return add(out, mul(gain[1](gain[0](time)), gradient(options.reward, x)));
 }
 
 ControlNetwork make_control_network(sde::Field base, const ControlNetworkOptions& o, nn::Init& init) {
@@ -31,7 +47,7 @@ ControlNetwork make_control_network(sde::Field base, const ControlNetworkOptions
       " hidden layers; the dimension and every width must be at least 1, and there must be a hidden layer");
   require(o.time_frequencies >= 0, "control network: time_frequencies is ", o.time_frequencies, ", expected at least 0");
   require(o.state_powers >= 1, "control network: state_powers is ", o.state_powers, ", expected at least 1");
-  ControlNetwork n{std::move(base), o, {}, {}, {}};
+  ControlNetwork n{std::move(base), o, {}, {}, {}, {}};
   std::vector<std::int64_t> width{o.dim * o.state_powers + (o.time_frequencies > 0 ? 2 * o.time_frequencies : 1)};
   width.insert(width.end(), o.hidden.begin(), o.hidden.end());
   const double gain = std::sqrt(2.0);  // keeps the scale through rectifiers
@@ -42,6 +58,11 @@ ControlNetwork make_control_network(sde::Field base, const ControlNetworkOptions
   for (std::size_t i = 1; i + 1 < width.size(); ++i) {
     n.up.push_back(nn::make_linear(init, width[i + 1], width[i], o.activation, gain));
     n.across.push_back(nn::make_linear(init, width[i], width[i]));
+  }
+  if (o.reward) {
+    const std::int64_t times = o.time_frequencies > 0 ? 2 * o.time_frequencies : 1;
+    n.gain.push_back(nn::make_linear(init, times, o.hidden.back(), Activation::silu, gain));
+    n.gain.push_back({Var(init.zeros({o.dim, o.hidden.back()})), Var(init.zeros({o.dim}))});
   }
   return n;
 }

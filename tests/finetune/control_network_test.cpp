@@ -25,11 +25,11 @@ TEST(ControlNetwork, StartsAtTheBaseWithThePublishedWidths) {
                                         layer(256, 20) + layer(21, 20) + layer(256, 256) + layer(128, 128));
 }
 
-// By the state and by every parameter, away from the start where most of them are zero.
-TEST(ControlNetwork, Gradients) {
-  const ControlBenchmark b = control_benchmark("double_well", {10});
+// By the state and by every parameter, away from the start where most of them are zero; with the term of the reward's gradient
+// the state's derivative is one of second order.
+void expect_right_gradients(const ControlNetworkOptions& options, const ControlBenchmark& b) {
   nn::Init init(1, DType::f64);
-  ControlNetwork n = make_control_network(b.base, {10, {6, 4}, Activation::silu, 2}, init);
+  ControlNetwork n = make_control_network(b.base, options, init);
   std::uint32_t i = 0;
   nn::visit(n, [&](const std::string&, Var& p) {
     const Tensor value = Tensor::empty_like(p.value());
@@ -49,6 +49,25 @@ TEST(ControlNetwork, Gradients) {
       },
       inputs, 1);
   EXPECT_EQ(report, "");
+}
+TEST(ControlNetwork, Gradients) {
+  const ControlBenchmark b = control_benchmark("double_well", {10});
+  expect_right_gradients({10, {6, 4}, Activation::silu, 2}, b);
+  expect_right_gradients({10, {6, 4}, Activation::silu, 2, 3, b.reward.value}, b);
+}
+
+TEST(ControlNetwork, TheTermOfTheRewardIsItsGradient) {
+  const ControlBenchmark b = control_benchmark("double_well", {10});
+  nn::Init init(1, DType::f64);
+  ControlNetwork n = make_control_network(b.base, {10, {6}, Activation::silu, 0, 1, b.reward.value}, init);
+  const Tensor x = Tensor::empty({3, 10}, DType::f64), t = Tensor::full({3}, 0.3, DType::f64);
+  random_normal(x, 4, Stream::user, 0, 0);
+  for (const double u : n.control(Var(x), Var(t)).value().to_doubles()) EXPECT_EQ(u, 0);
+  n.gain[1].bias = Var(Tensor::full({10}, 1, DType::f64));
+  EXPECT_EQ(n.control(Var(x), Var(t)).value().to_doubles(), b.reward.value_and_gradient(x).gradient.to_doubles());
+  // The same on a tape, where the gradient is recorded.
+  Tape tape;
+  EXPECT_EQ(n.control(tape.watch(x), Var(t)).value().to_doubles(), b.reward.value_and_gradient(x).gradient.to_doubles());
 }
 
 // One iteration of adjoint matching by hand, with running costs: paths of u, the lean adjoint a_k = (1 + h b'(x_k))^T a_{k+1} +
