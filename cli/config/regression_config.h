@@ -31,6 +31,7 @@ struct ReplayConfig {
 
 struct RegressionConfig {
   std::vector<double> kl_weights;
+  bool sticking_the_landing = false;
   double normaliser_decay = 0.9;
   MatricesConfig matrices;
   ValueConfig value;

@@ -8,6 +8,8 @@ void regression_fields(FieldList& l, RegressionConfig& r) {
         "Not the socm objectives: what the divergence of each step counts, one number a step or one for all; []: 1. The tuned "
         "law is the tilted one when they are equal.",
         above(0));
+  l.add("sticking_the_landing", r.sticking_the_landing,
+        "discrete_adjoint: add a term of mean zero that takes the variance from the costate as the control becomes optimal.");
   l.add("normaliser_decay", r.normaliser_decay,
         "The socm objectives: of the running mean that path weights are divided by.", {0, 1, false, true});
   MatricesConfig& m = r.matrices;

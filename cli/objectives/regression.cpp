@@ -28,6 +28,7 @@ Options options_of(const Config& c) {
   o.loss_space = f.loss_space == "control" ? Options::LossSpace::control : Options::LossSpace::velocity;
   o.denoised_endpoint = f.denoised_endpoint, o.keep_activations = f.keep_activations;
   o.learner = learner_options(f.optimiser, f.iterations);
+  o.sticking_the_landing = r.sticking_the_landing;
   o.kl_weights = r.kl_weights, o.normaliser_decay = r.normaliser_decay;
   o.reparametrisation.gamma = r.matrices.gamma, o.reparametrisation.scale = r.matrices.scale;
   o.reparametrisation.hidden = r.matrices.hidden, o.reparametrisation.learner = constant_rate(r.matrices.lr);
@@ -104,6 +105,7 @@ void check_regression(const Config& c) {
        "objectives but socm and socm_constant");
   only(adjoint, f.denoised_endpoint, "finetune.denoised_endpoint", "adjoints without path weights");
   only(!weighted, r.kl_weights != standard.kl_weights, "finetune.regression.kl_weights", "objectives without path weights");
+  only(name == "discrete_adjoint", r.sticking_the_landing, "finetune.regression.sticking_the_landing", "discrete_adjoint");
   only(weighted, r.normaliser_decay != standard.normaliser_decay, "finetune.regression.normaliser_decay",
        "socm, socm_constant and socm_adjoint");
   only(name == "socm", !(r.matrices == standard.matrices), "finetune.regression.matrices", "socm");

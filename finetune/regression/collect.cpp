@@ -155,7 +155,7 @@ void ValueGradientRegression::path_costates(CostateBatch& batch, const Tensor& t
   // Squares of the costates that are regressed on, a chunk and step.
   std::vector<double> norms(static_cast<std::size_t>(pieces * last));
   sde::each_chunk(rows, [&](std::int64_t begin, std::int64_t n) {
-    const CostateInputs in{problem_,
+    CostateInputs in{problem_,
                            field_of(network()),
                            kl_weights_,
                            [&](int k) { return paths.states[k].slice(begin, n); },
@@ -163,6 +163,8 @@ void ValueGradientRegression::path_costates(CostateBatch& batch, const Tensor& t
                            first,
                            options_.pairing == Pairing::same,
                            [&](int k) { return paths.base_predictions[k].defined() || (drawn && k <= first + 1); }};
+    if (options_.sticking_the_landing)
+      in.noise = [&, key = paths.key.from(begin)](int k) { return sde::step_noise(k, in.state(k), key); };
     const auto visit = [&](int k, const Tensor& prediction, const Tensor& a_next, const Tensor& a_k) {
       if (paths.base_predictions[k].defined()) paths.base_predictions[k].slice(begin, n).copy_from(prediction);
       if (!a_next.defined()) return;

@@ -20,6 +20,7 @@ struct CostateInputs {
   int first = 0;                            // the lowest step of which a_next is asked for
   bool at_first = false;                    // whether a_k of that step is asked for, too: one more pullback
   std::function<bool(int k)> predict{};     // whether the base prediction is asked for at x_k
+  std::function<Tensor(int k)> noise{};     // e_k of the step from x_k, (rows, ...); see full_costates
 };
 
 // Called for k = K-1, ..., first with the base prediction at x_k (undefined where it was not computed), a_{k+1} and a_k
@@ -37,6 +38,10 @@ void lean_costates(const CostateInputs& in, Tensor terminal, const CostateVisito
 // Regression on it has, with on-policy paths, the gradient of backpropagation through the sampler ("basic" adjoint matching,
 // arXiv 2409.08861, eq. 34), of all steps with noise: those without have no control, though the sampler tunes them. One vjp
 // of tuned and base each a step above `first`.
+// With `noise` the gradient is that of the cost plus sum_j b_j u_j . e_j, j >= k: the mean of the sum is zero whatever u is,
+// given x_k, and at the optimum of continuous time the whole is V(x_k), the same on every path. So the costate loses its
+// variance as the control becomes optimal, but for O(h) ("sticking the landing", Roeder, Wu and Duvenaud 2017, arXiv
+// 1703.09194, for paths).
 void full_costates(const CostateInputs& in, Tensor terminal, const CostateVisitor& visit);
 
 // The continuous adjoint equation (arXiv 2409.08861, eqs. 29-31),

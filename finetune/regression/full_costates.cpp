@@ -21,7 +21,8 @@ void full_costates(const CostateInputs& in, Tensor a, const CostateVisitor& visi
       const Var base = in.problem.base(tracked, t, in.labels);
       prediction = base.value();
       const double scale = chain.C[k] / chain.std[k], weight = in.kl_weights[static_cast<std::size_t>(k)] * scale * scale;
-      const Var difference = sub(Var(results[0].value()), Var(prediction));
+      Var difference = sub(Var(results[0].value()), Var(prediction));
+      if (in.noise) difference = axpby(1.0, difference, 1 / scale, Var(in.noise(k)));  // u + e for u
       seeds[0] = axpby(1.0, Var(seeds[0]), weight, difference).value();
       seeds.push_back(affine(difference, -weight, 0.0).value());
       results.push_back(base);

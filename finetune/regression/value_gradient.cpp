@@ -85,6 +85,8 @@ void ValueGradientRegression::check() const {
           "whose cost must not depend on the draw, take pairs or a plain value");
   require(o.pairing == Pairing::next || (o.pairing == Pairing::same && adjoint) || o.costate == Costate::lean, what,
           ": its costates pair with `next` only");
+  require(!o.sticking_the_landing || o.costate == Costate::full, what,
+          ": sticking_the_landing takes the variance from the full costate alone");
   require(!o.denoised_endpoint || (adjoint && !o.path_weights), what, ": denoised_endpoint moves the reward's gradient away ",
           "from x_K, where its value counts; it is for adjoints without path weights");
   if (o.pairing == Pairing::alg1)

@@ -77,6 +77,10 @@ struct ValueGradientOptions {
   // grad r at the noiseless estimate of x_1 from x_{K-1} by the base network, instead of at x_K.
   bool denoised_endpoint = false;
 
+  // Costate full: add the term of mean zero that takes the variance from the costate as the control becomes optimal (see
+  // full_costates).
+  bool sticking_the_landing = false;
+
   // b_k, (K): what the divergence of each step counts in the objective (PI-FT's beta_t); one number stands for all, none
   // for ones. The tuned law is the tilted one for equal numbers only.
   std::vector<double> kl_weights{};

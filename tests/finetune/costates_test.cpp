@@ -233,14 +233,16 @@ struct Case {
   Options options;
 };
 std::vector<Case> unbiased_cases() {
-  Options lean, full, weighted, constant, learned;
-  full.costate = Costate::full;
+  Options lean, full, weighted, constant, learned, sticking;
+  full.costate = sticking.costate = Costate::full;
+  sticking.sticking_the_landing = true;
   weighted.path_weights = true;
   constant.costate = learned.costate = Costate::reparametrised;
   constant.path_weights = learned.path_weights = true;
   constant.reparametrisation.learned = false;
   learned.reparametrisation.scale = 1, learned.reparametrisation.hidden = 16;  // far from 1: any matrices will do
-  return {{"lean", lean}, {"full", full}, {"lean, weighted", weighted}, {"M = 1", constant}, {"learnt M", learned}};
+  return {{"lean", lean}, {"full", full}, {"lean, weighted", weighted}, {"M = 1", constant}, {"learnt M", learned},
+          {"full, sticking", sticking}};
 }
 
 TEST(Costates, TheGradientVanishesAtTheDiscreteOptimum) {
@@ -257,6 +259,22 @@ TEST(Costates, TheGradientVanishesAtTheDiscreteOptimum) {
     for (const Estimate& e : mean_gradient(p, base, c.options, 6)) away = std::max(away, std::abs(e.value) / e.standard_error);
     EXPECT_GT(away, 8) << c.name;  // the test can tell
   }
+}
+
+TEST(Costates, StickingTheLandingTakesTheVarianceAtTheOptimum) {
+  // The loss of a step at the optimum is the variance of std_k a_{k+1} given x_k: O(h), and O(h^2) when the costate is the
+  // gradient of the value along the path, one more order from the quadrature of the noise.
+  const auto loss = [](int steps, bool sticking) {
+    const LinearQuadratic p = linear_quadratic(steps);
+    Options o;
+    o.costate = Costate::full, o.batch = 256, o.sticking_the_landing = sticking;
+    ValueGradientMetrics metrics;
+    ValueGradientRegression(p.problem, affine_network(p.chain, &p.optimum.shift), o).gradient(metrics);
+    return metrics.loss * steps;
+  };
+  EXPECT_GT(loss(96, false), 0.7 * loss(12, false));
+  EXPECT_LT(loss(96, true), 0.2 * loss(12, true)) << loss(12, true);
+  EXPECT_LT(loss(96, true), 0.05 * loss(96, false));
 }
 
 TEST(Costates, UnderPathWeightsAllHaveTheSameMean) {
@@ -321,6 +339,9 @@ TEST(Costates, WhatCannotBeIsRefusedInWords) {
   Options bare = o;
   bare.path_weights = false;
   refuses("it needs path weights", bare, p.problem);
+  Options lean;
+  lean.sticking_the_landing = true;
+  refuses("the variance from the full costate", lean, p.problem);
   Options full = o;
   full.costate = Costate::full;
   refuses("lean and reparametrised", full, p.problem);
