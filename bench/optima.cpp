@@ -194,6 +194,7 @@ std::vector<Entry> entries() {
   return {
       {"adjoint_matching"},
       {"discrete_adjoint"},
+      {"discrete_adjoint", {"finetune.regression.sticking_the_landing=true"}},
       {"continuous_adjoint"},
       {"socm_adjoint"},
       {"socm_constant"},

@@ -12,7 +12,7 @@ struct ControlConfig {
   std::vector<std::int64_t> hidden{256, 128, 64};
   std::string activation = "relu";
   std::int64_t time_frequencies = 0, state_powers = 1;
-  bool terminal_gradient = false;
+  bool products = false, terminal_gradient = false;
   std::int64_t paths = 512;
   bool operator==(const ControlConfig&) const = default;
 };

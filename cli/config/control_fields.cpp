@@ -21,6 +21,7 @@ void control_fields(FieldList& l, ControlConfig& c) {
   l.add("time_frequencies", c.time_frequencies, "Fourier features of t that the control network sees; 0: t itself.", {0, 64});
   l.add("state_powers", c.state_powers,
         "The control network sees the powers of the state's elements up to this one; 1: the state alone, as published.", {1, 16});
+  l.add("products", c.products, "The control network sees the products of these powers with the features of t as well.");
   l.add("terminal_gradient", c.terminal_gradient,
         "The control has a further term, the gradient of the reward at the state times a learnt function of t.");
   l.add("paths", c.paths, "Optimally controlled paths that the control error is a mean over, at every row of the metrics.",

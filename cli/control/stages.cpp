@@ -50,6 +50,7 @@ nn::Network make_control(const Config& c, const ControlBenchmark& b, Device devi
                                                   : Activation::gelu_tanh;
   o.time_frequencies = static_cast<int>(c.control.time_frequencies);
   o.state_powers = static_cast<int>(c.control.state_powers);
+  o.products = c.control.products;
   if (c.control.terminal_gradient) o.reward = b.reward.value;
   return nn::Network(finetune::make_control_network(b.base, o, init));
 }

@@ -32,6 +32,11 @@ Var ControlNetwork::control(const Var& x, const Var& t) const {
   for (Var power = mul(x, x); powers.extent(1) < options.dim * options.state_powers; power = mul(power, x))
     powers = concat({&powers, &power}, 1);
   std::vector<Var> h{concat({&powers, &time}, 1)};
+  if (options.products) {
+    const std::int64_t rows = x.extent(0), p = powers.extent(1), q = time.extent(1);
+    const Var products = reshape(matmul(reshape(powers, {rows, p, 1}), reshape(time, {rows, 1, q})), {rows, p * q});
+    h[0] = concat({&h[0], &products}, 1);
+  }
   for (const nn::Linear& layer : down) h.push_back(layer(h.back()));
   Var out = h.back();
   for (std::size_t i = up.size(); i-- > 0;) out = add(up[i](out), across[i](h[i]));
@@ -48,7 +53,8 @@ ControlNetwork make_control_network(sde::Field base, const ControlNetworkOptions
   require(o.time_frequencies >= 0, "control network: time_frequencies is ", o.time_frequencies, ", expected at least 0");
   require(o.state_powers >= 1, "control network: state_powers is ", o.state_powers, ", expected at least 1");
   ControlNetwork n{std::move(base), o, {}, {}, {}, {}};
-  std::vector<std::int64_t> width{o.dim * o.state_powers + (o.time_frequencies > 0 ? 2 * o.time_frequencies : 1)};
+  const std::int64_t times = o.time_frequencies > 0 ? 2 * o.time_frequencies : 1, powers = o.dim * o.state_powers;
+  std::vector<std::int64_t> width{powers + times + (o.products ? powers * times : 0)};
   width.insert(width.end(), o.hidden.begin(), o.hidden.end());
   const double gain = std::sqrt(2.0);  // keeps the scale through rectifiers
   for (std::size_t i = 0; i + 1 < width.size(); ++i)
@@ -60,7 +66,6 @@ ControlNetwork make_control_network(sde::Field base, const ControlNetworkOptions
     n.across.push_back(nn::make_linear(init, width[i], width[i]));
   }
   if (o.reward) {
-    const std::int64_t times = o.time_frequencies > 0 ? 2 * o.time_frequencies : 1;
     n.gain.push_back(nn::make_linear(init, times, o.hidden.back(), Activation::silu, gain));
     n.gain.push_back({Var(init.zeros({o.dim, o.hidden.back()})), Var(init.zeros({o.dim}))});
   }

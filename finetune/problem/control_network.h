@@ -22,6 +22,7 @@ struct ControlNetworkOptions {
   Activation activation = Activation::relu;
   int time_frequencies = 0;  // Fourier features of t (nn/embed.h); 0: t itself, as published
   int state_powers = 1;      // it sees x, x^2, ..., element by element, up to this power; 1: x alone, as published
+  bool products = false;     // it sees the products of these with the features of t as well; not published
   std::function<Var(const Var& x)> reward = {};  // r, (rows, dim) -> (rows,), of ops: with the term c(t) grad r; not published
 };
 

@@ -53,13 +53,13 @@ void expect_right_gradients(const ControlNetworkOptions& options, const ControlB
 TEST(ControlNetwork, Gradients) {
   const ControlBenchmark b = control_benchmark("double_well", {10});
   expect_right_gradients({10, {6, 4}, Activation::silu, 2}, b);
-  expect_right_gradients({10, {6, 4}, Activation::silu, 2, 3, b.reward.value}, b);
+  expect_right_gradients({10, {6, 4}, Activation::silu, 2, 3, true, b.reward.value}, b);
 }
 
 TEST(ControlNetwork, TheTermOfTheRewardIsItsGradient) {
   const ControlBenchmark b = control_benchmark("double_well", {10});
   nn::Init init(1, DType::f64);
-  ControlNetwork n = make_control_network(b.base, {10, {6}, Activation::silu, 0, 1, b.reward.value}, init);
+  ControlNetwork n = make_control_network(b.base, {10, {6}, Activation::silu, 0, 1, false, b.reward.value}, init);
   const Tensor x = Tensor::empty({3, 10}, DType::f64), t = Tensor::full({3}, 0.3, DType::f64);
   random_normal(x, 4, Stream::user, 0, 0);
   for (const double u : n.control(Var(x), Var(t)).value().to_doubles()) EXPECT_EQ(u, 0);
