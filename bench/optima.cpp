@@ -176,7 +176,8 @@ struct Entry {
   std::vector<std::string> settings{};
   Target target{};
   std::int64_t iterations = 400;
-  bool everywhere = true;  // false: on the Gaussian chains alone, whose controls of different steps share no parameters
+  std::int64_t network_iterations = 1600;  // with a network in place of affine controls
+  bool everywhere = true;                  // false: on the Gaussian chains alone, whose controls of different steps share no parameters
 };
 
 std::vector<Entry> entries() {
@@ -204,7 +205,7 @@ std::vector<Entry> entries() {
       {"ddpo_sf", in_return, {}, 800},
       {"ddpo_is", with(in_return, {pg + "minibatches=1"}), {}, 800},
       {"score_as_action", with(in_return, {pg + "baseline=td", pg + "critic.skip=false"}), {}, 800},
-      {"tdpo_r", with(in_return, {pg + "divergence=in_return", pg + "baseline=value", "finetune.lr.peak=2e-3", "finetune.ema_decay=0.998"}), {}, 160},
+      {"tdpo_r", with(in_return, {pg + "divergence=in_return", pg + "baseline=value", "finetune.lr.peak=2e-3", "finetune.ema_decay=0.998"}), {}, 160, 320},
       {"reinforce", {}, {}, 800},
       {"cross_entropy", {}, {}, 800},
       {"log_variance", {}, {}, 800},
@@ -213,11 +214,11 @@ std::vector<Entry> entries() {
       {"trajectory_balance", {}, {}, 800},
       {"relative_entropy"},
       {"draft", {bp + "kl_weight=1"}},
-      {"draft_k", {bp + "kl_weight=1", bp + "last_steps=10"}, window, 400, false},
+      {"draft_k", {bp + "kl_weight=1", bp + "last_steps=10"}, window, 400, 0, false},
       {"dpok", with(in_loss, {pg + "replay=1", pg + "minibatches=1"}), loss, 800},
       {"flow_grpo", with(in_loss, {pg + "baseline=batch", pg + "group_size=1", pg + "minibatches=1"}), loss, 800},
       {"hrf", with(in_return, {pg + "window.kind=clusters", pg + "window.clusters=[[40, 40, ITERATIONS]]", pg + "window.siblings=false",
-                               pg + "group_size=1"}), window, 800, false},
+                               pg + "group_size=1"}), window, 800, 0, false},
   };
 }
 
@@ -244,7 +245,7 @@ int main(int argc, char** argv) {
           (e.target.first_step > 0 && problem.name == "remembering"))
         continue;
       std::vector<std::string> settings{"finetune.objective=" + e.objective};
-      const auto iterations = std::max<std::int64_t>(1, std::llround(share * static_cast<double>(e.iterations)));
+      const auto iterations = std::max<std::int64_t>(1, std::llround(share * static_cast<double>(affine ? e.iterations : e.network_iterations)));
       settings.push_back("finetune.iterations=" + std::to_string(iterations));
       settings.push_back("finetune.batch=512");
       settings.push_back("finetune.lr.peak=" + std::to_string(affine ? 1e-2 : 3e-3));
