@@ -1,7 +1,9 @@
 # Builds and runs a foreign project against Costate:
-#   cmake -D KIND=find_package|pkg_config|add_subdirectory -D BUILD_DIR=... -D SOURCE_DIR=... -D SCRATCH=...
-#         -D GENERATOR=... -D CXX=... -D FLAGS=... -D LAUNCHER=... -D CONFIG=... -P consumer.cmake
-# FLAGS are those without which nothing links with the library that is built already: sanitizers.
+#   cmake -D KIND=... -D BUILD_DIR=... -D SOURCE_DIR=... -D SCRATCH=... -D PREFIX=... -D GENERATOR=... -D CXX=... -D FLAGS=...
+#         -D LAUNCHER=... -D CONFIG=... -D PKG_CONFIG=... -D NM=... -D STRIP=... -P consumer.cmake
+# KIND: install makes PREFIX, which find_package_static, find_package_shared, pkg_config and library (what the shared library
+# shows, weighs and needs) read; fetch_content builds from SOURCE_DIR. FLAGS are those without which nothing links with the
+# library that is built already: sanitizers.
 cmake_minimum_required(VERSION 3.25)
 set(here ${CMAKE_CURRENT_LIST_DIR})
 
@@ -19,23 +21,30 @@ function(step what)
 endfunction()
 
 file(REMOVE_RECURSE ${SCRATCH})
-if(NOT KIND STREQUAL "add_subdirectory")
+file(MAKE_DIRECTORY ${SCRATCH})
+file(GLOB_RECURSE shared ${PREFIX}/*/libcostate.so)
+cmake_path(GET shared PARENT_PATH libraries)
+
+if(KIND STREQUAL "install")
   # Installed in one place and used from another: nothing in a package may depend on where it was made.
-  step("install" ${CMAKE_COMMAND} --install ${BUILD_DIR} --config ${CONFIG} --prefix ${SCRATCH}/first)
-  file(RENAME ${SCRATCH}/first ${SCRATCH}/prefix)
-  file(GLOB_RECURSE package ${SCRATCH}/prefix/*.cmake ${SCRATCH}/prefix/*.pc)
-  file(GLOB_RECURSE headers ${SCRATCH}/prefix/*.h ${SCRATCH}/prefix/*.def)
+  cmake_path(GET PREFIX PARENT_PATH folder)
+  file(REMOVE_RECURSE ${folder})
+  step("install" ${CMAKE_COMMAND} --install ${BUILD_DIR} --config ${CONFIG} --prefix ${folder}/first)
+  file(RENAME ${folder}/first ${PREFIX})
+  file(GLOB_RECURSE package ${PREFIX}/*.cmake ${PREFIX}/*.pc)
+  file(GLOB_RECURSE headers ${PREFIX}/*.h ${PREFIX}/*.def)
   foreach(header tensor/tensor.h tensor/pointwise.def autograd/ops.h nn/model.h sde/chain.h)
-    if(NOT EXISTS ${SCRATCH}/prefix/include/costate/${header})
+    if(NOT EXISTS ${PREFIX}/include/costate/${header})
       message(FATAL_ERROR "<costate/${header}> was not installed")
     endif()
   endforeach()
-  if(NOT package OR EXISTS ${SCRATCH}/prefix/include/costate/tensor/cpu)
+  if(NOT package OR EXISTS ${PREFIX}/include/costate/tensor/cpu)
     message(FATAL_ERROR "the package files are missing or internal headers were installed")
   endif()
   foreach(file IN LISTS package headers)
     file(READ ${file} text)
-    foreach(word "${SOURCE_DIR}" "${BUILD_DIR}" "${SCRATCH}" "Eigen/" "Eigen3::" "nlohmann" "<png.h>" "<zlib.h>")
+    foreach(word "${SOURCE_DIR}" "${BUILD_DIR}" "${folder}/first" "Eigen/" "Eigen3::" "nlohmann" "<png.h>" "<zlib.h>"
+            "CUDA::" "cuda_runtime" "cudart" "nvcc")
       string(FIND "${text}" "${word}" found)
       if(NOT found EQUAL -1)
         message(FATAL_ERROR "${file} mentions '${word}'")
@@ -43,19 +52,33 @@ if(NOT KIND STREQUAL "add_subdirectory")
     endforeach()
   endforeach()
   if(EXISTS ${BUILD_DIR}/cli/costate)
-    step("the installed program" ${SCRATCH}/prefix/bin/costate --help)
+    step("the installed program" ${PREFIX}/bin/costate --help)
   endif()
+  # A part alone: the library without the program and without anything of CUDA.
+  step("install, the library alone" ${CMAKE_COMMAND} --install ${BUILD_DIR} --config ${CONFIG} --prefix ${SCRATCH}/library
+       --component library)
+  file(GLOB_RECURSE all RELATIVE ${SCRATCH}/library ${SCRATCH}/library/*)
+  list(FILTER all INCLUDE REGEX "^bin/|cuda|costate_c")
+  if(all)
+    message(FATAL_ERROR "with the component 'library' came ${all}")
+  endif()
+  return()
+endif()
+
+if(KIND STREQUAL "library")
+  include(${here}/library.cmake)
+  return()
 endif()
 
 if(KIND STREQUAL "pkg_config")
-  file(GLOB_RECURSE pc ${SCRATCH}/prefix/costate.pc)
+  file(GLOB_RECURSE pc ${PREFIX}/costate.pc)
   cmake_path(GET pc PARENT_PATH folder)
   cmake_path(GET folder PARENT_PATH libraries)
   set(ENV{PKG_CONFIG_PATH} ${folder})
   step("pkg-config" ${PKG_CONFIG} --cflags --libs "costate >= 0.1")
   separate_arguments(words UNIX_COMMAND "${output}")
   separate_arguments(flags UNIX_COMMAND "${FLAGS}")
-  step("main.cpp compiled and linked" ${CXX} -std=c++20 ${flags} ${here}/main.cpp -o ${SCRATCH}/consumer ${words}
+  step("sampler.cpp compiled and linked" ${CXX} -std=c++20 ${flags} ${here}/sampler.cpp -o ${SCRATCH}/consumer ${words}
        -Wl,-rpath,${libraries})
   step("run" ${SCRATCH}/consumer)
   return()
@@ -63,15 +86,22 @@ endif()
 
 # The embedded library is compiled without optimisation: the subject is the build, not the speed.
 set(options -G ${GENERATOR} -DCMAKE_CXX_COMPILER=${CXX})
-if(KIND STREQUAL "find_package")
-  list(APPEND options -DCMAKE_PREFIX_PATH=${SCRATCH}/prefix -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS=${FLAGS})
+if(KIND MATCHES "^find_package_(static|shared)$")
+  set(shared_libs OFF)
+  if(CMAKE_MATCH_1 STREQUAL "shared")
+    set(shared_libs ON)
+  endif()
+  list(APPEND options -DCMAKE_PREFIX_PATH=${PREFIX} -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS=${FLAGS}
+       -DKIND=${CMAKE_MATCH_1} -DBUILD_SHARED_LIBS=${shared_libs})
+  set(project find_package)
 else()
   list(APPEND options -DCOSTATE_SOURCE_DIR=${SOURCE_DIR} -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_CXX_FLAGS_DEBUG=-O0 -DNDEBUG"
-       -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER})
+       -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER} -DFETCHCONTENT_FULLY_DISCONNECTED=ON)
+  set(project fetch_content)
 endif()
-step("configure" ${CMAKE_COMMAND} -S ${here}/${KIND} -B ${SCRATCH}/build ${options})
-if(KIND STREQUAL "add_subdirectory")
+step("configure" ${CMAKE_COMMAND} -S ${here}/${project} -B ${SCRATCH}/build ${options})
+if(KIND STREQUAL "fetch_content")
   step("the library" ${CMAKE_COMMAND} --build ${SCRATCH}/build --target costate --parallel 2)
 endif()
-step("main.cpp compiled and linked" ${CMAKE_COMMAND} --build ${SCRATCH}/build --target consumer)
+step("the program compiled and linked" ${CMAKE_COMMAND} --build ${SCRATCH}/build --target consumer)
 step("run" ${SCRATCH}/build/consumer)
