@@ -1,6 +1,7 @@
 #include <costate/finetune/gradients.h>
 
 #include <costate/autograd/ops.h>
+#include <costate/tensor/hooks.h>
 #include <costate/tensor/parallel.h>
 
 #include <algorithm>
@@ -33,7 +34,10 @@ Gradients sum_chunks(std::int64_t parameter_bytes, std::int64_t chunks,
       std::min(chunks, std::clamp<std::int64_t>(budget / std::max<std::int64_t>(parameter_bytes, 1), 1, 8));
   std::vector<Gradients> lane(static_cast<std::size_t>(lanes));
   parallel(lanes, [&](std::int64_t l) {
-    for (std::int64_t c = chunks * l / lanes; c < chunks * (l + 1) / lanes; ++c) add(lane[l], of_chunk(c));
+    for (std::int64_t c = chunks * l / lanes; c < chunks * (l + 1) / lanes; ++c) {
+      check_cancelled("training");
+      add(lane[l], of_chunk(c));
+    }
   });
   Gradients sum = std::move(lane[0]);
   for (std::int64_t l = 1; l < lanes; ++l) add(sum, std::move(lane[l]));

@@ -5,8 +5,8 @@
 #include <costate/tensor/utf8.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <cstdlib>
 #include <map>
 #include <optional>
 
@@ -196,9 +196,9 @@ SafetensorsMetadata load_lora(const std::string& path, const LayerWalk& walk, do
   }
   if (found.empty() && faults.empty()) faults.push_back("there is no adapter in it");
   if (const auto said = file.metadata().find("lora_alpha"); said != file.metadata().end()) {
-    char* end = nullptr;
-    alpha = std::strtod(said->second.c_str(), &end);
-    if (said->second.empty() || *end || !(alpha > 0) || !std::isfinite(alpha))
+    const char* const last = said->second.data() + said->second.size();
+    const auto [end, problem] = std::from_chars(said->second.data(), last, alpha);  // whatever the locale
+    if (problem != std::errc() || end != last || !(alpha > 0) || !std::isfinite(alpha))
       faults.push_back("the metadata's lora_alpha is " + quoted(said->second) + ", not a positive number");
   }
 

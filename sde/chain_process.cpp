@@ -2,6 +2,7 @@
 
 #include <costate/autograd/ops.h>
 #include <costate/sde/watched.h>
+#include <costate/tensor/hooks.h>
 
 #include <algorithm>
 #include <map>
@@ -62,6 +63,7 @@ struct ChainSteps {
   }
 
   StepPullback pullback(int k, const State& state, const State& costate) const {
+    check_cancelled("an adjoint");
     Record r = take(k, state[0]);
     std::vector<Var>& wrt = r.wrt;
     const Var x = r.x, t = r.t, prediction = r.prediction;

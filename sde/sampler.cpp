@@ -1,4 +1,5 @@
 #include <costate/sde/sampler.h>
+#include <costate/tensor/hooks.h>
 
 namespace costate::sde {
 
@@ -22,10 +23,12 @@ Tensor sample(const Field& field, const Chain& chain, const Shape& shape, std::i
   require(!labels.defined() || (labels.rank() == 1 && labels.extent(0) == count), "sample: labels of shape ",
           labels.shape(), " for ", count, " samples");
   const Tensor out = Tensor::empty(shape.with_front(count), dtype, device);
+  ProgressReport report("sample", count);
   each_chunk(count, [&](std::int64_t first, std::int64_t rows) {
     const NoiseKey own = key.from(first);
     const Tensor x0 = initial_noise(shape, rows, own, dtype, device);
     out.slice(first, rows).copy_from(rollout(field, chain, x0, rows_of(labels, first, rows), own));
+    report.add(rows);
   });
   return out;
 }

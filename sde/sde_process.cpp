@@ -3,6 +3,7 @@
 #include <costate/autograd/ops.h>
 #include <costate/sde/solver/parts.h>
 #include <costate/sde/watched.h>
+#include <costate/tensor/hooks.h>
 
 namespace costate::sde {
 namespace {
@@ -26,6 +27,7 @@ struct SdeSteps {
   Increment noise(int k, const Tensor& x) const { return step_increment(*solver, sde.frozen, path, interval(k), x); }
 
   State step(int k, const State& state) const {
+    check_cancelled("solving");
     return values(solver->step(sde.frozen, constants(state), interval(k), noise(k, state[0]), labels));
   }
   State unstep(int k, const State& next) const {
@@ -35,6 +37,7 @@ struct SdeSteps {
   // The pullback of results computed from a state by `compute`, with the parameters' share.
   template <class Compute>
   StepPullback pull(const State& state, const State& costate, const Compute& compute) const {
+    check_cancelled("an adjoint");
     Tape tape;
     std::vector<Var> wrt;
     const Sde equation = detail::watch(sde, tape, wrt);

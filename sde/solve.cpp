@@ -1,5 +1,6 @@
 #include <costate/sde/sampler.h>
 #include <costate/sde/solve.h>
+#include <costate/tensor/hooks.h>
 
 namespace costate::sde {
 
@@ -18,6 +19,7 @@ Tensor solve(const Sde& sde, const Solver& solver, const std::vector<double>& gr
   SolverState state = start(solver, sde, Var(x0), grid[0], labels);
   if (visit) visit(0, grid[0], state);
   for (std::size_t k = 0; k + 1 < grid.size(); ++k) {
+    check_cancelled("solving");
     const StepInterval interval{grid[k], grid[k + 1]};
     state = solver.step(sde, state, interval, step_increment(solver, sde, path, interval, x0), labels);
     if (visit) visit(static_cast<int>(k) + 1, interval.t1, state);
@@ -32,9 +34,11 @@ Tensor sample(const Sde& sde, const Solver& solver, const std::vector<double>& g
           labels.shape(), " for ", count, " samples");
   const BrownianPath path(grid, key);
   const Tensor out = Tensor::empty(shape.with_front(count), dtype, device);
+  ProgressReport report("sample", count);
   each_chunk(count, [&](std::int64_t first, std::int64_t rows) {
     const Tensor x0 = initial_noise(shape, rows, key.from(first), dtype, device);
     out.slice(first, rows).copy_from(solve(sde, solver, grid, x0, rows_of(labels, first, rows), path.from(first)));
+    report.add(rows);
   });
   return out;
 }

@@ -1,6 +1,7 @@
 #include <costate/sde/step.h>
 
 #include <costate/autograd/ops.h>
+#include <costate/tensor/hooks.h>
 #include <costate/tensor/random.h>
 
 namespace costate::sde {
@@ -23,6 +24,7 @@ Tensor step_noise(int k, const Tensor& x, const NoiseKey& key) {
 
 Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key) {
   require_one_step(chain, "advance");
+  check_cancelled("sampling");
   if (chain.std[k] == 0) return axpby(chain.A[k], Var(x), chain.C[k], Var(prediction)).value();
   return chain_step(chain.A[k], Var(x), chain.C[k], Var(prediction), chain.std[k], Var(step_noise(k, x, key))).value();
 }
@@ -30,6 +32,7 @@ Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& predict
 Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key,
                const Previous& previous) {
   if (!chain.multistep()) return advance(chain, k, x, prediction, key);
+  check_cancelled("sampling");
   Tensor next = axpby(chain.A[k], Var(x), chain.C[k], Var(prediction)).value();
   if (k > 0) {  // whatever B and D are, so that every later step asks for the same memory
     next = axpby(1.0, Var(next), chain.B[k], Var(previous.x)).value();
@@ -42,6 +45,7 @@ Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& predict
 Pullback pullback_step(const Field& field, const Chain& chain, int k, const Tensor& x, const Tensor& labels,
                        const Tensor& costate) {
   require_one_step(chain, "pullback_step");
+  check_cancelled("an adjoint");
   Tape tape;
   const Var tracked = tape.watch(x);
   const Var prediction = field(tracked, Var(step_time(chain, k, x)), labels);

@@ -1,4 +1,5 @@
 #include <costate/tensor/backend.h>
+#include <costate/tensor/hooks.h>
 #include <costate/tensor/tensor.h>
 
 #include <dlfcn.h>
@@ -98,6 +99,7 @@ const Backend& open_device(Device device) {
   loaded.backend->open(device.index);
   open_index = device.index;
   open_backend.store(loaded.backend, std::memory_order_release);
+  log(Severity::note, {device, ": ", loaded.backend->libraries(), ", by ", loaded.path});
   return *loaded.backend;
 }
 

@@ -33,6 +33,14 @@ Heap::Heap(std::int64_t reserve) {
 Heap::~Heap() {
   if (begin_) munmap(begin_, static_cast<std::size_t>(limit_ - begin_));
 }
+void Heap::unmap_unused() noexcept {
+  const std::lock_guard lock(mutex_);
+  if (out_ > 0 || !begin_) return;
+  munmap(begin_, static_cast<std::size_t>(limit_ - begin_));
+  begin_ = end_ = committed_ = limit_ = nullptr;
+  last_ = nullptr;
+  free_ = {};
+}
 
 int Heap::bin_of(std::int64_t size) {
   const int log2 = 63 - std::countl_zero(static_cast<std::uint64_t>(size));
@@ -69,6 +77,7 @@ Heap::Block* Heap::smallest_fit(std::int64_t size) const {
 }
 
 bool Heap::commit(std::int64_t bytes) {
+  if (!begin_) return false;
   const std::int64_t missing = end_ + bytes - committed_;
   if (missing <= 0) return true;
   for (const std::int64_t most : {round_up(missing, step), round_up(missing, 4096)}) {
@@ -103,8 +112,10 @@ void* Heap::take(std::int64_t bytes) {
   Block* block = smallest_fit(size);
   if (!block) {
     block = grow(size);
+    if (block) ++out_;
     return block ? block + 1 : nullptr;
   }
+  ++out_;
   remove(block);
   if (const std::int64_t rest = block->size - size; rest >= granule) {
     Block* const right = after(block);
@@ -120,6 +131,7 @@ void* Heap::take(std::int64_t bytes) {
 void Heap::give(void* pointer) noexcept {
   Block* block = static_cast<Block*>(pointer) - 1;
   const std::lock_guard lock(mutex_);
+  --out_;
   if (Block* const left = before(block); left && left->free) {
     remove(left);
     left->size += block->size;

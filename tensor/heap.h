@@ -22,6 +22,8 @@ class Heap {
   void give(void* block) noexcept;
   // The pages of free blocks go back to the system; the addresses stay.
   void trim();
+  // Gives everything back, the addresses too, if no block is out; `take` gives null from then on.
+  void unmap_unused() noexcept;
   // Bytes from the first block to the end of the last one ever taken.
   std::int64_t extent() const { return end_ - begin_; }
 
@@ -41,6 +43,7 @@ class Heap {
   std::byte *begin_ = nullptr, *end_ = nullptr;          // addresses that blocks have reached
   std::byte *committed_ = nullptr, *limit_ = nullptr;    // readable and writable up to; reserved up to
   Block* last_ = nullptr;
+  std::int64_t out_ = 0;  // blocks taken and not given back
   std::array<Block*, bins> free_{};
 };
 

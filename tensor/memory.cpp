@@ -4,6 +4,7 @@
 #include <bit>
 #include <costate/tensor/backend.h>
 #include <costate/tensor/heap.h>
+#include <costate/tensor/hooks.h>
 #include <costate/tensor/packed.h>
 #include <costate/tensor/storage.h>
 #include <cstdlib>
@@ -22,9 +23,11 @@ constexpr std::int64_t granule = 64;
 // Large blocks come from two heaps: what stays from step to step does not lie between what comes and goes. Never destroyed:
 // tensors may outlive everything.
 constexpr std::int64_t large_from = std::int64_t{256} << 10, addresses = std::int64_t{1} << 40;
+constinit std::atomic<bool> heaps_made{false};
 Heap& heap_of(Tag tag) {
-  static Heap& lasting = *new Heap(addresses);
-  static Heap& passing = *new Heap(addresses);
+  alignas(Heap) static std::byte room[2][sizeof(Heap)];
+  static Heap& lasting = *new (room[0]) Heap(addresses);
+  static Heap& passing = *new (room[1]) Heap((heaps_made = true, addresses));
   const bool stays = tag == Tag::parameters || tag == Tag::packed || tag == Tag::optimiser || tag == Tag::data;
   return stays ? lasting : passing;
 }
@@ -81,6 +84,11 @@ void give_back(FreeBlock*& list) {
 void trim_local() {
   for (FreeBlock*& list : local.free) give_back(list);
 }
+void trim_shared() {
+  const std::lock_guard lock(shared_lists.mutex);
+  for (FreeBlock*& list : shared_lists.free) give_back(list);
+  shared_lists.blocks.store(0, std::memory_order_relaxed);
+}
 
 struct Sweeper {
   ~Sweeper() {
@@ -91,6 +99,16 @@ struct Sweeper {
   void touch() { local.cached = true; }
 };
 thread_local Sweeper sweeper;
+
+// When the library is unloaded, or the process ends: what no tensor lives in goes back to the system.
+struct Unloading {
+  ~Unloading() {
+    trim_shared();
+    if (heaps_made)
+      for (const Tag tag : {Tag::activations, Tag::parameters}) heap_of(tag).unmap_unused();
+  }
+};
+const Unloading unloading;
 
 // All blocks of a class that other threads have freed, moved to this thread's list.
 bool adopt(int c) {
@@ -116,6 +134,12 @@ void charge(Account& a, Tag tag, std::int64_t bytes) {
                        memory::to_string(a.live)});
 }
 
+// The size class of what an allocator of the host's has lent; it is the owner then.
+constexpr std::int32_t lent_class = -1;
+std::size_t lent_bytes(std::int64_t bytes, Device device) {
+  return sizeof(Storage) + (device.kind == DeviceKind::cpu ? static_cast<std::size_t>((bytes + granule - 1) / granule * granule) : 0);
+}
+
 Storage* take(std::int64_t bytes, Device device, Tag tag) {
   // Beyond the cpu there is a header and nothing else on the host.
   const std::int64_t want = static_cast<std::int64_t>(sizeof(Storage)) + (device.kind == DeviceKind::cpu ? bytes : 0);
@@ -127,6 +151,16 @@ Storage* take(std::int64_t bytes, Device device, Tag tag) {
     if (device.kind == DeviceKind::cpu) s->data = static_cast<std::byte*>(block) + sizeof(Storage);
     return s;
   };
+  if (Allocator* const lent = costate::detail::current_allocator()) [[unlikely]] {
+    void* const block = lent->allocate(lent_bytes(bytes, device), granule);
+    if (!block)
+      fail(Fault::memory, {"allocation: the host's allocator refused ", bytes, " bytes; live now: ",
+                           memory::to_string(account().live)});
+    Storage* s = made(block);
+    s->size_class = lent_class;
+    s->owner = lent;
+    return s;
+  }
   if (want >= large_from) {
     Heap& heap = heap_of(tag);
     if (void* block = heap.take(want)) {
@@ -220,6 +254,8 @@ void StorageRef::release(Storage* s) noexcept {
     backend_of(s->device).release(s->data);
   if (s->heap) return s->heap->give(s);
   const int c = s->size_class;
+  if (c == lent_class) [[unlikely]]
+    return static_cast<Allocator*>(const_cast<void*>(s->owner))->release(s, lent_bytes(s->bytes, s->device));
   if (s->owner == &local && local.cached) [[likely]] {
     local.free[c] = new (static_cast<void*>(s)) FreeBlock{local.free[c]};
     return;
@@ -263,9 +299,7 @@ void trim() {
   costate::detail::trim_backend();
   heap_of(Tag::activations).trim();
   heap_of(Tag::parameters).trim();
-  const std::lock_guard lock(shared_lists.mutex);
-  for (FreeBlock*& list : shared_lists.free) give_back(list);
-  shared_lists.blocks.store(0, std::memory_order_relaxed);
+  trim_shared();
 }
 Tag current_tag() { return local.tag; }
 

@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <costate/tensor/flops.h>
+#include <costate/tensor/hooks.h>
 #include <costate/tensor/precision.h>
 #include <costate/tensor/storage.h>
 #include <exception>
 #include <mutex>
-#include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -32,6 +30,8 @@ struct Job {
   std::atomic<std::int64_t> flops{0};
   memory::Tag tag;
   Precision precision;
+  HookScope* hooks;
+  std::atomic<int> finished{0};
   std::mutex mutex;
   std::exception_ptr error;
   std::int64_t error_task = 0;
@@ -41,6 +41,7 @@ struct Job {
     const memory::TagScope scope(tag);
     const PrecisionScope arithmetic(precision);
     Account* outer = memory::detail::exchange_account(&accounts[worker]);
+    HookScope* const own_hooks = detail::exchange_hooks(hooks);
     const bool was_inside = std::exchange(inside, true);
     const std::int64_t own_flops = detail::exchange_flops(0);
     std::int64_t task = begin;
@@ -52,85 +53,15 @@ struct Job {
     }
     flops.fetch_add(detail::exchange_flops(own_flops), std::memory_order_relaxed);
     inside = was_inside;
+    detail::exchange_hooks(own_hooks);
     memory::detail::exchange_account(outer);
+    finished.fetch_add(1, std::memory_order_acq_rel);
   }
 };
 
-inline void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
-
-// Workers wait for a new job by spinning briefly (regions of one iteration follow each other within microseconds), then
-// asleep. A generation counter announces a job; a countdown announces that all are done.
-class Pool {
- public:
-  ~Pool() {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
-      generation_.fetch_add(1, std::memory_order_release);
-    }
-    wake_.notify_all();
-    for (std::thread& t : threads_) t.join();
-  }
-
-  // Only one host thread at a time; false when another one is at it.
-  bool try_run(Job& job) {
-    if (busy_.exchange(true, std::memory_order_acquire)) return false;
-    try {
-      while (static_cast<int>(threads_.size()) < job.workers - 1) {
-        const int index = static_cast<int>(threads_.size()) + 1;
-        threads_.emplace_back([this, index, seen = generation_.load()] { loop(index, seen); });
-      }
-    } catch (const std::system_error&) {  // no more threads to be had: the caller works alone
-      busy_.store(false, std::memory_order_release);
-      return false;
-    }
-    job_ = &job;
-    remaining_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
-    {
-      const std::lock_guard lock(mutex_);
-      generation_.fetch_add(1, std::memory_order_release);
-    }
-    if (sleeping_.load(std::memory_order_seq_cst) > 0) wake_.notify_all();
-    job.work(0);
-    for (int spins = 0; remaining_.load(std::memory_order_acquire) > 0; ++spins)
-      if (spins < 20000) pause();
-      else std::this_thread::yield();
-    busy_.store(false, std::memory_order_release);
-    return true;
-  }
-
- private:
-  void loop(int index, std::uint64_t seen) {
-    for (;;) {
-      for (int spins = 0; generation_.load(std::memory_order_acquire) == seen && spins < 4000; ++spins) pause();
-      if (generation_.load(std::memory_order_acquire) == seen) {
-        std::unique_lock lock(mutex_);
-        sleeping_.fetch_add(1, std::memory_order_seq_cst);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
-        sleeping_.fetch_sub(1, std::memory_order_seq_cst);
-      }
-      if (stop_) return;
-      seen = generation_.load(std::memory_order_acquire);
-      if (index < job_->workers) job_->work(index);
-      remaining_.fetch_sub(1, std::memory_order_acq_rel);
-    }
-  }
-
-  std::vector<std::thread> threads_;
-  std::atomic<bool> busy_{false}, stop_{false};
-  std::atomic<std::uint64_t> generation_{0};
-  std::atomic<int> remaining_{0}, sleeping_{0};
-  Job* job_ = nullptr;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-};
-
-Pool& pool() {
-  static Pool p;
+// The pool of threads that bring no executor.
+ThreadPool& pool() {
+  static ThreadPool p;
   return p;
 }
 
@@ -153,11 +84,14 @@ void run_parallel(std::int64_t tasks, ParallelBody body, const void* closure) {
   job.tasks = tasks, job.body = body, job.closure = closure;
   job.workers = static_cast<int>(std::min<std::int64_t>(tasks, thread_count));
   job.accounts.resize(static_cast<std::size_t>(job.workers));
-  job.tag = memory::current_tag(), job.precision = current_precision();
+  job.tag = memory::current_tag(), job.precision = current_precision(), job.hooks = detail::current_hooks();
   memory::detail::open_accounts(job.region, job.accounts.data(), job.workers);
-  if (!pool().try_run(job))
-    for (int w = 0; w < job.workers; ++w) job.work(w);
+  Executor* const lent = current_executor();
+  (lent ? *lent : pool()).run(job.workers, [&job](int worker) { job.work(worker); });
+  const int finished = job.finished.load(std::memory_order_acquire);
   memory::detail::merge(job.region, job.accounts.data(), job.workers);
+  if (finished != job.workers)
+    fail(Fault::runtime, {"parallel: the host's executor returned when ", finished, " of ", job.workers, " pieces were done"});
   count_flops(job.flops.load());
   if (job.error) std::rethrow_exception(job.error);
 }

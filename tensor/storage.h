@@ -32,10 +32,10 @@ struct alignas(64) Storage {
   std::int64_t bytes = 0;
   void* data = nullptr;  // null on the meta device; of a cuda device an address that only its kernels can read
   memory::detail::Heap* heap = nullptr;  // that a large block returns to
-  std::int32_t size_class = 0;           // of the free list that a small one returns to
+  std::int32_t size_class = 0;           // of the free list that a small one returns to; -1: to an allocator of the host's
   memory::Tag tag = memory::Tag::activations;
   Device device;
-  const void* owner = nullptr;  // the thread whose list
+  const void* owner = nullptr;  // the thread whose list, or the allocator
   // Packed layouts of this parameter (see tensor.h, packed), made on first use.
   std::atomic<struct PackedLayouts*> packed{nullptr};
 };

@@ -1,4 +1,5 @@
 #include <costate/finetune/reward/reward.h>
+#include <costate/tensor/hooks.h>
 
 #include <algorithm>
 #include <cmath>
@@ -65,6 +66,8 @@ std::vector<std::uint8_t> rows_not_finite(const Raw& raw) {
 bool of_samples(const std::exception_ptr& thrown) {
   try {
     std::rethrow_exception(thrown);
+  } catch (const Cancelled&) {
+    return false;
   } catch (const Error& e) {
     return e.fault() != Fault::argument && e.fault() != Fault::memory;
   } catch (const std::bad_alloc&) {
@@ -163,6 +166,9 @@ Reward::Scores Reward::scores(const Tensor& x, bool with_gradient) const {
   if (s.value.is_meta()) return s;
   if (s.failed > 0 && (on_failure == Policy::stop || (s.failed == rows && rows > 1)))
     not_finite(*this, s.failed, rows, with_gradient);
+  if (s.failed > 0)
+    log(Severity::warning, {"reward '", name, "': ", s.failed, " of ", rows, " samples failed and were ",
+                            on_failure == Policy::skip ? "left out" : "clipped"});
   if (on_failure == Policy::stop || (on_failure == Policy::skip && s.failed == 0)) return s;
   const Device device = s.value.device();
   const auto move_to = [&s](Device d) {
