@@ -6,6 +6,7 @@
 #include <costate/sde/solve.h>
 
 #include <costate/nn/mlp.h>
+#include <costate/tensor/backend.h>
 #include <costate/tensor/parallel.h>
 
 #include <algorithm>
@@ -85,6 +86,17 @@ Shape item_shape(const data::Dataset& set) { return Shape(std::span<const std::i
 void use_threads(std::int64_t threads) {
   const std::int64_t all = std::max(1u, std::thread::hardware_concurrency());
   set_threads(static_cast<int>(threads > 0 ? threads : std::min<std::int64_t>(all, 1024)));
+}
+
+Device use_device(const Config& config) {
+  const Device device = device_named(config.device, "device");
+  if (device.kind != DeviceKind::cuda) return device;
+  try {
+    backend_of(device);
+  } catch (const Error& e) {
+    fail(e.fault(), {"device: ", e.what()});
+  }
+  return device;
 }
 
 std::uint64_t seed_of(const Config& config, Purpose purpose) {

@@ -58,6 +58,9 @@ Tensor make_labels(const std::vector<std::int64_t>& classes, std::int64_t count,
 // The threads of this process from the key `threads`; 0: one a processor.
 void use_threads(std::int64_t threads);
 
+// The device of the key `device`, open. Throws Error(runtime) with the reason where it cannot be had.
+Device use_device(const Config& config);
+
 // Seeds of the parts of a run: unrelated noise from one number.
 enum class Purpose : std::uint64_t { pretrain = 1, finetune, sample, evaluate, split, f_divergence = 40 };
 std::uint64_t seed_of(const Config& config, Purpose purpose);

@@ -15,7 +15,7 @@ enum class Stage : unsigned char { pretrain, finetune, sample, evaluate };
 
 struct RunOptions {
   std::string config;
-  std::vector<std::string> settings;  // --set, and what --seed, --threads and --out stand for
+  std::vector<std::string> settings;  // --set, and what --seed, --threads, --device and --out stand for
   std::string mem_limit;              // "512MiB": settings of fine-tuning are chosen so that every stage's peak fits
   bool overwrite = false, quiet = false, json = false;
   std::vector<std::string> argv;

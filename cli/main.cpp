@@ -49,7 +49,7 @@ int complain(const std::string& sentence, int code) {
 
 struct Arguments {
   RunOptions run;
-  std::string out, path, seed, threads;
+  std::string out, path, seed, threads, device;
   bool print_config = false, origins = false, json = false;
 };
 
@@ -63,6 +63,7 @@ void add_options(CLI::App& command, Arguments& a, bool runs, bool fits) {
   command.add_option("--seed", a.seed, "The same as --set seed=N")->type_name("N");
   command.add_option("--threads", a.threads, "The same as --set threads=N; 0: one a processor")
       ->type_name("N");
+  command.add_option("--device", a.device, "The same as --set device=NAME: cpu, cuda:0, ...")->type_name("NAME");
   command.add_option("--out", a.out, "The run directory, the same as --set out=DIR");
   command.add_flag("--print-config", a.print_config,
                    "Print the resolved configuration as JSON and do nothing else");
@@ -267,6 +268,7 @@ int run(int argc, char** argv) {
   }
   if (!a.seed.empty()) a.run.settings.push_back("seed=" + a.seed);
   if (!a.threads.empty()) a.run.settings.push_back("threads=" + a.threads);
+  if (!a.device.empty()) a.run.settings.push_back("device=" + a.device);
   if (!a.out.empty()) a.run.settings.push_back("out=" + json_name(a.out));
   if (a.print_config || a.origins) {
     const ReadConfig read = read_config(a.run.config, a.run.settings);

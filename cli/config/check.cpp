@@ -1,5 +1,5 @@
 // Rules between keys.
-#include <costate/tensor/error.h>
+#include <costate/tensor/backend.h>
 
 #include "config/read.h"
 #include "objectives/objectives.h"
@@ -9,6 +9,8 @@ namespace costate::cli {
 void check_config(const Config& c) {
   require(!c.name.empty() && c.name.find_first_of("/\n") == std::string::npos, "name: found \"", c.name,
           "\", expected text without slashes");
+  require(device_named(c.device, "device").kind != DeviceKind::meta, "device: found \"", c.device,
+          "\", expected cpu, or cuda:0 and so on");
   require(c.data.csv_delimiter.size() == 1, "data.csv.delimiter: found \"", c.data.csv_delimiter,
           "\", expected one character");
   require(c.data.range.size() == 2 && c.data.range[0] < c.data.range[1],

@@ -260,8 +260,12 @@ std::vector<Field> fields(Config& c) {
   l.add("seed", c.seed, "Seed of everything random but the data generator and the classifiers.",
         seed_range());
   l.add("threads", c.threads, "Threads; 0: one a processor. Results do not depend on it.", {0, 1024});
+  l.add("device", c.device,
+        "What computes: cpu, or cuda:0 and so on. Results on a cuda device are those of the cpu up to rounding.");
   l.add("memory_limit", c.memory_limit,
-        "Largest memory of tensors in MiB: a run that will need more is refused; 0: none.", at_least(0));
+        "Largest memory of tensors in MiB: a run that will need more is refused, and on a cuda device, where plans estimate, "
+        "stopped; 0: none.",
+        at_least(0));
   l.choice("precision", c.precision, {"f32", "bf16_products"},
            "Arithmetic of matrix products. bf16_products: operands rounded to bf16, sums in f32; faster on processors that "
            "multiply bf16. Convolutions stay in f32.");

@@ -56,8 +56,9 @@ nn::Network make_control(const Config& c, const ControlBenchmark& b, Device devi
 }
 
 // The network's control where the process would be under the optimal one: for every look the same paths.
-finetune::ControlErrorEstimate error_of(const Config& c, const ControlBenchmark& b, const nn::Network& network) {
-  return finetune::control_error(b, finetune::field_of(network), c.control.paths, {seed_of(c, Purpose::evaluate), 0});
+finetune::ControlErrorEstimate error_of(Session& s, const ControlBenchmark& b, const nn::Network& network) {
+  return finetune::control_error(b, finetune::field_of(network), s.config.control.paths,
+                                 {seed_of(s.config, Purpose::evaluate), 0}, DType::f32, s.device);
 }
 
 }  // namespace
@@ -74,7 +75,7 @@ void control_finetune_stage(Session& s) {
   };
   hooks.probe = [&](const nn::Network& network) -> Values {
     const Evaluations before = s.counter->now();
-    const double error = error_of(c, b, network).relative();
+    const double error = error_of(s, b, network).relative();
     s.counter->restore(before);  // a look from outside, no cost of the objective
     return {{"control_error", error}};
   };
@@ -99,10 +100,12 @@ void control_evaluate_stage(Session& s) {
   const std::vector<double> energy = steps.path_cost(), ratio = steps.path_log_ratio(), terminal = reward.to_doubles();
   std::vector<double> log_weights;
   for (std::size_t i = 0; i < terminal.size(); ++i) log_weights.push_back(terminal[i] - running[i] - ratio[i]);
-  const finetune::ControlObjective tuned = finetune::control_objective(b, finetune::field_of(network), c.evaluate.count, key),
-                                   none = finetune::control_objective(b, b.base, c.evaluate.count, key);
+  const auto objective_of = [&](const sde::Field& field) {
+    return finetune::control_objective(b, field, c.evaluate.count, key, DType::f32, s.device);
+  };
+  const finetune::ControlObjective tuned = objective_of(finetune::field_of(network)), none = objective_of(b.base);
   s.step(2, "costs");
-  const finetune::ControlErrorEstimate error = error_of(c, b, network);
+  const finetune::ControlErrorEstimate error = error_of(s, b, network);
   s.step(3, "error");
   const Estimate weights = finetune::mean_estimate(log_weights);
   Json out = Json::object();

@@ -192,7 +192,7 @@ Json adapter_config(const std::vector<nn::LoraLayer>& layers) {
 
 Json checkpoint_config(const Config& config) {
   Json out = to_json(config);
-  for (const char* key : {"name", "threads", "out", "memory_limit", "log"}) out.erase(key);
+  for (const char* key : {"name", "threads", "device", "out", "memory_limit", "log"}) out.erase(key);
   out["finetune"].erase("recompute");  // no bit depends on it
   return out;
 }

@@ -40,8 +40,8 @@ Json adapter_config(const std::vector<nn::LoraLayer>& layers);
 // What the metadata of a checkpoint says under these keys: checkpoint_config, and network_json.
 inline constexpr std::string_view config_key = "costate.config", network_key = "costate.network";
 
-// The part of the configuration that is kept with a checkpoint: everything but name, threads, out, memory_limit
-// and log.
+// The part of the configuration that is kept with a checkpoint: everything but name, threads, device, out,
+// memory_limit and log.
 Json checkpoint_config(const Config& config);
 
 // Checkpoints carry what they were made with, so that the network can be built again from the file alone;

@@ -200,7 +200,7 @@ report::Report run_report(const RunDirectory& directory) {
     }
     page.sections.push_back(cost_section(record));
     page.sections.push_back(config_section(config));
-    for (const char* fact : {"seed", "threads", "cpu", "compiler", "version"})
+    for (const char* fact : {"seed", "threads", "cpu", "device", "compiler", "version"})
       if (record.contains(fact)) page.facts.emplace_back(fact, cell(record.at(fact)).text);
     double seconds = 0;
     if (record.contains("stages"))

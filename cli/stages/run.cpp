@@ -1,6 +1,7 @@
 // The stages one after the other, and what is written about them.
 #include <costate/tensor/flops.h>
 #include <costate/tensor/parallel.h>
+#include <costate/tensor/backend.h>
 #include <costate/tensor/precision.h>
 
 #include <algorithm>
@@ -108,6 +109,28 @@ std::int64_t mem_limit(const RunOptions& options) {
   return options.mem_limit.empty() ? 0 : static_cast<std::int64_t>(bytes_of(options.mem_limit, "--mem-limit"));
 }
 
+// Plans of the cpu are exact, and were looked at. On another device, whose libraries work in room of their own, requests
+// beyond the limits fail while this stands.
+class MemoryLimit {
+ public:
+  MemoryLimit(Device device, std::int64_t bytes, double mib) {
+    if (device == Device::cpu) return;
+    const auto configured = static_cast<std::int64_t>(mib * 1024 * 1024);
+    memory::set_limit(bytes > 0 && configured > 0 ? std::min(bytes, configured) : std::max(bytes, configured));
+  }
+  ~MemoryLimit() { memory::set_limit(0); }
+  MemoryLimit(const MemoryLimit&) = delete;
+  MemoryLimit& operator=(const MemoryLimit&) = delete;
+};
+
+// "cuda:0 (NVIDIA H200)"
+std::string device_text(Device device) {
+  if (device.kind != DeviceKind::cuda) return to_string(device);
+  DeviceProperties properties;
+  backend_of(device).properties(device.index, &properties);
+  return sentence({to_string(device), " (", static_cast<const char*>(properties.name), ")"});
+}
+
 std::string summary(const Config& c, const RunDirectory& directory, const Json& record, bool markdown) {
   std::string out = markdown ? "# " + c.name + "\n\n" : "";
   Table table({"stage", "time", "peak memory", "FLOPs", "network rows"});
@@ -138,7 +161,9 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
   const ReadConfig read = read_config(options.config, options.settings);
   Config config = read.config;
   if (config.out.empty()) config.out = "runs/" + config.name;
-  if (const std::int64_t limit = mem_limit(options); limit > 0) {
+  const Device device = use_device(config);  // what cannot be had is said before anything is planned
+  const std::int64_t limit = mem_limit(options);
+  if (limit > 0) {
     const MemoryFit fit = fit_to_memory(config, stages, limit);
     config = fitted(config, fit, limit);
     if (fit.chosen >= 0 && !options.quiet)
@@ -149,8 +174,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
       plan(config, stages);  // finds what is wrong before anything is written
 
   for (const StageRecord& r : planned)
-    if (const double limit = config.memory_limit * 1024 * 1024;
-        limit > 0 && static_cast<double>(r.peak.total) > limit)
+    if (const double most = config.memory_limit * 1024 * 1024; most > 0 && static_cast<double>(r.peak.total) > most)
       fail(Fault::memory, {"memory_limit: ", r.name, " will need ", r.peak.total, " bytes, but the limit is ",
                            config.memory_limit, " MiB; costate plan shows for what"});
   const RunDirectory directory(config.out);
@@ -172,11 +196,13 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
   Metrics metrics(directory.path(), rows, config.log.tensorboard);
   Progress progress(options.quiet);
   Session session(config, directory, metrics, progress);
+  const MemoryLimit held(device, limit, config.memory_limit);
   Json record = directory.read_json("run.json");
   record["name"] = config.name;
   record["version"] = COSTATE_VERSION;
   record["compiler"] = COSTATE_COMPILER;
   record["cpu"] = processor();
+  record["device"] = device_text(device);
   record["threads"] = threads();
   record["seed"] = config.seed;
   record["argv"] = options.argv;

@@ -116,7 +116,7 @@ void sample_stage(Session& s) {
                                : sample_ode(c, field, steps, item, c.sample.count, labels, key, s.device);
       });
       if (s.planning()) continue;
-      const std::vector<float> values = data::original(data.model, x.values<float>());
+      const std::vector<float> values = data::original(data.model, x.to(Device::cpu).values<float>());
       for (const float v : values)
         if (!std::isfinite(v))
           fail(Fault::numerical,
@@ -136,7 +136,7 @@ void sample_stage(Session& s) {
       const Tensor r = reward(found.x);
       if (s.planning()) return;
       const auto extents = found.x.shape().extents();
-      keep(found.name, data::original(data.model, found.x.values<float>()), {extents.begin(), extents.end()}, nullptr);
+      keep(found.name, data::original(data.model, found.x.to(Device::cpu).values<float>()), {extents.begin(), extents.end()}, nullptr);
       facts[found.name] = found.facts;
       facts[found.name]["reward"] = json_estimate(finetune::mean_estimate(r.to_doubles()));
       ++made;

@@ -27,9 +27,9 @@ struct StageRecord {
 
 class Session {
  public:
-  // For real.
+  // For real, on the configuration's device.
   Session(const Config& c, const RunDirectory& d, Metrics& m, Progress& p)
-      : config(c), directory(&d), metrics(&m), progress(&p) {}
+      : config(c), device(use_device(c)), directory(&d), metrics(&m), progress(&p) {}
   // A plan.
   explicit Session(const Config& c) : config(c), device(Device::meta) {}
 

@@ -12,13 +12,13 @@ namespace {
 // Rows from x_0 along `drift`, in chunks. visit(k, first, x_k, drift_k, on) sees every step with the rows' masks, 1 while they
 // run; finish(first, x_K) the ends.
 template <class Drift, class Visit, class Finish>
-void simulate(const ControlBenchmark& b, std::int64_t count, const sde::NoiseKey& key, DType dtype, const Drift& drift,
-              const Visit& visit, const Finish& finish) {
+void simulate(const ControlBenchmark& b, std::int64_t count, const sde::NoiseKey& key, DType dtype, Device device,
+              const Drift& drift, const Visit& visit, const Finish& finish) {
   require(count >= 1, "control benchmark ", b.name, ": ", count, " paths were asked for");
   require(dtype == DType::f32 || dtype == DType::f64, "control benchmark ", b.name, ": states are f32 or f64, not ", dtype);
   sde::each_chunk(count, [&](std::int64_t first, std::int64_t rows) {
     const sde::NoiseKey own = key.from(first);
-    Tensor x = broadcast_to(Var(Tensor::from(b.x0, {1, b.dim}).to(dtype)), {rows, b.dim}).value().clone();
+    Tensor x = broadcast_to(Var(Tensor::from(b.x0, {1, b.dim}, device).to(dtype)), {rows, b.dim}).value().clone();
     std::vector<double> on(static_cast<std::size_t>(rows), 1.0);
     for (int k = 0; k < b.steps(); ++k) {
       if (b.running) {
@@ -30,7 +30,7 @@ void simulate(const ControlBenchmark& b, std::int64_t count, const sde::NoiseKey
       visit(k, first, x, d, on);
       Tensor next = sde::advance(b.chain, k, x, d, own);
       if (b.running) {
-        const Var mask(Tensor::from(on, {rows, 1}).to(dtype));
+        const Var mask(Tensor::from(on, {rows, 1}, device).to(dtype));
         next = add(mul(mask, Var(next)), mul(affine(mask, -1, 1), Var(x))).value();
       }
       x = std::move(next);
@@ -52,7 +52,7 @@ double square_norm(const std::vector<double>& u, std::size_t row, std::size_t di
 }  // namespace
 
 ControlErrorEstimate control_error(const ControlBenchmark& b, const sde::Field& tuned, std::int64_t count,
-                                   const sde::NoiseKey& key, DType dtype) {
+                                   const sde::NoiseKey& key, DType dtype, Device device) {
   const auto n = static_cast<std::size_t>(std::max<std::int64_t>(count, 0)), dim = static_cast<std::size_t>(b.dim);
   std::vector<double> error(n, 0.0), optimal(n, 0.0);
   const double share = b.step() / (b.chain.t.back() - b.chain.t.front());  // h/T
@@ -69,12 +69,12 @@ ControlErrorEstimate control_error(const ControlBenchmark& b, const sde::Field& 
       optimal[static_cast<std::size_t>(first) + r] += share * on[r] * square_norm(u, r, dim);
     }
   };
-  simulate(b, count, key, dtype, best, visit, [](std::int64_t, const Tensor&) {});
+  simulate(b, count, key, dtype, device, best, visit, [](std::int64_t, const Tensor&) {});
   return {mean_estimate(error), mean_estimate(optimal)};
 }
 
 ControlObjective control_objective(const ControlBenchmark& b, const sde::Field& tuned, std::int64_t count,
-                                   const sde::NoiseKey& key, DType dtype) {
+                                   const sde::NoiseKey& key, DType dtype, Device device) {
   const auto n = static_cast<std::size_t>(std::max<std::int64_t>(count, 0)), dim = static_cast<std::size_t>(b.dim);
   std::vector<double> cost(n, 0.0), certificate(n, 0.0);
   const double h = b.step();
@@ -92,7 +92,7 @@ ControlObjective control_objective(const ControlBenchmark& b, const sde::Field& 
       cost[row] += step, certificate[row] += step + martingale;
     }
   };
-  simulate(b, count, key, dtype, [&](int k, const Tensor& x) { return predict(tuned, b, k, x); }, visit,
+  simulate(b, count, key, dtype, device, [&](int k, const Tensor& x) { return predict(tuned, b, k, x); }, visit,
            [&](std::int64_t first, const Tensor& x) {
              const std::vector<double> reward = b.reward(x).to_doubles();
              for (std::size_t r = 0; r < reward.size(); ++r) {

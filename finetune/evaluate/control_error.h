@@ -15,7 +15,7 @@ struct ControlErrorEstimate {
 // since u* is known: nothing is reweighted, and all controls are compared at the same states. `count` paths of the noises of
 // `key`; for the same key and type the same numbers on any number of threads. Stopped rows count for the time before.
 ControlErrorEstimate control_error(const ControlBenchmark& benchmark, const sde::Field& tuned, std::int64_t count,
-                                   const sde::NoiseKey& key, DType dtype = DType::f32);
+                                   const sde::NoiseKey& key, DType dtype = DType::f32, Device device = Device::cpu);
 
 struct ControlObjective {
   Estimate cost;  // E[sum_k (h |u|^2/2 + h f) + g], with the standard error of plain simulation
@@ -27,6 +27,6 @@ struct ControlObjective {
 
 // The control objective of `tuned`, over its own paths.
 ControlObjective control_objective(const ControlBenchmark& benchmark, const sde::Field& tuned, std::int64_t count,
-                                   const sde::NoiseKey& key, DType dtype = DType::f32);
+                                   const sde::NoiseKey& key, DType dtype = DType::f32, Device device = Device::cpu);
 
 }  // namespace costate::finetune

@@ -8,7 +8,8 @@ namespace {
 // `one_time(t)` when all rows have the same time, else `each_time(span)`.
 template <class T, class Body>
 void with_times(const Tensor& t, const Body& body) {
-  const auto times = t.values<T>();
+  const Tensor on_host = t.to(Device::cpu);
+  const auto times = on_host.values<T>();
   const bool same = std::all_of(times.begin(), times.end(), [&](T v) { return v == times[0]; });
   body(same ? Times(static_cast<double>(times[0])) : Times(times));
 }
@@ -23,29 +24,32 @@ sde::Field velocity_field(std::shared_ptr<const GaussianMixture> mixture, const 
         require(x.rank() == 2 && x.extent(1) == mixture->dim() && in[1].shape() == Shape{x.extent(0)} && x.extent(0) > 0,
                 "mixture velocity: x has shape ", x.shape(), " and t ", in[1].shape(), "; expected (rows, ", mixture->dim(),
                 ") and (rows,)");
-        Tensor out = Tensor::empty_like(x);
-        if (x.is_meta()) return out;
+        if (x.is_meta()) return Tensor::empty_like(x);
+        const Tensor at = x.to(Device::cpu);
+        Tensor out = Tensor::empty_like(at);
         const auto run = [&](auto zero) {
           using T = decltype(zero);
           with_times<T>(in[1], [&](Times t) {
-            mixture->velocity(schedule, x.extent(0), x.values<T>().data(), t, out.mutate<T>().data());
+            mixture->velocity(schedule, x.extent(0), at.values<T>().data(), t, out.mutate<T>().data());
           });
         };
         x.dtype() == DType::f32 ? run(0.f) : run(0.0);
-        return out;
+        return out.to(x.device());
       },
       [mixture, schedule](const Tensor& cotangent, std::span<const Tensor> in, const Tensor&) {
         const Tensor& x = in[0];
-        Tensor out = Tensor::empty_like(x);
+        if (x.is_meta()) return std::vector<Tensor>{Tensor::empty_like(x), Tensor()};
+        const Tensor at = x.to(Device::cpu), g = cotangent.to(Device::cpu);
+        Tensor out = Tensor::empty_like(at);
         const auto run = [&](auto zero) {
           using T = decltype(zero);
           with_times<T>(in[1], [&](Times t) {
-            mixture->velocity_vjp(schedule, x.extent(0), x.values<T>().data(), t, cotangent.values<T>().data(),
+            mixture->velocity_vjp(schedule, x.extent(0), at.values<T>().data(), t, g.values<T>().data(),
                                   out.mutate<T>().data());
           });
         };
-        if (!x.is_meta()) x.dtype() == DType::f32 ? run(0.f) : run(0.0);
-        return std::vector<Tensor>{out, Tensor()};
+        x.dtype() == DType::f32 ? run(0.f) : run(0.0);
+        return std::vector<Tensor>{out.to(x.device()), Tensor()};
       }};
   return [rule](const Var& x, const Var& t, const Tensor&) {
     require(!t.tracked(), "mixture velocity: derivatives with respect to time are not offered");

@@ -45,13 +45,14 @@ template <class Control>
 std::function<Tensor(double, const Tensor&)> rows_of_control(const std::string& name, int dim, Control control) {
   return [name, dim, control = std::move(control)](double t, const Tensor& x) {
     check_rows(name, x.shape(), dim);
-    Tensor out = Tensor::empty_like(x);
-    if (x.is_meta()) return out;
+    if (x.is_meta()) return Tensor::empty_like(x);
+    const Tensor on_host = x.to(Device::cpu);
+    Tensor out = Tensor::empty_like(on_host);
     if (x.dtype() == DType::f32)
-      control(t, x.extent(0), x.values<float>().data(), out.mutate<float>().data());
+      control(t, x.extent(0), on_host.values<float>().data(), out.mutate<float>().data());
     else
-      control(t, x.extent(0), x.values<double>().data(), out.mutate<double>().data());
-    return out;
+      control(t, x.extent(0), on_host.values<double>().data(), out.mutate<double>().data());
+    return out.to(x.device());
   };
 }
 
@@ -165,16 +166,17 @@ ControlBenchmark molecular_dynamics(const Options& o) {
   b.x0 = {-1};
   b.running = [name = b.name](const Tensor& x) {
     check_rows(name, x.shape(), 1);
-    Tensor on = Tensor::empty({x.extent(0)}, x.dtype(), x.device());
-    if (x.is_meta()) return on;
+    if (x.is_meta()) return Tensor::empty({x.extent(0)}, x.dtype(), x.device());
+    const Tensor at = x.to(Device::cpu);
+    Tensor on = Tensor::empty({x.extent(0)}, x.dtype());
     const auto fill = [&](auto from, auto to) {
       for (std::size_t i = 0; i < to.size(); ++i) to[i] = from[i] < 0 ? 1 : 0;
     };
     if (x.dtype() == DType::f32)
-      fill(x.values<float>(), on.mutate<float>());
+      fill(at.values<float>(), on.mutate<float>());
     else
-      fill(x.values<double>(), on.mutate<double>());
-    return on;
+      fill(at.values<double>(), on.mutate<double>());
+    return on.to(x.device());
   };
   b.pathwise = false;
   const auto solved = solved_at_steps(well_exit(1), steps);

@@ -62,13 +62,21 @@ struct Noises {
   }
 };
 
+// The defined ones: themselves on the cpu, copies of those of a device.
+std::vector<Tensor> on_host(std::span<const Tensor> tensors) {
+  std::vector<Tensor> out;
+  for (const Tensor& t : tensors)
+    if (t.defined()) out.push_back(t.to(Device::cpu));
+  return out;
+}
+
 // The numbers of one row of every tensor, one tensor after the other; and back.
 template <class T>
-void gather(std::span<Tensor* const> tensors, std::int64_t row, std::vector<double>& out) {
+void gather(std::span<const Tensor> tensors, std::int64_t row, std::vector<double>& out) {
   out.clear();
-  for (const Tensor* t : tensors) {
-    const std::int64_t dim = t->numel() / t->extent(0);
-    const auto v = t->template values<T>().subspan(static_cast<std::size_t>(row * dim), static_cast<std::size_t>(dim));
+  for (const Tensor& t : tensors) {
+    const std::int64_t dim = t.numel() / t.extent(0);
+    const auto v = t.template values<T>().subspan(static_cast<std::size_t>(row * dim), static_cast<std::size_t>(dim));
     out.insert(out.end(), v.begin(), v.end());
   }
 }
@@ -164,13 +172,13 @@ NoiseOptimisation optimise_noise(const sde::Field& field, const sde::Chain& chai
   // The gradient of gamma R is added and the whole clipped, a sample at a time.
   const auto finish = [&](auto zero, int iteration) {
     using T = decltype(zero);
-    std::vector<Tensor*> slots;
-    for (Tensor& g : gradients) slots.push_back(&g);
+    const std::vector<Tensor> clipped = on_host(gradients);
+    const std::vector<Tensor> noises = o.gamma > 0 ? on_host(z.all) : std::vector<Tensor>();
     parallel(count, [&](std::int64_t row) {
       std::vector<double> g, at;
-      gather<T>(slots, row, g);
+      gather<T>(clipped, row, g);
       if (o.gamma > 0) {
-        gather<T>(parameters, row, at);
+        gather<T>(noises, row, at);
         const Improbability i =
             improbability(at, o.vector, o.permutations, seed_of_row(row),
                           static_cast<std::uint64_t>(iteration) * static_cast<std::uint64_t>(o.permutations));
@@ -182,8 +190,10 @@ NoiseOptimisation optimise_noise(const sde::Field& field, const sde::Chain& chai
         fail(Fault::numerical, {"optimise_noise: the gradient of sample ", row, " is not finite in iteration ", iteration});
       const double factor = nn::clip_factor(std::sqrt(square), o.clip_norm);
       for (double& v : g) v *= factor;
-      scatter<T>(g, row, gradients);
+      scatter<T>(g, row, clipped);
     });
+    if (device != Device::cpu)
+      for (std::size_t i = 0; i < gradients.size(); ++i) gradients[i].copy_from(clipped[i].to(device));
   };
 
   NoiseOptimisation out;
@@ -210,9 +220,10 @@ NoiseOptimisation optimise_noise(const sde::Field& field, const sde::Chain& chai
     fail(Fault::numerical, {"optimise_noise: a reward of the optimised samples is not finite"});
   if (o.gamma > 0) {
     out.improbability.resize(static_cast<std::size_t>(count));
+    const std::vector<Tensor> noises = on_host(z.all);
     parallel(count, [&](std::int64_t row) {
       std::vector<double> at;
-      dtype == DType::f64 ? gather<double>(parameters, row, at) : gather<float>(parameters, row, at);
+      dtype == DType::f64 ? gather<double>(noises, row, at) : gather<float>(noises, row, at);
       out.improbability[static_cast<std::size_t>(row)] =
           improbability(at, o.vector, o.permutations, seed_of_row(row),
                         static_cast<std::uint64_t>(o.iterations) * static_cast<std::uint64_t>(o.permutations))

@@ -74,6 +74,8 @@ void add(std::vector<double>& log_weights, const std::vector<double>& psi, const
   for (std::size_t i = 0; i < log_weights.size(); ++i) log_weights[i] += psi[i] - before[i];
 }
 
+Tensor host(const Tensor& t) { return t.defined() ? t.to(Device::cpu) : t; }
+
 std::vector<double> scaled(const Tensor& v, double factor) {
   std::vector<double> out = v.to_doubles();
   for (double& e : out) e *= factor;
@@ -176,15 +178,15 @@ SmcResult twisted_smc(const sde::Field& base, const sde::Chain& chain, const Sha
       }
       for (std::size_t i = 0; i < size; ++i) psi_before[i] = psi[static_cast<std::size_t>(ancestors[i])];
     }
+    // The host moves particles from their ancestors.
+    const Population seen = meta ? p : Population{{}, host(p.mean), controlled ? host(p.control) : Tensor(), {}};
     sde::each_chunk(n, [&](std::int64_t first, std::int64_t rows) {
-      const Tensor x = p.x.slice(first, rows), next = Tensor::empty_like(x);
+      const Tensor x = p.x.slice(first, rows), next = Tensor::empty(x.shape(), dtype, meta ? device : Device::cpu);
       const Tensor noise = chain.std[k] > 0 ? sde::step_noise(k, x, key.from(first)) : Tensor();
       if (meta) return;
-      Population seen = p;
-      if (!controlled) seen.control = Tensor();
       const auto step = dtype == DType::f64 ? propose<double> : propose<float>;
-      step(seen, chain.std[k], ancestors, first, noise, next, log_weights);
-      x.copy_from(next);
+      step(seen, chain.std[k], ancestors, first, host(noise), next, log_weights);
+      x.copy_from(next.to(device));
     });
   }
   const Tensor r = reward(p.x);

@@ -26,10 +26,10 @@ void ControlError::look(int k, std::int64_t first, const Tensor& x, const Tensor
   std::vector<double> optimal(at.size()), exact(at.size());
   tilt_.optimal_velocity(chain_.schedule, rows, at.data(), chain_.t[k], optimal.data());
   tilt_.base().velocity(chain_.schedule, rows, at.data(), chain_.t[k], exact.data());
-  const auto v = tuned.values<float>(), b = base.values<float>();
+  const std::vector<double> v = tuned.to_doubles(), b = base.to_doubles();
   double error = 0, length = 0;
   for (std::int64_t i = 0; i < n; ++i) {
-    const double wanted = optimal[i] - exact[i], found = static_cast<double>(v[i]) - b[i];
+    const double wanted = optimal[i] - exact[i], found = v[i] - b[i];
     error += (found - wanted) * (found - wanted), length += wanted * wanted;
   }
   error_[k][first / chunk_] = error, length_[k][first / chunk_] = length;
