@@ -47,7 +47,9 @@ void expect_near(const Json& a, const Json& b, const std::string& where) {
   if (a.is_structured())
     for (auto i = a.begin(), j = b.begin(); i != a.end(); ++i, ++j) {
       const std::string inner = where + "/" + (a.is_object() ? i.key() : std::to_string(i - a.begin()));
-      if (a.is_object()) ASSERT_EQ(i.key(), j.key()) << where;
+      if (a.is_object()) {
+        ASSERT_EQ(i.key(), j.key()) << where;
+      }
       expect_near(*i, *j, inner);
     }
   else
