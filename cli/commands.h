@@ -17,6 +17,7 @@ struct RunOptions {
   std::string config;
   std::vector<std::string> settings;  // --set, and what --seed, --threads, --device and --out stand for
   std::string mem_limit;              // "512MiB": settings of fine-tuning are chosen so that every stage's peak fits
+  std::string resume;                 // "": a new run; auto or the path of a saved training: one that is there goes on
   bool overwrite = false, quiet = false, json = false;
   std::vector<std::string> argv;
 };

@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "objectives/table.h"
+#include "run/stop.h"
 
 namespace {
 
@@ -17,7 +18,8 @@ using namespace costate::cli;
 
 constexpr const char* footer =
     "Exit codes: 0 done; 1 other failures; 2 wrong command line or configuration; 3 malformed data or file;\n"
-    "4 numerical failure (NaN, divergence); 5 out of memory; 6 reading or writing refused by the system.";
+    "4 numerical failure (NaN, divergence); 5 out of memory; 6 reading or writing refused by the system;\n"
+    "75 stopped by SIGINT or SIGTERM, with everything that --resume auto needs to go on.";
 
 // A name as JSON, which has no other text than UTF-8.
 std::string json_name(const std::string& out) {
@@ -42,7 +44,7 @@ int exit_code(Fault fault) {
   }
 }
 
-int complain(const std::string& sentence, int code) {
+int complain(std::string_view sentence, int code) {  // takes no memory: there may be none
   std::cerr << "costate: " << sentence << "\n";
   return code;
 }
@@ -77,6 +79,11 @@ void add_options(CLI::App& command, Arguments& a, bool runs, bool fits) {
         ->type_name("SIZE");
   command.add_flag("--json", a.run.json, "Print the result as JSON");
   if (!runs) return;
+  command
+      .add_option("--resume", a.run.resume,
+                  "Go on with the run in the run directory: auto, from the newest state of a training that is whole; or from the "
+                  "one at PATH. The result has the bits of a run that was never stopped. Without a run there, begin one")
+      ->type_name("auto|PATH");
   command.add_flag("--overwrite", a.run.overwrite, "Replace what an earlier run left in the run directory");
   command.add_flag("--quiet", a.run.quiet, "No progress on stderr");
 }
@@ -295,6 +302,8 @@ int main(int argc, char** argv) {
     return std::cout ? code : complain("stdout could not be written", 6);
   } catch (const costate::Error& e) {
     return complain(e.what(), exit_code(e.fault()));
+  } catch (const Interrupted& e) {
+    return complain(e.what(), interrupted_code);
   } catch (const std::bad_alloc&) {
     return complain("the system has no more memory; costate plan CONFIG.json shows what a run needs", 5);
   } catch (const std::exception& e) {

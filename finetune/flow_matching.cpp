@@ -2,6 +2,7 @@
 
 #include <costate/autograd/ops.h>
 #include <costate/finetune/chunks.h>
+#include <costate/finetune/training_state.h>
 #include <costate/nn/embed.h>
 #include <costate/tensor/random.h>
 
@@ -29,6 +30,11 @@ FlowMatching::FlowMatching(nn::Network network, const data::Dataset& data, bool 
     labels_ = Tensor::from(data.labels, {data.count}, device);
     null_class_ = data.classes;
   }
+}
+
+void FlowMatching::visit_state(StateVisitor& v) {
+  v("network", network_), v("optimiser", optimiser_), v("average", ema_), v("iteration", iteration_);
+  if (v.restoring()) epoch_ = -1;  // its order is a function of its number
 }
 
 nn::Network FlowMatching::average() const {

@@ -9,6 +9,8 @@
 
 namespace costate::finetune {
 
+class StateVisitor;
+
 struct FlowMatchingOptions {
   sde::Schedule schedule{};
   sde::Parametrisation prediction = sde::Parametrisation::velocity;
@@ -36,6 +38,7 @@ class FlowMatching {
   FlowMatchingMetrics step();
 
   std::int64_t iteration() const { return iteration_; }
+  void visit_state(StateVisitor& v);  // training_state.h
   nn::Network& network() { return network_; }
   // The averaged network, or the network itself without averaging. A value: shares no storage with what is trained.
   nn::Network average() const;

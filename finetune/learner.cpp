@@ -27,6 +27,10 @@ Learner::Update Learner::update(const Gradients& gradients) {
   return u;
 }
 
+void Learner::visit_state(StateVisitor& v) {
+  v("network", network_), v("optimiser", optimiser_), v("average", ema_), v("updates", updates_);
+}
+
 nn::Network Learner::average() const {
   nn::Network copy = nn::clone(network_);
   if (!ema_.enabled() || ema_.average().empty()) return copy;

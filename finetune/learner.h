@@ -1,6 +1,7 @@
 // A network in training with its optimiser and averaged weights: what every objective updates.
 #pragma once
 #include <costate/finetune/gradients.h>
+#include <costate/finetune/training_state.h>
 #include <costate/nn/optim.h>
 
 #include <string>
@@ -30,6 +31,7 @@ class Learner {
   nn::Network& network() { return network_; }
   nn::Network average() const;
   std::int64_t updates() const { return updates_; }
+  void visit_state(StateVisitor& v);
 
  private:
   std::string what_;

@@ -7,6 +7,8 @@
 
 namespace costate::finetune {
 
+class StateVisitor;
+
 // Named numbers of one iteration, in a fixed order. Names are string literals.
 class Metrics {
  public:
@@ -35,6 +37,10 @@ class Objective {
   virtual const nn::Network& network() const = 0;
   // The averaged weights, where they are averaged.
   virtual nn::Network average() const = 0;
+
+  // Everything that the next iterations depend on but the problem and the options (training_state.h): another objective of the
+  // same problem and options that is given it back goes on with the same bits.
+  virtual void visit_state(StateVisitor& v) = 0;
 };
 
 }  // namespace costate::finetune

@@ -1,6 +1,7 @@
 #include <costate/finetune/rollout.h>
 
 #include <costate/autograd/ops.h>
+#include <costate/finetune/training_state.h>
 #include <costate/sde/sampler.h>
 
 #include <algorithm>
@@ -30,6 +31,13 @@ std::vector<double> sums(const std::vector<std::vector<double>>& of_step, int fi
 }
 
 }  // namespace
+
+void Trajectories::visit_state(StateVisitor& v) {
+  const memory::TagScope scope(memory::Tag::trajectory);
+  v("seed", key.seed), v("first_sample", key.first_sample), v("labels", labels);
+  v("states", states), v("predictions", predictions), v("base_predictions", base_predictions);
+  v("stopped_at", stopped_at);
+}
 
 Trajectories simulate(const sde::Field& tuned, const ControlProblem& problem, std::int64_t rows, const sde::NoiseKey& key,
                       const RolloutOptions& options) {

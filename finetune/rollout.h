@@ -6,6 +6,8 @@
 
 namespace costate::finetune {
 
+class StateVisitor;
+
 struct Trajectories {
   sde::NoiseKey key;                     // of x_0 and of the noises e_k, which are made from it again when they are needed
   Tensor labels;                         // (rows,) or undefined
@@ -22,6 +24,7 @@ struct Trajectories {
   std::int64_t rows() const { return states.back().extent(0); }
   int steps() const { return static_cast<int>(states.size()) - 1; }
   const Tensor& terminal() const { return states.back(); }
+  void visit_state(StateVisitor& v);
 };
 
 struct RolloutOptions {

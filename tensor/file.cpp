@@ -2,49 +2,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <costate/tensor/descriptor.h>
 #include <costate/tensor/error.h>
 #include <costate/tensor/file.h>
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstdlib>
-#include <system_error>
-#include <utility>
 
 namespace costate {
 namespace {
 
-[[noreturn]] void fail_io(std::string_view what, const std::string& path, int reason) {
-  fail(Fault::io, {what, " '", path, "': ", std::generic_category().message(reason)});
-}
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  int close() {  // 0 or the reason
-    const int fd = fd_;
-    fd_ = -1;
-    return ::close(fd) == 0 ? 0 : errno;
-  }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
-
-int open_to_read(const std::string& path) {
-  int fd;
-  do fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  while (fd < 0 && errno == EINTR);
-  if (fd < 0) fail_io("cannot open", path, errno);
-  return fd;
-}
+using detail::Descriptor;
+using detail::check_path;
+using detail::fail_io;
+using detail::flush;
+using detail::open_to_read;
 
 struct stat examine(int fd, const std::string& path) {
   struct stat info;
@@ -53,48 +25,27 @@ struct stat examine(int fd, const std::string& path) {
   return info;
 }
 
-// Removes the temporary sibling unless it has been renamed away.
+// Removes the temporary sibling unless it has been renamed away. Takes no memory: there may be none left.
 class Temporary {
  public:
-  explicit Temporary(std::string path) : path_(std::move(path)) {}
+  explicit Temporary(const std::string& path) : path_(&path) {}
   ~Temporary() {
-    if (!path_.empty()) ::unlink(path_.c_str());
+    if (path_) ::unlink(path_->c_str());
   }
   Temporary(const Temporary&) = delete;
   Temporary& operator=(const Temporary&) = delete;
-  void released() { path_.clear(); }
+  void released() { path_ = nullptr; }
 
  private:
-  std::string path_;
+  const std::string* path_;
 };
 
-// A path with a zero byte would silently name another file.
-void check_path(std::string_view what, const std::string& path) {
-  require(!path.empty() && path.find('\0') == std::string::npos, what,
-          ": a path must not be empty or hold a zero byte");
-}
-
 int open_sibling(const std::string& path, std::string& sibling) {
-  static std::atomic<unsigned> serial{0};
   for (int attempt = 0;; ++attempt) {
-    sibling = path + ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(serial.fetch_add(1));
+    sibling = detail::sibling_of(path);
     const int fd = ::open(sibling.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd >= 0 || (errno != EEXIST && errno != EINTR) || attempt == 100) return fd;
   }
-}
-
-int flush(int fd) {
-  int status;
-  do status = ::fsync(fd);
-  while (status != 0 && errno == EINTR);
-  return status;
-}
-
-int open_folder(const std::string& folder) {
-  int fd;
-  do fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  while (fd < 0 && errno == EINTR);
-  return fd;
 }
 
 }  // namespace
@@ -209,26 +160,12 @@ void write_file_atomically(const std::string& path, const std::function<void(con
   Descriptor file(open_sibling(path, sibling));
   if (file.get() < 0) fail_io("cannot write", path, errno);
   Temporary temporary(sibling);
-  write([&](std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t n =
-          ::write(file.get(), bytes.data(), std::min<std::size_t>(bytes.size(), std::size_t{1} << 30));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail_io("cannot write", path, errno);
-      bytes = bytes.subspan(static_cast<std::size_t>(n));
-    }
-  });
+  write([&](std::span<const std::byte> bytes) { detail::write_all(file.get(), bytes, path); });
   if (flush(file.get()) != 0) fail_io("cannot flush", path, errno);
   if (const int reason = file.close()) fail_io("cannot write", path, reason);
   if (::rename(sibling.c_str(), path.c_str()) != 0) fail_io("cannot write", path, errno);
   temporary.released();
-  // The new name is safe only once the folder is on the disk; file systems that cannot flush a folder say
-  // EINVAL.
-  const std::size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-  const Descriptor directory(open_folder(folder));
-  if (directory.get() >= 0 && flush(directory.get()) != 0 && errno != EINVAL)
-    fail_io("cannot flush the folder of", path, errno);
+  detail::flush_folder(detail::folder_of(path), path);
 }
 
 void write_file_atomically(const std::string& path, std::span<const std::span<const std::byte>> parts) {

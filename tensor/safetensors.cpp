@@ -1,5 +1,6 @@
 #include <costate/tensor/file.h>
 #include <costate/tensor/safetensors.h>
+#include <costate/tensor/safetensors_stream.h>
 #include <costate/tensor/utf8.h>
 #include <algorithm>
 #include <bit>
@@ -264,19 +265,27 @@ void save_safetensors(const std::string& path, std::span<const NamedTensor> tens
   save_safetensors(path, as_they_are(tensors), std::move(metadata));
 }
 
+namespace {
+void write_parts(const WriteBytes& write, const Layout& layout, SafetensorsMetadata metadata) {
+  metadata.emplace("format", "pt");
+  write(as_bytes(format_safetensors_header(layout.entries, metadata)));
+  for (const SafetensorsPart* p : layout.parts) {
+    const Tensor on_host = p->tensor.to(Device::cpu);
+    if (p->bytes) write(p->bytes(on_host));
+    else write(raw_bytes(on_host));
+  }
+}
+}  // namespace
+
 void save_safetensors(const std::string& path, std::span<const SafetensorsPart> parts,
                       SafetensorsMetadata metadata) {
   const Layout layout = lay_out(parts);
-  metadata.emplace("format", "pt");
-  const std::string header = format_safetensors_header(layout.entries, metadata);
-  write_file_atomically(path, [&](const WriteBytes& write) {
-    write(as_bytes(header));
-    for (const SafetensorsPart* p : layout.parts) {
-      const Tensor on_host = p->tensor.to(Device::cpu);
-      if (p->bytes) write(p->bytes(on_host));
-      else write(raw_bytes(on_host));
-    }
-  });
+  write_file_atomically(path, [&](const WriteBytes& write) { write_parts(write, layout, std::move(metadata)); });
+}
+
+void write_safetensors(const WriteBytes& write, std::span<const NamedTensor> tensors, SafetensorsMetadata metadata) {
+  const std::vector<SafetensorsPart> parts = as_they_are(tensors);
+  write_parts(write, lay_out(parts), std::move(metadata));
 }
 
 }  // namespace costate

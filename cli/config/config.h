@@ -191,6 +191,11 @@ struct EvaluateConfig {
   LikelihoodConfig likelihood;
 };
 
+struct ResumeConfig {
+  std::int64_t every = 0, keep = 2;
+  double minutes = 10;
+};
+
 struct LogConfig {
   bool tensorboard = false;
 };
@@ -213,6 +218,7 @@ struct Config {
   FinetuneConfig finetune;
   SampleConfig sample;
   EvaluateConfig evaluate;
+  ResumeConfig resume;
   LogConfig log;
 
   Config() {

@@ -327,6 +327,12 @@ std::vector<Field> fields(Config& c) {
   l.add("likelihood.probes", likelihood.probes, "hutchinson, hutch_pp: pullbacks an evaluation.", {1, 1e6});
   l.add("likelihood.margin", likelihood.margin,
         "The flow is followed to t = 1 - margin only; predictions of x1 and score need one above 0.", {0, 0.5, false, true});
+  l.section("resume");
+  l.add("every", c.resume.every,
+        "Updates of a training from one state that --resume goes on from to the next; 0: resume.minutes alone counts.",
+        {0, large_count});
+  l.add("minutes", c.resume.minutes, "Longest time without one; 0: resume.every alone counts.", at_least(0));
+  l.add("keep", c.resume.keep, "How many of them are kept, the newest; all go when the stage is done.", {1, 1000});
   l.section("log");
   l.add("tensorboard", c.log.tensorboard,
         "Besides metrics.jsonl and metrics.csv: the metrics, the pictures of samples and the distributions of rewards as event "
@@ -353,6 +359,7 @@ std::vector<Section> sections() {
           {"finetune.initial_law", "The law of x_0 of objectives with a divergence (elegant, relative_entropy)"},
           {"sample", "Samples and pictures"},
           {"evaluate", "Evaluation"},
+          {"resume", "What is kept of a training while it runs, so that it can go on"},
           {"log", "What a run writes about itself"}};
 }
 

@@ -3,6 +3,7 @@
 #include <costate/finetune/data/file.h>
 #include <costate/nn/lora.h>
 #include <costate/tensor/error.h>
+#include <costate/tensor/folder.h>
 
 #include <filesystem>
 
@@ -71,15 +72,18 @@ std::string shown(const Json& root, const std::string& path) {
   return at->dump();
 }
 
-void check_same_run(const Config& recorded, const Config& config, const std::vector<std::string>& sections,
-                    const std::string& path) {
-  const Json now = checkpoint_config(config), made_with = checkpoint_config(recorded);
+void check_same_keys(const Json& now, const Json& made_with, const std::vector<std::string>& sections, const std::string& path) {
   for (const std::string& s : sections) {
     const std::string key = first_difference(now[s], made_with[s], s);
     if (!key.empty())
       fail(Fault::argument, {key, ": found ", shown(now, key), ", but '", path, "' was made with ", shown(made_with, key),
                              "; use the configuration of that run or another --out"});
   }
+}
+
+void check_same_run(const Config& recorded, const Config& config, const std::vector<std::string>& sections,
+                    const std::string& path) {
+  check_same_keys(checkpoint_config(config), checkpoint_config(recorded), sections, path);
 }
 
 SafetensorsMetadata made_with(const Config& config, std::string_view stage, std::int64_t step) {
@@ -129,7 +133,7 @@ void RunDirectory::create(bool overwrite) const {
         "' is not a run directory (it has no config.resolved.json), so that --overwrite does not touch it");
     remove({std::begin(own_entries), std::end(own_entries)});
   }
-  make_folder(path_);
+  cli::make_folder(path_);
 }
 
 void RunDirectory::resume(const std::vector<std::string>& outputs, bool overwrite) const {
@@ -150,8 +154,20 @@ void RunDirectory::remove(const std::vector<std::string>& names) const {
   }
 }
 
+void RunDirectory::make_folder(std::string_view name) const { cli::make_folder(file(name)); }
+
+int RunDirectory::remove_leftovers() const {
+  if (!fs::is_directory(path_)) return 0;
+  int removed = costate::remove_leftovers(path_);
+  for (const auto& entry : fs::recursive_directory_iterator(path_))
+    if (entry.is_directory()) removed += costate::remove_leftovers(entry.path().string());
+  return removed;
+}
+
+bool RunDirectory::is_empty() const { return !fs::exists(path_) || (fs::is_directory(path_) && fs::is_empty(path_)); }
+
 void RunDirectory::prepare(std::string_view name) const {
-  make_folder(fs::path(file(name)).parent_path().string());
+  cli::make_folder(fs::path(file(name)).parent_path().string());
 }
 void RunDirectory::write(std::string_view name, std::string_view text) const {
   prepare(name);
@@ -192,9 +208,22 @@ Json adapter_config(const std::vector<nn::LoraLayer>& layers) {
 
 Json checkpoint_config(const Config& config) {
   Json out = to_json(config);
-  for (const char* key : {"name", "threads", "device", "out", "memory_limit", "log"}) out.erase(key);
+  for (const char* key : {"name", "threads", "device", "out", "memory_limit", "resume", "log"}) out.erase(key);
   out["finetune"].erase("recompute");  // no bit depends on it
   return out;
+}
+
+void check_same_configuration(const Json& kept, const Config& config, const std::string& path) {
+  Config made_with;
+  try {
+    made_with = read_config_text(kept.dump(), "the configuration in '" + path + "'", {}).config;
+  } catch (const Error& e) {
+    fail(Fault::data, {e.what()});
+  }
+  const Json now = checkpoint_config(config);
+  std::vector<std::string> sections;
+  for (const auto& [key, value] : now.items()) sections.push_back(key);
+  check_same_keys(now, checkpoint_config(made_with), sections, path);
 }
 
 void save_checkpoint(const RunDirectory& d, const std::string& name, const nn::Network& network,

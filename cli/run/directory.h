@@ -26,6 +26,11 @@ class RunDirectory {
 
   void write(std::string_view name, std::string_view text) const;  // atomically, making the folder
   void write(std::string_view name, std::span<const std::byte> bytes) const;
+  void make_folder(std::string_view name) const;
+  // Removes what atomic writing left in it and in its folders when a process was killed. Returns how many.
+  int remove_leftovers() const;
+  // Whether there is nothing of a run in it, or no such directory.
+  bool is_empty() const;
   void remove(const std::vector<std::string>& names) const;  // files and folders, as far as they are there
   Json read_json(std::string_view name) const;               // {} when there is none
 
@@ -41,8 +46,11 @@ Json adapter_config(const std::vector<nn::LoraLayer>& layers);
 inline constexpr std::string_view config_key = "costate.config", network_key = "costate.network";
 
 // The part of the configuration that is kept with a checkpoint: everything but name, threads, device, out,
-// memory_limit and log.
+// memory_limit, resume and log.
 Json checkpoint_config(const Config& config);
+// Throws Fault::argument naming the first key where `config` says otherwise than a kept configuration, which was read from
+// `path`.
+void check_same_configuration(const Json& kept, const Config& config, const std::string& path);
 
 // Checkpoints carry what they were made with, so that the network can be built again from the file alone;
 // loading throws Fault::argument naming the first key of `sections` where `config` says otherwise,

@@ -23,12 +23,49 @@ std::string with_empty_column(const std::string& table) {
   return out;
 }
 
+// Without the columns at the end of the table that no row has a value in: the first row that has one brings it back.
+std::string without_empty_columns(std::string table) {
+  const auto last_column_is_empty = [](std::string_view text) {
+    const std::string_view head = text.substr(0, text.find('\n'));
+    if (std::count(head.begin(), head.end(), ',') < 2) return false;  // stage and step stay
+    for (std::size_t begin = head.size() + 1; begin < text.size();) {
+      const std::size_t end = std::min(text.find('\n', begin), text.size());
+      if (text[end - 1] != ',') return false;
+      begin = end + 1;
+    }
+    return true;
+  };
+  while (last_column_is_empty(table)) {
+    std::string less;
+    for (std::size_t begin = 0; begin < table.size();) {
+      const std::size_t end = std::min(table.find('\n', begin), table.size());
+      less += table.substr(begin, table.rfind(',', end - 1) - begin) + "\n";
+      begin = end + 1;
+    }
+    table = std::move(less);
+  }
+  return table;
+}
+
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The lines of a file, "" when it does not exist, without those that begin with one of the prefixes.
-std::string kept_lines(const std::string& path, const std::vector<std::string>& prefixes) {
+// What is forgotten of a file whose rows begin with one of the prefixes: all of them, or those of a step beyond this one,
+// which follows the prefix.
+struct Forgotten {
+  std::string prefix;
+  std::int64_t kept_until = -1;
+  bool holds(std::string_view line) const {
+    if (!line.starts_with(prefix)) return false;
+    std::int64_t step = 0;
+    std::from_chars(line.data() + prefix.size(), line.data() + line.size(), step);
+    return step > kept_until;
+  }
+};
+
+// The lines of a file, "" when it does not exist, but for those.
+std::string kept_lines(const std::string& path, const std::vector<Forgotten>& forgotten) {
   if (!std::filesystem::exists(path)) return "";
   const auto bytes = data::read_file(path);
   const std::string_view text = data::as_text(bytes);
@@ -36,8 +73,7 @@ std::string kept_lines(const std::string& path, const std::vector<std::string>& 
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());
     const std::string_view line = text.substr(begin, end - begin);
-    if (std::none_of(prefixes.begin(), prefixes.end(),
-                     [&](const std::string& p) { return line.starts_with(p); }))
+    if (std::none_of(forgotten.begin(), forgotten.end(), [&](const Forgotten& f) { return f.holds(line); }))
       out += std::string(line) + "\n";
     begin = end + 1;
   }
@@ -59,16 +95,21 @@ std::string short_number(double v) {
   return text;
 }
 
-Metrics::Metrics(std::string folder, const std::vector<std::string>& dropped_stages, bool tensorboard)
-    : folder_(std::move(folder)), tensorboard_(tensorboard && !folder_.empty()) {
-  std::vector<std::string> json, table;
+Metrics::Metrics(std::string folder, const std::vector<std::string>& dropped_stages, bool tensorboard,
+                 const std::map<std::string, std::int64_t>& kept_until)
+    : folder_(std::move(folder)), tensorboard_(tensorboard && !folder_.empty()), kept_until_(kept_until) {
+  std::vector<Forgotten> json, table;
+  const auto forget = [&](const std::string& stage, std::int64_t until) {
+    json.push_back({"{\"stage\":\"" + stage + "\",\"step\":", until}), table.push_back({stage + ",", until});
+  };
   for (const std::string& s : dropped_stages) {
     if (!folder_.empty()) tensorboard::empty_events(folder_ + "/tensorboard/" + s);
-    json.push_back("{\"stage\":\"" + s + "\""), table.push_back(s + ",");
+    forget(s, -1);
   }
+  for (const auto& [stage, step] : kept_until) forget(stage, step);
   if (!folder_.empty()) {
     jsonl_ = kept_lines(folder_ + "/metrics.jsonl", json);
-    csv_ = kept_lines(folder_ + "/metrics.csv", table);
+    csv_ = without_empty_columns(kept_lines(folder_ + "/metrics.csv", table));
     timing_ = kept_lines(folder_ + "/timing.csv", table);
   }
   if (csv_.empty()) csv_ = "stage,step\n";
@@ -119,7 +160,9 @@ void Metrics::distribution(std::string_view stage, std::int64_t step, const std:
 tensorboard::Writer& Metrics::events(std::string_view stage) {
   if (const auto found = events_.find(stage); found != events_.end()) return found->second;
   const std::string name(stage);
-  return events_.emplace(name, tensorboard::Writer(folder_ + "/tensorboard/" + name, 0)).first->second;
+  const auto kept = kept_until_.find(name);
+  const std::int64_t first = kept == kept_until_.end() ? 0 : kept->second + 1;
+  return events_.emplace(name, tensorboard::Writer(folder_ + "/tensorboard/" + name, first)).first->second;
 }
 
 void Metrics::flush(bool force) {

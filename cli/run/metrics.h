@@ -21,9 +21,10 @@ using Values = std::vector<std::pair<std::string_view, double>>;
 
 class Metrics {
  public:
-  // `folder` "" keeps nothing. Rows of earlier stages are kept, those of `dropped_stages` forgotten. `tensorboard`: also
-  // folder/tensorboard/STAGE.
-  explicit Metrics(std::string folder, const std::vector<std::string>& dropped_stages = {}, bool tensorboard = false);
+  // `folder` "" keeps nothing. Rows of earlier stages are kept, those of `dropped_stages` forgotten, as are those of the stages
+  // of `kept_until` beyond that step. `tensorboard`: also folder/tensorboard/STAGE.
+  explicit Metrics(std::string folder, const std::vector<std::string>& dropped_stages = {}, bool tensorboard = false,
+                   const std::map<std::string, std::int64_t>& kept_until = {});
 
   // A name that the table has no column for becomes its last column; numbers that are not finite become null in JSON.
   void row(std::string_view stage, std::int64_t step, const Values& values, double seconds);
@@ -37,6 +38,7 @@ class Metrics {
   tensorboard::Writer& events(std::string_view stage);
   std::string folder_;
   bool tensorboard_ = false;
+  std::map<std::string, std::int64_t> kept_until_;
   std::map<std::string, tensorboard::Writer, std::less<>> events_;  // by stage
   std::string jsonl_, csv_, timing_;
   std::vector<std::string> columns_;  // of the table, behind stage and step

@@ -1,11 +1,12 @@
 #include "run/tensorboard.h"
 
+#include <costate/tensor/checksum.h>
 #include <costate/tensor/error.h>
+#include <costate/tensor/file.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <bit>
 #include <cerrno>
@@ -20,15 +21,6 @@ namespace costate::cli::tensorboard {
 namespace {
 
 constexpr std::string_view file_prefix = "events.out.tfevents.";
-
-constexpr std::array<std::uint32_t, 256> crc_table = [] {
-  std::array<std::uint32_t, 256> table{};
-  for (std::uint32_t i = 0; i < 256; ++i) {
-    table[i] = i;
-    for (int bit = 0; bit < 8; ++bit) table[i] = table[i] >> 1 ^ (table[i] & 1 ? 0x82F63B78u : 0u);  // 0x1EDC6F41 reflected
-  }
-  return table;
-}();
 
 std::uint32_t masked(std::uint32_t crc) { return std::rotr(crc, 15) + 0xA282EAD8u; }
 
@@ -126,18 +118,12 @@ double now() { return std::chrono::duration<double>(std::chrono::system_clock::n
 
 }  // namespace
 
-std::uint32_t crc32c(std::string_view bytes) {
-  std::uint32_t crc = ~0u;
-  for (const char c : bytes) crc = crc >> 8 ^ crc_table[(crc ^ static_cast<unsigned char>(c)) & 255];
-  return ~crc;
-}
-
 std::string record(std::string_view event) {
   std::string out;
   put(out, static_cast<std::uint64_t>(event.size()));
-  put(out, masked(crc32c(out)));
+  put(out, masked(crc32c(as_bytes(out))));
   out += event;
-  put(out, masked(crc32c(event)));
+  put(out, masked(crc32c(as_bytes(event))));
   return out;
 }
 
@@ -195,11 +181,14 @@ Writer::Writer(const std::string& folder, std::int64_t first_step) {
   std::filesystem::create_directories(folder, reason);
   if (reason) refused("cannot make", folder, reason.value());
   const double seconds = now();
-  char name[64];
-  std::snprintf(name, sizeof name, "%010lld.costate.%d.%u", static_cast<long long>(seconds), static_cast<int>(::getpid()),
-                serial.fetch_add(1));
-  path_ = folder + "/" + std::string(file_prefix) + name;
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
+  for (int attempt = 0; descriptor_ < 0; ++attempt) {  // a process before may have had this number within this second
+    char name[64];
+    std::snprintf(name, sizeof name, "%010lld.costate.%d.%u", static_cast<long long>(seconds), static_cast<int>(::getpid()),
+                  serial.fetch_add(1));
+    path_ = folder + "/" + std::string(file_prefix) + name;
+    descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
+    if (descriptor_ < 0 && (errno != EEXIST || attempt == 100)) break;
+  }
   if (descriptor_ < 0) refused("cannot write", path_, errno);
   append(version_event(seconds));
   append(start_event(seconds, first_step));

@@ -21,8 +21,6 @@
 
 namespace costate::cli::tensorboard {
 
-// CRC-32C (Castagnoli; RFC 3720, appendix B.4): 0xE3069283 of "123456789".
-std::uint32_t crc32c(std::string_view bytes);
 // An event as a record of a file.
 std::string record(std::string_view event);
 

@@ -79,6 +79,10 @@ class Phase {
 void learn_initial_law(Session& s, const data::Dataset& data, finetune::ControlProblem& problem) {
   const Config& c = s.config;
   const InitialLawConfig& i = c.finetune.initial_law;
+  if (s.goes_on("finetune")) {  // it was learnt before the first update
+    if (const auto law = load_initial_law(s, data)) problem.initial = law->law(problem);
+    return;
+  }
   if (!s.planning()) s.directory->remove({noise_value_checkpoint, noise_control_checkpoint});  // of an earlier run
   if (i.kind == "noise") return;
   const std::int64_t total = s.iterations(i.iterations);

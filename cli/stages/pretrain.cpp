@@ -1,6 +1,7 @@
 // Flow matching, and the classifiers.
 #include <chrono>
 
+#include "run/saved_training.h"
 #include "stages/stages.h"
 
 namespace costate::cli {
@@ -58,17 +59,20 @@ void pretrain_stage(Session& s) {
                                  s.device);
   const Json described = network_json(c, data.model);
   const std::int64_t total = s.iterations(c.pretrain.iterations);
-  s.begin("pretrain", total);
-  const auto start = Clock::now();
   double loss = 0, norm = 0;
   std::int64_t averaged = 0;
+  TrainingSaves saves(s, "pretrain", [&](finetune::StateVisitor& v) {
+    v("training", trainer), v("loss", loss), v("norm", norm), v("averaged", averaged);
+  });
+  s.begin("pretrain", total);
+  const std::int64_t done = saves.restore();
   s.rounds(total, c.pretrain.iterations, [&] {
-    for (std::int64_t n = 1; n <= total; ++n) {
+    for (std::int64_t n = done + 1; n <= total; ++n) {
       const finetune::FlowMatchingMetrics m = trainer.step();
       loss += m.loss, norm += m.gradient_norm, ++averaged;
       if (n % c.pretrain.log_every == 0 || n == total) {
         const auto k = static_cast<double>(averaged);
-        s.log("pretrain", n, {{"loss", loss / k}, {"gradient_norm", norm / k}, {"lr", m.lr}}, since(start));
+        s.log("pretrain", n, {{"loss", loss / k}, {"gradient_norm", norm / k}, {"lr", m.lr}}, saves.seconds());
         s.step(n, "loss " + short_number(loss / k));
         if (n < total) loss = norm = 0, averaged = 0;
       }
@@ -77,6 +81,7 @@ void pretrain_stage(Session& s) {
         if (!s.planning())
           save_checkpoint(*s.directory, numbered(base_checkpoint, n), average, c, described, "pretrain", n);
       }
+      saves.after(n, total);
     }
   });
   const nn::Network average = trainer.average();

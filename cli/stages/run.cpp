@@ -14,7 +14,10 @@
 #include "control/control.h"
 #include "stages/evaluation.h"
 #include "stages/initial_law.h"
+#include "run/saved_training.h"
+#include "run/stop.h"
 #include "stages/mem_limit.h"
+#include "stages/resume.h"
 
 namespace costate::cli {
 namespace {
@@ -70,18 +73,27 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
   return parts;
 }
 
+StageNames names_of(const std::vector<Part>& parts, const std::vector<Stage>& stages) {
+  StageNames out{{}, stages.front() == Stage::pretrain};
+  for (const Part& part : parts) out.names.emplace_back(part.name);
+  return out;
+}
+
 // Every part starts from nothing live, so that its peak is its own.
 void run_part(Session& session, const Part& part) {
   const PrecisionScope precision(session.config.precision == "bf16_products" ? Precision::bf16_products : Precision::f32);
   session.counter = std::make_shared<Counter>();
   session.assumed_flops = 0;
+  session.earlier = {};
   memory::reset_peak();
-  const std::int64_t flops_before = flops();
+  session.flops_start = flops();
   const auto start = std::chrono::steady_clock::now();
   part.run(session);
+  const memory::Usage peak = memory::peak();
   session.records.push_back(
-      {part.name, memory::peak(), session.counter->now(), flops() - flops_before + session.assumed_flops,
-       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()});
+      {part.name, peak.total > session.earlier.peak.total ? peak : session.earlier.peak, session.counter->now(),
+       flops() - session.flops_start + session.assumed_flops + session.earlier.flops,
+       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() + session.earlier.seconds});
 }
 
 std::string processor() {
@@ -92,16 +104,6 @@ std::string processor() {
       if (colon != std::string::npos) return line.substr(colon + 2);
     }
   return "unknown";
-}
-
-Json usage_json(const memory::Usage& u) {
-  Json by_tag = Json::object();
-  for (int i = 0; i < memory::tag_count; ++i)
-    if (u.by_tag[i]) by_tag[std::string(memory::name(static_cast<memory::Tag>(i)))] = u.by_tag[i];
-  return {{"bytes", u.total}, {"by_tag", by_tag}};
-}
-Json evaluations_json(const Evaluations& e) {
-  return {{"plain", e.plain}, {"state", e.state}, {"parameters", e.parameters}, {"rewards", e.rewards}};
 }
 
 // 0: none.
@@ -179,25 +181,36 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
                            config.memory_limit, " MiB; costate plan shows for what"});
   const RunDirectory directory(config.out);
   const std::vector<Part> parts = parts_of(config, stages);
+  require(options.resume.empty() || !options.overwrite, "--resume goes on with a run, and --overwrite begins it again; give one");
+  GoingOn from;
+  if (!options.resume.empty()) from = go_on(options.resume, config, directory, names_of(parts, stages));
   std::vector<std::string> outputs, rows;
-  for (const Part& part : parts) {
-    outputs.insert(outputs.end(), part.outputs.begin(), part.outputs.end());
-    rows.insert(rows.end(), part.rows.begin(), part.rows.end());
+  std::map<std::string, std::int64_t> kept_until;
+  if (from.training) kept_until[from.training->stage] = from.training->step;
+  for (std::size_t i = from.first; i < parts.size(); ++i) {
+    outputs.insert(outputs.end(), parts[i].outputs.begin(), parts[i].outputs.end());
+    if (i > from.first || !from.training) rows.insert(rows.end(), parts[i].rows.begin(), parts[i].rows.end());
   }
   const std::string resolved = to_json(config).dump(2) + "\n";
-  if (stages.front() == Stage::pretrain) {
+  if (from.fresh && stages.front() == Stage::pretrain) {
     directory.create(options.overwrite);
     directory.write("config.resolved.json", resolved);
-  } else {
+  } else if (from.fresh) {
     directory.resume(outputs, options.overwrite);
   }
 
+  const StopOnSignals signals;
+  Json record = directory.read_json("run.json");
+  if (record.contains("stages")) {  // what is made again is not done
+    for (std::size_t i = from.first; i < parts.size(); ++i) record["stages"].erase(parts[i].name);
+    directory.write("run.json", record.dump(2) + "\n");
+  }
   directory.remove({"report.html"});  // of the run before
-  Metrics metrics(directory.path(), rows, config.log.tensorboard);
+  Metrics metrics(directory.path(), rows, config.log.tensorboard, kept_until);
   Progress progress(options.quiet);
+  for (const std::string& note : from.notes) progress.note("note: " + note);
   Session session(config, directory, metrics, progress);
   const MemoryLimit held(device, limit, config.memory_limit);
-  Json record = directory.read_json("run.json");
   record["name"] = config.name;
   record["version"] = COSTATE_VERSION;
   record["compiler"] = COSTATE_COMPILER;
@@ -206,7 +219,8 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
   record["threads"] = threads();
   record["seed"] = config.seed;
   record["argv"] = options.argv;
-  for (std::size_t i = 0; i < parts.size(); ++i) {
+  for (std::size_t i = from.first; i < parts.size(); ++i) {
+    session.resumed = i == from.first ? from.training : std::nullopt;
     run_part(session, parts[i]);
     metrics.flush(true);
     // The directory's configuration is that of its models; what samples and numbers were made with is kept
@@ -233,6 +247,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
       largest = std::max(largest, stage["peak"]["bytes"].get<std::int64_t>());
     record["peak_bytes"] = largest;
     directory.write("run.json", record.dump(2) + "\n");
+    remove_saved_trainings(directory, r.name);
   }
   directory.write("summary.md", summary(config, directory, record, true));
   if (options.json) {

@@ -5,9 +5,25 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "run/stop.h"
 #include "stages/stages.h"
 
 namespace costate::cli {
+
+void Session::stop_if_asked() const {
+  if (!planning() && !saving && stop_requested())
+    throw Interrupted("stopped before the end of a stage, which begins again with --resume auto");
+}
+
+Json usage_json(const memory::Usage& u) {
+  Json by_tag = Json::object();
+  for (int i = 0; i < memory::tag_count; ++i)
+    if (u.by_tag[i]) by_tag[std::string(memory::name(static_cast<memory::Tag>(i)))] = u.by_tag[i];
+  return {{"bytes", u.total}, {"by_tag", by_tag}};
+}
+Json evaluations_json(const Evaluations& e) {
+  return {{"plain", e.plain}, {"state", e.state}, {"parameters", e.parameters}, {"rewards", e.rewards}};
+}
 
 namespace {
 // A tensor as it is in a file, and in the order of memory.

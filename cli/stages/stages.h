@@ -25,6 +25,18 @@ struct StageRecord {
   double seconds = 0;
 };
 
+// What was kept of a training that can go on (run/saved_training.h).
+struct SavedTraining {
+  std::string path, stage;  // its folder; pretrain or finetune
+  std::int64_t step = 0;    // updates made
+  Evaluations evaluations;  // by then, of the stage
+  memory::Usage peak;
+  std::int64_t flops = 0;
+  double seconds = 0;
+};
+Json usage_json(const memory::Usage& usage);
+Json evaluations_json(const Evaluations& evaluations);
+
 class Session {
  public:
   // For real, on the configuration's device.
@@ -41,6 +53,17 @@ class Session {
   std::shared_ptr<Counter> counter = std::make_shared<Counter>();
   std::vector<StageRecord> records;
   std::int64_t assumed_flops = 0;  // of what a plan counts without doing it
+
+  std::optional<SavedTraining> resumed;  // what the stage that runs goes on from
+  struct {
+    memory::Usage peak;
+    std::int64_t flops = 0;
+    double seconds = 0;
+  } earlier;                     // what that took
+  std::int64_t flops_start = 0;  // the count of operations where this life's part of the stage began
+  bool saving = false;           // a training loop runs, which stops by itself when it is asked to
+  // Whether the stage goes on from a training that has left what comes before it in the stage.
+  bool goes_on(std::string_view stage) const { return resumed && resumed->stage == stage; }
 
   bool planning() const { return directory == nullptr; }
   // A plan needs few iterations to meet every request for memory: the first makes the optimiser's moments and
@@ -78,13 +101,19 @@ class Session {
   }
   void begin(std::string_view stage, std::int64_t steps) {
     if (progress) progress->begin(stage, steps);
+    stop_if_asked();
   }
   void step(std::int64_t done, const std::string& detail) {
     if (progress) progress->step(done, detail);
+    stop_if_asked();
   }
   void end(const std::string& summary) {
     if (progress) progress->end(summary);
   }
+
+ private:
+  // Throws Interrupted: what is not a training begins again when the run goes on.
+  void stop_if_asked() const;
 };
 
 // Pretraining, and the classifiers that the configuration asks for.

@@ -1,10 +1,10 @@
 #include "stages/train.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "objectives/objectives.h"
+#include "run/saved_training.h"
 
 namespace costate::cli {
 namespace {
@@ -13,11 +13,22 @@ namespace {
 class Mean {
  public:
   void add(const finetune::Metrics& metrics) {
-    if (rows_++ == 0) mean_ = metrics.entries();
+    const std::vector<double> before = std::move(before_);
+    before_.clear();
+    if (rows_++ == 0 || !before.empty()) mean_ = metrics.entries();
     for (std::size_t i = 0; rows_ > 1 && i < mean_.size(); ++i) {
       const double v = metrics.entries()[i].value;
+      if (i < before.size()) mean_[i].value = before[i];
       mean_[i].value = mean_[i].name == "lr" ? v : mean_[i].value + (v - mean_[i].value) / static_cast<double>(rows_);
     }
+  }
+  // The names come back with the next iteration's.
+  void visit_state(finetune::StateVisitor& v) {
+    std::vector<double> values;
+    if (rows_ > 0)
+      for (const auto& m : mean_) values.push_back(m.value);
+    v("rows", rows_), v("values", values);
+    if (v.restoring()) before_ = std::move(values);
   }
   void restart() { rows_ = 0; }
   // "KL 0.3"; nothing for what an objective does not evaluate.
@@ -34,6 +45,7 @@ class Mean {
 
  private:
   std::vector<finetune::Metrics::Entry> mean_;
+  std::vector<double> before_;  // means that were given back
   std::int64_t rows_ = 0;
 };
 
@@ -46,9 +58,10 @@ void train(Session& s, finetune::Objective& objective, const std::string& file, 
   const std::int64_t period = period_of ? period_of(f) : 1, left = f.iterations % period;
   const bool periodic = s.planning() && period > 1;
   const std::int64_t total = periodic ? std::min(f.iterations, period + left) : s.iterations(f.iterations);
-  s.begin("finetune", total);
-  const auto start = std::chrono::steady_clock::now();
   Mean mean;
+  TrainingSaves saves(s, "finetune", [&](finetune::StateVisitor& v) { v("objective", objective), v("mean", mean); });
+  s.begin("finetune", total);
+  const std::int64_t done = saves.restore();
   const auto tune = [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t n = first; n <= last; ++n) {
       mean.add(objective.step());
@@ -62,7 +75,7 @@ void train(Session& s, finetune::Objective& objective, const std::string& file, 
             row.emplace_back(name, value);
             detail += "  " + std::string(name) + " " + short_number(value);
           }
-        s.log("finetune", n, row, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        s.log("finetune", n, row, saves.seconds());
         s.step(n, detail);
         mean.restart();
       }
@@ -70,9 +83,10 @@ void train(Session& s, finetune::Objective& objective, const std::string& file, 
         const nn::Network average = objective.average();
         if (!s.planning()) hooks.keep(numbered(file, n), average, n);
       }
+      saves.after(n, total);
     }
   };
-  if (!periodic) s.rounds(total, f.iterations, [&] { tune(1, total); });
+  if (!periodic) s.rounds(total, f.iterations, [&] { tune(done + 1, total); });
   if (periodic && f.iterations >= period) s.rounds(period, f.iterations - left, [&] { tune(1, period); });
   if (periodic && left > 0) s.rounds(left, left, [&] { tune(total - left + 1, total); });
   const nn::Network average = objective.average();

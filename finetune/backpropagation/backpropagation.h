@@ -91,6 +91,7 @@ class Backpropagation final : public Objective {
   Metrics step() override;
   const nn::Network& network() const override { return learner_.network(); }
   nn::Network average() const override { return learner_.average(); }
+  void visit_state(StateVisitor& v) override { v("learner", learner_); }
   std::int64_t iteration() const { return learner_.updates(); }
 
   // Which steps iteration n differentiates.

@@ -1,5 +1,6 @@
 #include <costate/finetune/policy_gradient/advantage.h>
 
+#include <costate/finetune/training_state.h>
 #include <costate/tensor/error.h>
 
 #include <algorithm>
@@ -35,6 +36,16 @@ void centre(std::vector<double>& row, std::span<const std::uint8_t> part, std::s
 }
 
 }  // namespace
+
+void LabelStatistics::visit_state(StateVisitor& v) {
+  std::vector<int> labels;
+  std::vector<std::vector<double>> values;
+  for (const auto& [label, last] : values_) labels.push_back(label), values.push_back(last);
+  v("labels", labels), v("values", values);
+  if (!v.restoring()) return;
+  values_.clear();
+  for (std::size_t i = 0; i < std::min(labels.size(), values.size()); ++i) values_[labels[i]] = std::move(values[i]);
+}
 
 StepTable returns_to_go(std::span<const double> reward, int steps, const StepTable& cost, const StepTable& divergence,
                         double divergence_weight) {

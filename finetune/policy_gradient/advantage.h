@@ -16,6 +16,8 @@
 
 namespace costate::finetune {
 
+class StateVisitor;
+
 using StepTable = std::vector<std::vector<double>>;  // (steps)(paths)
 
 // R_k of all steps, sums over j >= k of the terms. `cost` and `divergence` (K)(paths) or empty, as zeros.
@@ -48,6 +50,7 @@ class LabelStatistics {
   };
   // Of `label`, or `otherwise` where there are too few.
   Moments of(std::int32_t label, const Moments& otherwise) const;
+  void visit_state(StateVisitor& v);
 
  private:
   std::size_t capacity_, minimum_;

@@ -1,6 +1,7 @@
 #include <costate/finetune/policy_gradient/batch.h>
 
 #include <costate/autograd/ops.h>
+#include <costate/finetune/training_state.h>
 #include <costate/sde/sampler.h>
 #include <costate/tensor/random.h>
 
@@ -39,6 +40,17 @@ StepTable state_costs(const ControlProblem& problem, const Trajectories& paths, 
 }
 
 }  // namespace
+
+void PathBatch::visit_state(StateVisitor& v) {
+  const memory::TagScope scope(memory::Tag::trajectory);
+  std::vector<int> classes(labels.begin(), labels.end());
+  v("paths", paths), v("first_step", first_step), v("noise_scale", noise_scale), v("valid", valid);
+  v("valid_paths", valid_paths), v("labels", classes), v("mean_reward", mean_reward), v("reward", reward);
+  v("state_cost", state_cost), v("control_cost", control_cost), v("log_ratio", log_ratio), v("trained", trained);
+  v("step_weight", step_weight), v("returns", returns), v("values", values), v("gain", gain), v("offset", offset);
+  v("critic_input", critic_input), v("coefficient", coefficient), v("policy", policy);
+  labels.assign(classes.begin(), classes.end());
+}
 
 Tensor repeat_rows(const Tensor& x, std::int64_t times) {
   if (times == 1) return x;

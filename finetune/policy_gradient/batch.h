@@ -33,6 +33,7 @@ struct PathBatch {
   // lambda r - sum f, and the log-ratio of the whole path at the time it was made.
   std::vector<double> path_score() const;
   std::vector<double> path_log_ratio() const;
+  void visit_state(StateVisitor& v);
 };
 
 struct BatchOptions {

@@ -128,6 +128,12 @@ double Critic::update(const CriticRows& rows, const CriticTargets& targets) {
   return g.loss;
 }
 
+void Critic::visit_state(StateVisitor& v) {
+  v.parameters("network", network_);
+  v("optimiser", optimiser_), v("shift", shift_), v("scale", scale_), v("calibrated", calibrated_);
+  v("updates", updates_), v("resets", resets_);
+}
+
 double Critic::reset(const CriticRows& rows, bool due) {
   const auto scores = neuron_scores(network_, rows.x, rows.t, rows.labels);
   NeuronMasks masks;

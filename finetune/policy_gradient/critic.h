@@ -5,6 +5,7 @@
 // which is exact at t = 1.
 #pragma once
 #include <costate/finetune/gradients.h>
+#include <costate/finetune/training_state.h>
 #include <costate/nn/embed.h>
 #include <costate/nn/optim.h>
 
@@ -87,6 +88,7 @@ class Critic {
   ValueMlp& network() { return network_; }
   nn::AdamW& optimiser() { return optimiser_; }
   std::int64_t updates() const { return updates_; }
+  void visit_state(StateVisitor& v);
 
  private:
   CriticOptions options_;

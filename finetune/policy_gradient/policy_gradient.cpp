@@ -94,6 +94,15 @@ void PolicyGradient::update(std::span<PathBatch* const> batches, std::span<const
   }
 }
 
+void PolicyGradient::visit_state(StateVisitor& v) {
+  v("learner", learner_), v("labels", labels_), v("log_z", log_z_), v("log_z_optimiser", log_z_optimiser_);
+  v("running_log_z", running_log_z_), v("running", running_), v("iteration", iteration_), v("part", part_);
+  if (critic_) v("critic", *critic_);
+  // The next iteration brings paths of its own, and drops as many as are too many.
+  while (static_cast<int>(replay_.size()) >= std::max(options_.replay, 1)) replay_.pop_front();
+  v.list("replay", replay_);
+}
+
 Metrics PolicyGradient::step() {
   while (static_cast<int>(replay_.size()) >= options_.replay) replay_.pop_front();
   replay_.push_back(sample());

@@ -98,6 +98,7 @@ class PolicyGradient final : public Objective {
   const nn::Network& network() const override { return learner_.network(); }
   nn::Network& network() { return learner_.network(); }
   nn::Network average() const override { return learner_.average(); }
+  void visit_state(StateVisitor& v) override;
   std::int64_t iteration() const { return iteration_; }
   const ControlProblem& problem() const { return problem_; }
   const Critic* critic() const { return critic_ ? &*critic_ : nullptr; }

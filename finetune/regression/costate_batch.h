@@ -28,6 +28,7 @@ struct CostateBatch {
   std::vector<RecordedPass> kept{};   // of (place in steps, chunk of rows)
 
   std::int64_t rows() const { return paths.rows(); }
+  void visit_state(StateVisitor& v);  // of a batch that keeps no passes
 };
 
 }  // namespace costate::finetune

@@ -1,6 +1,7 @@
 #include <costate/finetune/regression/path_weights.h>
 
 #include <costate/finetune/evaluate/importance.h>
+#include <costate/finetune/training_state.h>
 
 #include <cmath>
 #include <limits>
@@ -38,6 +39,8 @@ double relative_ess(std::span<const double> weights) {
 Normaliser::Normaliser(double decay) : decay_(decay) {
   require(decay >= 0 && decay < 1, "path weights: the decay of their running mean is ", decay, "; expected 0 <= decay < 1");
 }
+
+void Normaliser::visit_state(StateVisitor& v) { v("log_z", log_z_), v("started", started_); }
 
 std::vector<double> Normaliser::weights(std::span<const double> log_weights) {
   const double mean = log_sum_exp(log_weights) - std::log(static_cast<double>(log_weights.size()));

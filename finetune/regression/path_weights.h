@@ -25,6 +25,7 @@ class Normaliser {
   // Takes a batch in; its weights alpha/Z with the new Z. Throws Error(numerical) when no weight is finite and above 0.
   std::vector<double> weights(std::span<const double> log_weights);
   double log_z() const { return log_z_; }
+  void visit_state(StateVisitor& v);
 
  private:
   double decay_, log_z_ = 0;

@@ -1,6 +1,7 @@
 #include <costate/finetune/regression/replay_buffer.h>
 
 #include <costate/autograd/ops.h>
+#include <costate/finetune/training_state.h>
 #include <costate/sde/sampler.h>
 #include <costate/tensor/random.h>
 
@@ -13,6 +14,23 @@ ReplayBuffer::ReplayBuffer(const ReplayOptions& options, std::int64_t batch, std
   require(options.passes >= 1, "replay: passes is ", options.passes, "; expected at least 1");
   require(options.least_ess >= 0 && options.least_ess < 1, "replay: least_ess is ", options.least_ess,
           "; expected a share, 0 <= least_ess < 1");
+}
+
+void CostateBatch::visit_state(StateVisitor& v) {
+  const memory::TagScope scope(memory::Tag::trajectory);
+  require(kept.empty(), "replay: a batch keeps passes of the network, which are not of its state");
+  v("paths", paths), v("steps", steps), v("costates", costates), v("reward", reward), v("valid", valid);
+  v("reward_gradient", reward_gradient), v("own", own), v("later", later);
+}
+
+void ReplayBuffer::visit_state(StateVisitor& v) {
+  std::vector<std::size_t> order(order_.begin(), order_.end());
+  if (!v.restoring() && order_.empty()) batches_.clear();  // nothing draws from them any more
+  v.list("batches", batches_);
+  v("order", order), v("collections", collections_);
+  for (const std::size_t i : order)
+    if (i >= batches_.size()) fail(Fault::data, {"the state of a training: a replay buffer draws batch ", i, " of ", batches_.size()});
+  order_.assign(order.begin(), order.end());
 }
 
 void ReplayBuffer::fill(std::vector<CostateBatch> collection) {

@@ -32,6 +32,7 @@ class ReplayBuffer {
   // Forgets what is left.
   void clear() { order_.clear(); }
   std::int64_t collections() const { return collections_; }
+  void visit_state(StateVisitor& v);
 
  private:
   ReplayOptions options_;

@@ -209,6 +209,15 @@ Gradients ValueGradientRegression::gradient(ValueGradientMetrics& metrics) {
   return g;
 }
 
+void ValueGradientRegression::visit_state(StateVisitor& v) {
+  v("learner", learner_);
+  if (normaliser_) v("normaliser", *normaliser_);
+  if (matrices_ && matrices_->learned()) v("matrices", matrices_->learner());
+  if (value_) v("value", *value_);
+  if (replay_) v("replay", *replay_);
+  v("contraction.lowest", contraction_.lowest), v("contraction.highest", contraction_.highest), v("damping", damping_);
+}
+
 Metrics ValueGradientRegression::step() {
   ValueGradientMetrics m;
   Gradients g = gradient(m);

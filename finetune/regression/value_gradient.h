@@ -136,6 +136,7 @@ class ValueGradientRegression final : public Objective {
   nn::Network& network() { return learner_.network(); }
   const nn::Network& network() const override { return learner_.network(); }
   nn::Network average() const override { return learner_.average(); }
+  void visit_state(StateVisitor& v) override;
   const sde::Chain& chain() const { return problem_.chain; }
   const ControlProblem& problem() const { return problem_; }
   const std::optional<ValueFunction>& value() const { return value_; }

@@ -104,6 +104,10 @@ ValueFunction::ValueFunction(const ControlProblem& problem, const ValueOptions& 
           "gradients of the reward '", problem.reward.name, "', which has values only; take `plain`");
 }
 
+void ValueFunction::visit_state(StateVisitor& v) {
+  v("learner", learner_), v("averaged", averaged_), v("offset", offset_), v("unit", unit_), v("scaled", scaled_);
+}
+
 double ValueFunction::skip_weight(int k) const {
   return options_.form == ValueOptions::Form::skip
              ? std::sin(std::numbers::pi / 2 * problem_.chain.t[static_cast<std::size_t>(k)])

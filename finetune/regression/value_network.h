@@ -75,6 +75,7 @@ class ValueFunction {
 
   bool exact_end() const { return problem_.reward.differentiable(); }  // V_K is lambda r itself, also for gradients
   const nn::Network& network() const { return learner_.network(); }
+  void visit_state(StateVisitor& v);
 
  private:
   Tensor network_value(const nn::Network& network, int k, const Tensor& x, const Tensor& labels) const;

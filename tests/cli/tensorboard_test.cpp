@@ -27,13 +27,6 @@ std::string bytes_of_hex(std::string_view hex) {
   return out;
 }
 
-TEST(TensorBoard, ChecksumIsCrc32c) {
-  EXPECT_EQ(tb::crc32c("123456789"), 0xE3069283u);
-  EXPECT_EQ(tb::crc32c(""), 0u);
-  EXPECT_EQ(tb::crc32c(std::string(32, '\0')), 0x8A9136AAu);  // RFC 3720, appendix B.4
-  EXPECT_EQ(tb::crc32c(std::string(32, '\xff')), 0x62A8AB43u);
-}
-
 // As tensorflow.summary writes them.
 TEST(TensorBoard, RecordsHaveTheBytesOfTensorFlow) {
   EXPECT_EQ(tb::record(tb::version_event(1.5)),

@@ -1,6 +1,7 @@
 #include "faults/system_calls.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -9,6 +10,11 @@
 #include <cstdarg>
 #include <cstdio>
 #include <map>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "faults/disk.h"
 
 namespace costate::faults {
 namespace {
@@ -18,53 +24,116 @@ struct State {
   Plan plan;
   std::vector<Record> calls;
   std::map<int, std::string> open;  // descriptors below the folder
+  Disk disk;
+  std::recursive_mutex mutex;
 };
-thread_local State* active = nullptr;
+thread_local State* own = nullptr;  // of this thread
+State* everyone = nullptr;          // of all threads
+thread_local bool asking = false;   // a plan's own calls are not watched
+
+State* active() { return asking ? nullptr : own ? own : everyone; }
 
 bool below(const State& s, const std::string& path) { return path == s.folder || path.starts_with(s.folder + "/"); }
 
-// The path of a descriptor that the plan is about, or null.
-const std::string* watched(int fd) {
-  if (!active) return nullptr;
-  const auto found = active->open.find(fd);
-  return found == active->open.end() ? nullptr : &found->second;
-}
+// A watched call: the state it belongs to, held until the call is over.
+class Watched {
+ public:
+  Watched(Call call, const char* path) : Watched(call, [&](State& s) { return below(s, path) ? path : nullptr; }) {}
+  Watched(Call call, int fd)
+      : Watched(call, [&](State& s) {
+          const auto found = s.open.find(fd);
+          return found == s.open.end() ? nullptr : found->second.c_str();
+        }) {}
+  ~Watched() {
+    if (state_) state_->mutex.unlock();
+  }
+  Watched(const Watched&) = delete;
+  Watched& operator=(const Watched&) = delete;
+  explicit operator bool() const { return state_ != nullptr; }
+  State* operator->() const { return state_; }
+  bool refused() const { return state_ && verdict_.reason != 0; }
+  std::size_t most(std::size_t n) const { return state_ ? std::min(n, verdict_.most) : n; }
+  ssize_t counted(ssize_t n) {
+    if (state_ && n > 0) state_->calls.back().bytes = static_cast<std::size_t>(n);
+    return n;
+  }
+  const std::string& path() const { return state_->calls.back().path; }
+  // The disk's own calls are not watched.
+  template <class Body>
+  void on_disk(const Body& body) {
+    if (!state_) return;
+    const int reason = errno;
+    asking = true;
+    body(state_->disk, path());
+    asking = false;
+    errno = reason;
+  }
+  // Ends the process where the plan says so, `n` bytes of a write having been made.
+  void die_if_planned() {
+    if (!state_ || verdict_.dies == Death::none) return;
+    asking = true;
+    if (verdict_.dies != Death::killed) state_->disk.lose_power(verdict_.dies == Death::power);
+    syscall(SYS_exit_group, 137);
+  }
 
-// Asks the plan; a plan's own calls are not watched. Whether the call is to be made.
-bool allowed(Call call, const std::string& path, Verdict& verdict) {
-  State& s = *active;
-  active = nullptr;
-  verdict = s.plan ? s.plan(call, s.calls.size()) : Verdict{};
-  s.calls.push_back({call, path});
-  active = &s;
-  if (verdict.dies) syscall(SYS_exit_group, 137);
-  if (verdict.reason) errno = verdict.reason;
-  return verdict.reason == 0;
-}
-
-ssize_t counted(ssize_t n) {
-  if (n > 0) active->calls.back().bytes = static_cast<std::size_t>(n);
-  return n;
-}
+ private:
+  template <class PathOf>
+  Watched(Call call, const PathOf& path_of) {
+    State* s = active();
+    if (!s) return;
+    s->mutex.lock();
+    const char* path = path_of(*s);
+    if (!path) {
+      s->mutex.unlock();
+      return;
+    }
+    state_ = s;
+    const std::string copy = path;
+    asking = true;
+    verdict_ = s->plan ? s->plan(call, s->calls.size()) : Verdict{};
+    asking = false;
+    s->calls.push_back({call, copy});
+    if (call != Call::write) die_if_planned();
+    if (verdict_.reason) errno = verdict_.reason;
+  }
+  State* state_ = nullptr;
+  Verdict verdict_;
+};
 
 }  // namespace
 
 const char* name(Call call) {
-  static constexpr const char* names[] = {"open", "read", "pread", "write", "fsync", "close", "rename", "unlink"};
+  static constexpr const char* names[] = {"open",   "read",   "pread",  "write", "fsync",
+                                          "close",  "rename", "unlink", "mkdir", "rmdir"};
   return names[static_cast<int>(call)];
 }
 
-Scope::Scope(std::string folder, Plan plan) { active = new State{std::move(folder), std::move(plan), {}, {}}; }
-Scope::~Scope() {
-  delete active;
-  active = nullptr;
+Scope::Scope(std::string folder, Plan plan, Threads threads) : threads_(threads) {
+  auto* state = new State;
+  state->folder = std::move(folder), state->plan = std::move(plan);
+  (threads == Threads::all ? everyone : own) = state;
 }
-const std::vector<Record>& Scope::calls() const { return active->calls; }
+Scope::~Scope() { delete std::exchange(threads_ == Threads::all ? everyone : own, nullptr); }
+const std::vector<Record>& Scope::calls() const { return (threads_ == Threads::all ? everyone : own)->calls; }
 
 }  // namespace costate::faults
 
 // These take the place of the C library's, for the library under test too.
 using namespace costate::faults;
+
+namespace {
+int open_at(const char* path, int flags, mode_t mode) {
+  Watched w(Call::open, path);
+  if (w.refused()) return -1;
+  const bool there = !w || !(flags & O_CREAT) || syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
+  const auto fd = static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, flags, mode));
+  if (w && fd >= 0) {
+    w->open[fd] = path;
+    if (!there) w.on_disk([](Disk& d, const std::string& p) { d.made(p); });
+  }
+  return fd;
+}
+}  // namespace
 
 extern "C" int open(const char* path, int flags, ...) {
   mode_t mode = 0;
@@ -74,65 +143,87 @@ extern "C" int open(const char* path, int flags, ...) {
     mode = va_arg(list, mode_t);
     va_end(list);
   }
-  Verdict verdict;
-  const bool watch = active && below(*active, path);
-  if (watch && !allowed(Call::open, path, verdict)) return -1;
-  const auto fd = static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, flags, mode));
-  if (watch && fd >= 0) active->open[fd] = path;
-  return fd;
+  return open_at(path, flags, mode);
+}
+extern "C" int open64(const char* path, int flags, ...) {
+  mode_t mode = 0;
+  if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE) {
+    va_list list;
+    va_start(list, flags);
+    mode = va_arg(list, mode_t);
+    va_end(list);
+  }
+  return open_at(path, flags, mode);
 }
 
 extern "C" ssize_t read(int fd, void* out, size_t n) {
-  Verdict verdict;
-  const std::string* path = watched(fd);
-  if (!path) return syscall(SYS_read, fd, out, n);
-  if (!allowed(Call::read, *path, verdict)) return -1;
-  return counted(syscall(SYS_read, fd, out, std::min(n, verdict.most)));
+  Watched w(Call::read, fd);
+  return w.refused() ? -1 : w.counted(syscall(SYS_read, fd, out, w.most(n)));
 }
 
 extern "C" ssize_t pread(int fd, void* out, size_t n, off_t offset) {
-  Verdict verdict;
-  const std::string* path = watched(fd);
-  if (!path) return syscall(SYS_pread64, fd, out, n, offset);
-  if (!allowed(Call::pread, *path, verdict)) return -1;
-  return counted(syscall(SYS_pread64, fd, out, std::min(n, verdict.most), offset));
+  Watched w(Call::pread, fd);
+  return w.refused() ? -1 : w.counted(syscall(SYS_pread64, fd, out, w.most(n), offset));
 }
 
+// A process that dies in a write has written as much as the plan allows.
 extern "C" ssize_t write(int fd, const void* bytes, size_t n) {
-  Verdict verdict;
-  const std::string* path = watched(fd);
-  if (!path) return syscall(SYS_write, fd, bytes, n);
-  if (!allowed(Call::write, *path, verdict)) return -1;
-  return counted(syscall(SYS_write, fd, bytes, std::min(n, verdict.most)));
+  Watched w(Call::write, fd);
+  if (w.refused()) return -1;
+  const ssize_t written = w.counted(syscall(SYS_write, fd, bytes, w.most(n)));
+  w.die_if_planned();
+  return written;
 }
 
 extern "C" int fsync(int fd) {
-  Verdict verdict;
-  const std::string* path = watched(fd);
-  if (path && !allowed(Call::fsync, *path, verdict)) return -1;
-  return static_cast<int>(syscall(SYS_fsync, fd));
+  Watched w(Call::fsync, fd);
+  if (w.refused()) return -1;
+  const auto result = static_cast<int>(syscall(SYS_fsync, fd));
+  if (result == 0) w.on_disk([](Disk& d, const std::string& p) { d.flushed(p); });
+  return result;
 }
 
 // A close that fails has closed all the same, as on Linux.
 extern "C" int close(int fd) {
-  Verdict verdict;
-  const std::string* path = watched(fd);
-  const bool well = !path || allowed(Call::close, *path, verdict);
-  if (path) active->open.erase(fd);
+  Watched w(Call::close, fd);
+  const int reason = errno;
+  if (w) w->open.erase(fd);
   const auto result = static_cast<int>(syscall(SYS_close, fd));
-  if (well) return result;
-  errno = verdict.reason;
+  if (!w.refused()) return result;
+  errno = reason;
   return -1;
 }
 
 extern "C" int rename(const char* from, const char* to) noexcept {
-  Verdict verdict;
-  if (active && below(*active, to) && !allowed(Call::rename, to, verdict)) return -1;
-  return static_cast<int>(syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
+  Watched w(Call::rename, to);
+  if (w.refused()) return -1;
+  w.on_disk([&](Disk& d, const std::string&) { d.keep(to); });
+  const auto result = static_cast<int>(syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
+  if (result == 0) w.on_disk([&](Disk& d, const std::string&) { d.renamed(from, to); });
+  return result;
 }
 
 extern "C" int unlink(const char* path) noexcept {
-  Verdict verdict;
-  if (active && below(*active, path) && !allowed(Call::unlink, path, verdict)) return -1;
-  return static_cast<int>(syscall(SYS_unlinkat, AT_FDCWD, path, 0));
+  Watched w(Call::unlink, path);
+  if (w.refused()) return -1;
+  w.on_disk([](Disk& d, const std::string& p) { d.keep(p); });
+  const auto result = static_cast<int>(syscall(SYS_unlinkat, AT_FDCWD, path, 0));
+  if (result == 0) w.on_disk([](Disk& d, const std::string& p) { d.removed(p); });
+  return result;
+}
+
+extern "C" int mkdir(const char* path, mode_t mode) noexcept {
+  Watched w(Call::mkdir, path);
+  if (w.refused()) return -1;
+  const auto result = static_cast<int>(syscall(SYS_mkdirat, AT_FDCWD, path, mode));
+  if (result == 0) w.on_disk([](Disk& d, const std::string& p) { d.made(p); });
+  return result;
+}
+
+extern "C" int rmdir(const char* path) noexcept {
+  Watched w(Call::rmdir, path);
+  if (w.refused()) return -1;
+  const auto result = static_cast<int>(syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR));
+  if (result == 0) w.on_disk([](Disk& d, const std::string& p) { d.removed_folder(p); });
+  return result;
 }
