@@ -18,6 +18,7 @@ constexpr std::string_view own_entries[] = {"config.resolved.json", "run.json", 
                                             "metrics.csv",          "timing.csv", "evaluation.json", "curve.csv",
                                             "summary.md",           "samples",    "checkpoints",
                                             "study.json",           "study.csv",  "report.html",
+                                            "data.json",
                                             "figures",             "tensorboard"};
 
 [[noreturn]] void refused(const std::string& path, const std::error_code& reason) {

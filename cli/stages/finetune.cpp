@@ -2,6 +2,7 @@
 #include <costate/finetune/network_field.h>
 #include <costate/sde/memoryless.h>
 
+#include "loaded_model.h"
 #include "objectives/objectives.h"
 #include "stages/initial_law.h"
 #include "stages/train.h"
@@ -58,8 +59,10 @@ void finetune_stage(Session& s) {
     if (!memory.memoryless || !memory.convertible) s.progress->note("note: " + memory.sentence);
   }
   train(s, *trainer, tuned_file(c), {.keep = keep});
-  if (!s.planning())  // of the model that was replaced
-    s.directory->remove({lora ? tuned_checkpoint : adapters_checkpoint});
+  if (s.planning()) return;
+  s.directory->write(data_file, data_facts(data.model).dump(2) + "\n");
+  // Of the model that was replaced.
+  s.directory->remove({lora ? tuned_checkpoint : adapters_checkpoint});
 }
 
 }  // namespace costate::cli

@@ -6,6 +6,7 @@
 #include <costate/nn/init.h>
 #include <costate/nn/mlp.h>
 #include <costate/sde/sampler.h>
+#include <costate/tensor/hooks.h>
 
 #include <chrono>
 #include <cmath>
@@ -143,9 +144,11 @@ std::optional<finetune::TiltedNoise> load_initial_law(Session& s, const data::Da
 Tensor sample_from(const Tensor& x0, const sde::Field& field, const sde::Chain& chain, const Tensor& labels,
                    const sde::NoiseKey& key) {
   const Tensor out = Tensor::empty_like(x0);
+  ProgressReport report("sample", x0.extent(0));
   sde::each_chunk(x0.extent(0), [&](std::int64_t first, std::int64_t rows) {
     out.slice(first, rows).copy_from(
         sde::rollout(field, chain, x0.slice(first, rows), sde::rows_of(labels, first, rows), key.from(first)));
+    report.add(rows);
   });
   return out;
 }

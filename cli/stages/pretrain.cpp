@@ -1,6 +1,7 @@
 // Flow matching, and the classifiers.
 #include <chrono>
 
+#include "loaded_model.h"
 #include "run/saved_training.h"
 #include "stages/stages.h"
 
@@ -86,6 +87,7 @@ void pretrain_stage(Session& s) {
   });
   const nn::Network average = trainer.average();
   if (s.planning()) return;
+  s.directory->write(data_file, data_facts(data.model).dump(2) + "\n");
   save_checkpoint(*s.directory, base_checkpoint, average, c, described, "pretrain", total);
   s.end("loss " + short_number(loss / static_cast<double>(averaged)));
 }

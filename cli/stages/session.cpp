@@ -135,15 +135,20 @@ finetune::DivergenceTilt tilt_of(Session& s, const data::Dataset& data, const fi
 }
 }  // namespace
 
-LoadedReward load_reward_with_tilt(Session& s, const data::Dataset& data) {
+finetune::Reward load_plain_reward(Session& s, const data::Dataset& data) {
   const RewardConfig& c = s.config.reward;
   std::vector<nn::Classifier> classifiers;
   if (c.kind == "classifier")
     for (std::int64_t i = 0; i < c.ensemble.members; ++i)
       classifiers.push_back(load_classifier(s, data, member_config(s.config.reward_classifier, i), member_checkpoint(i),
                                             classifier_sections));
+  return counted(make_reward(c, data, classifiers), s.counter);
+}
+
+LoadedReward load_reward_with_tilt(Session& s, const data::Dataset& data) {
+  const RewardConfig& c = s.config.reward;
   LoadedReward out;
-  out.raised = out.plain = counted(make_reward(c, data, classifiers), s.counter);
+  out.raised = out.plain = load_plain_reward(s, data);
   if (c.f_divergence.kind == "none") return out;
   out.tilt = tilt_of(s, data, out.plain);
   out.raised = finetune::f_divergence_reward(out.plain, *out.tilt, 1 / c.multiplier);

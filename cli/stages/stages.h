@@ -142,6 +142,8 @@ struct LoadedReward {
   std::optional<finetune::DivergenceTilt> tilt;
 };
 LoadedReward load_reward_with_tilt(Session& session, const data::Dataset& data);
+// That of the configuration without an f-divergence.
+finetune::Reward load_plain_reward(Session& session, const data::Dataset& data);
 // The gold reward, empty for the kind `none`. `judge` is looked at for the classifier.
 finetune::Reward load_gold(Session& session, const data::Dataset& data, const nn::Classifier& judge);
 

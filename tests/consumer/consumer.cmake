@@ -1,8 +1,8 @@
 # Builds and runs a foreign project against Costate:
 #   cmake -D KIND=... -D BUILD_DIR=... -D SOURCE_DIR=... -D SCRATCH=... -D PREFIX=... -D GENERATOR=... -D CXX=... -D FLAGS=...
 #         -D LAUNCHER=... -D CONFIG=... -D PKG_CONFIG=... -D NM=... -D STRIP=... -P consumer.cmake
-# KIND: install makes PREFIX, which find_package_static, find_package_shared, pkg_config and library (what the shared library
-# shows, weighs and needs) read; fetch_content builds from SOURCE_DIR. FLAGS are those without which nothing links with the
+# KIND: install makes PREFIX, which find_package_static, find_package_shared, pkg_config, c (the C library, by a program in C)
+# and library (what the shared libraries show, weigh and need) read; fetch_content builds from SOURCE_DIR. FLAGS are those without which nothing links with the
 # library that is built already: sanitizers.
 cmake_minimum_required(VERSION 3.25)
 set(here ${CMAKE_CURRENT_LIST_DIR})
@@ -67,6 +67,31 @@ endif()
 
 if(KIND STREQUAL "library")
   include(${here}/library.cmake)
+  return()
+endif()
+
+if(KIND STREQUAL "c")
+  # The run whose model the program in C opens, moved from where it was made.
+  step("a small run" ${PREFIX}/bin/costate run ${here}/run.json --quiet --out ${SCRATCH}/made)
+  file(RENAME ${SCRATCH}/made ${SCRATCH}/run)
+  step("configure" ${CMAKE_COMMAND} -S ${here}/c -B ${SCRATCH}/build -G ${GENERATOR} -DCMAKE_C_COMPILER=${CC}
+       -DCMAKE_PREFIX_PATH=${PREFIX} -DCMAKE_C_FLAGS=${FLAGS} -DCMAKE_BUILD_TYPE=Release)
+  step("the programs compiled and linked" ${CMAKE_COMMAND} --build ${SCRATCH}/build)
+  step("model" ${SCRATCH}/build/consumer ${SCRATCH}/run)
+  message(STATUS "${output}")
+  file(GLOB_RECURSE plugin ${PREFIX}/*/libcostate_c.so)
+  if(FLAGS)  # sanitizers keep threads and mappings of their own, and count leaks themselves
+    return()
+  endif()
+  step("loaded and unloaded" ${SCRATCH}/build/unload ${plugin} ${SCRATCH}/run 100)
+  message(STATUS "${output}")
+  if(VALGRIND)
+    set(ENV{COSTATE_CPU_ISA} baseline)
+    step("the same under valgrind" ${VALGRIND} --quiet --leak-check=full --show-leak-kinds=definite,indirect
+         --errors-for-leak-kinds=definite,indirect --error-exitcode=9 ${SCRATCH}/build/unload ${plugin} ${SCRATCH}/run 2)
+  else()
+    message(STATUS "valgrind is not here: leaks were looked for in resident memory and mappings alone")
+  endif()
   return()
 endif()
 

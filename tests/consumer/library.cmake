@@ -33,3 +33,7 @@ function(library file pattern)
 endfunction()
 
 library(${shared} "_Z(TI|TS|TV|TT|GV|TW|TH|Th[0-9n]+_|Tv[0-9n_]+)?N[KRO]*7costate")
+file(GLOB_RECURSE c_library ${PREFIX}/*/libcostate_c.so)
+if(c_library)
+  library(${c_library} "costate_")
+endif()
