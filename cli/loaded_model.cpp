@@ -66,13 +66,14 @@ Precision precision_of(const Config& c) {
 
 std::vector<float> LoadedModel::sample(const Request& r) const {
   require(r.count >= 1, "sample: ", r.count, " samples were asked for");
-  require(r.steps >= 0 && r.steps <= 1000000, "sample: found ", r.steps, " steps, expected 1 to 1000000, or 0 for those of the run");
-  require(r.labels.empty() || static_cast<std::int64_t>(r.labels.size()) == r.count, "sample: ", r.labels.size(), " labels for ",
-          r.count, " samples");
+  require(r.steps >= 0 && r.steps <= 1000000, "sample: found ", r.steps,
+          " steps, expected 1 to 1000000, or 0 for those of the run");
+  require(r.labels.empty() || static_cast<std::int64_t>(r.labels.size()) == r.count, "sample: ", r.labels.size(),
+          " labels for ", r.count, " samples");
+  require(r.labels.empty() || config_.network.conditional, "sample: the network of this run has no classes");
   for (const std::int32_t l : r.labels)
     require(l >= 0 && l < data_.classes, "sample: found the label ", l, ", but the classes of the data are 0 to ",
             data_.classes - 1);
-  require(r.labels.empty() || config_.network.conditional, "sample: the network of this run has no classes");
   const PrecisionScope precision(precision_of(config_));
   const double guidance = r.guidance.value_or(config_.sample.guidance);
   require(std::isfinite(guidance) && guidance >= 0, "sample: the guidance is ", guidance, ", expected 0 or more");

@@ -11,8 +11,7 @@
  * own, which end with costate_close, as does its memory: afterwards the library can be unloaded (dlclose). The library throws
  * no exception into the program, prints nothing, never exits, and changes no signal handler, locale or environment. In a child
  * of fork, models of the parent refuse to compute. */
-#ifndef COSTATE_H
-#define COSTATE_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -98,5 +97,4 @@ const char* costate_version(void);
 
 #ifdef __cplusplus
 }
-#endif
 #endif

@@ -2,8 +2,8 @@
 #   cmake -D KIND=... -D BUILD_DIR=... -D SOURCE_DIR=... -D SCRATCH=... -D PREFIX=... -D GENERATOR=... -D CXX=... -D FLAGS=...
 #         -D LAUNCHER=... -D CONFIG=... -D PKG_CONFIG=... -D NM=... -D STRIP=... -P consumer.cmake
 # KIND: install makes PREFIX, which find_package_static, find_package_shared, pkg_config, c (the C library, by a program in C)
-# and library (what the shared libraries show, weigh and need) read; fetch_content builds from SOURCE_DIR. FLAGS are those without which nothing links with the
-# library that is built already: sanitizers.
+# and library (what the shared libraries show, weigh and need) read; fetch_content builds from SOURCE_DIR. FLAGS are those
+# without which nothing links with the library that is built already: sanitizers. CC and VALGRIND are for c.
 cmake_minimum_required(VERSION 3.25)
 set(here ${CMAKE_CURRENT_LIST_DIR})
 

@@ -1,5 +1,6 @@
-/* unload LIBRARY RUN TIMES: loads the library, opens a model of two threads, samples, scores, closes it and unloads the library,
- * so many times. It is then gone from the process each time, and neither threads nor descriptors nor memory stay behind. */
+/* unload LIBRARY RUN TIMES: loads the library, opens a model of two threads, samples, scores, closes it and unloads the
+ * library, so many times. It is then gone from the process each time, and neither threads nor descriptors nor memory stay
+ * behind. */
 #define _GNU_SOURCE
 #include <costate.h>
 
@@ -23,7 +24,9 @@ struct state {
   long resident;  /* kB */
   double reserved; /* bytes of addresses */
 };
-static struct state look(const char* library) {
+static struct state look(const char* path) {
+  const char* slash = strrchr(path, '/');
+  const char* library = slash ? slash + 1 : path;
   struct state s = {0};
   char line[4352];
   FILE* f = fopen("/proc/self/maps", "r");
@@ -78,12 +81,13 @@ int main(int argc, char** argv) {
     if (last.of_library != 0) return printf("after dlclose %d parts of the library are still there\n", last.of_library), 1;
     if (i + 1 == settled) first = last;
   }
-  printf("%d times: %d threads, %d descriptors, %d -> %d mappings, %.1f -> %.1f MB of addresses, %ld -> %ld kB resident\n", times,
-         last.threads - 2, last.descriptors, first.mappings, last.mappings, first.reserved / 1e6, last.reserved / 1e6,
+  printf("%d times: %d threads, %d descriptors, %d -> %d mappings, %.1f -> %.1f MB of addresses, %ld -> %ld kB resident\n",
+         times, last.threads - 2, last.descriptors, first.mappings, last.mappings, first.reserved / 1e6, last.reserved / 1e6,
          first.resident, last.resident);
-  /* malloc may keep an arena more or less; a leak of one model, 30 kB, would be 2.7 MB over 90 times. */
-  const int same = last.threads == first.threads && last.threads == 3 && last.descriptors == first.descriptors &&
-                   last.mappings <= first.mappings + 4 && last.resident <= first.resident + 1000;
+  /* malloc may keep an arena more or less; a leak of one model, 30 kB, would be 2.7 MB over 90 times. A few times tell nothing
+   * about memory: they are for valgrind, which looks itself. */
+  const int same = last.threads == 3 && last.descriptors == first.descriptors &&
+                   (times <= 10 || (last.mappings <= first.mappings + 4 && last.resident <= first.resident + 1000));
   if (!same) puts("something stays behind");
   return !same;
 }
