@@ -3,6 +3,7 @@
 #include <costate/autograd/ops.h>
 #include <costate/tensor/flops.h>
 #include <costate/tensor/packed.h>
+#include <costate/tensor/precision.h>
 
 #include <cstdlib>
 #include <string_view>
@@ -133,6 +134,7 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, const Conv2d& o) {
   ConvShape s;
   s.dtype = x.dtype();
   s.winograd = winograd_allowed();
+  if (current_precision() == Precision::tf32) s.precision = Precision::tf32;
   s.n = x.extent(0), s.height = x.extent(1), s.width = x.extent(2), s.channels = x.extent(3);
   s.kernel_height = weight.extent(1), s.kernel_width = weight.extent(2);
   s.out_height = (high - s.kernel_height) / o.stride + 1,

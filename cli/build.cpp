@@ -88,6 +88,12 @@ void use_threads(std::int64_t threads) {
   set_threads(static_cast<int>(threads > 0 ? threads : std::min<std::int64_t>(all, 1024)));
 }
 
+Precision product_precision(const Config& config) {
+  return config.precision == "tf32"            ? Precision::tf32
+         : config.precision == "bf16_products" ? Precision::bf16_products
+                                               : Precision::f32;
+}
+
 Device use_device(const Config& config) {
   const Device device = device_named(config.device, "device");
   if (device.kind != DeviceKind::cuda) return device;

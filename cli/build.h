@@ -58,6 +58,9 @@ Tensor make_labels(const std::vector<std::int64_t>& classes, std::int64_t count,
 // The threads of this process from the key `threads`; 0: one a processor.
 void use_threads(std::int64_t threads);
 
+// The arithmetic of products, from the key `precision`.
+Precision product_precision(const Config& config);
+
 // The device of the key `device`, open. Throws Error(runtime) with the reason where it cannot be had.
 Device use_device(const Config& config);
 

@@ -58,6 +58,7 @@ double product_rate(Device device, Precision precision) {
 
 Json rates(Device device, bool bf16) {
   Json r = {{"copy_bytes_per_second", copy_rate(device)}, {"f32_flops_per_second", product_rate(device, Precision::f32)}};
+  if (device.kind == DeviceKind::cuda) r["tf32_flops_per_second"] = product_rate(device, Precision::tf32);
   if (bf16) r["bf16_flops_per_second"] = product_rate(device, Precision::bf16_products);
   return r;
 }
@@ -70,6 +71,8 @@ std::string number(double v, const char* unit) {
 std::string line(const Json& r) {
   std::string s = number(r.at("copy_bytes_per_second").get<double>() / 1e9, "GB/s copied, ") + "matrix products " +
                   number(r.at("f32_flops_per_second").get<double>() / 1e9, "GFLOP/s in f32");
+  if (r.contains("tf32_flops_per_second"))
+    s += ", " + number(r.at("tf32_flops_per_second").get<double>() / 1e9, "in tf32");
   if (r.contains("bf16_flops_per_second"))
     s += ", " + number(r.at("bf16_flops_per_second").get<double>() / 1e9, "with bf16 operands");
   return s;

@@ -51,10 +51,10 @@ void tiled_conv(const ConvCall&);
 void finish_product(const MatmulCall&);
 
 // What libraries compute: c = op(a) op(b), or += when `accumulate`, + bias, then max(., 0) when `relu`. Operands are of
-// `dtype`, or bf16 (the upper halves of f32) with f32 results.
+// `dtype`, or bf16 (the upper halves of f32) with f32 results; tf32: f32 operands, which are rounded to TF32.
 struct LibraryProduct {
   DType dtype;
-  bool bf16, transpose_a, transpose_b, accumulate, relu;
+  bool bf16, tf32, transpose_a, transpose_b, accumulate, relu;
   std::int64_t m, n, k, batch, stride_a, stride_b;  // elements from one product to the next
   const void *a, *b, *bias;
   void* c;
@@ -64,7 +64,7 @@ bool library_product(const LibraryProduct&);
 void tiled_library_product(const LibraryProduct&);  // the same by the kernels, for the emulator
 
 // The convolution without its bias, likewise, in a workspace of that many bytes; deterministic, and without rounding of
-// operands.
+// operands but that to TF32 where the shape's precision is that.
 bool library_conv(const ConvCall&);
 std::int64_t library_conv_workspace(const ConvShape&);
 

@@ -43,7 +43,7 @@ struct Backend {
   void (*synchronise)() = nullptr;
 };
 // Changed with any of the structs above or of kernels.h.
-constexpr std::int32_t backend_version = 1;
+constexpr std::int32_t backend_version = 2;
 using BackendEntry = const Backend* (*)(const Host*);
 
 // The backend of a device, loaded and opened on first use. Throws Error(Fault::runtime) with the reason when there is none:

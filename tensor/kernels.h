@@ -34,8 +34,10 @@ enum class Activation : std::uint8_t { none, silu, gelu_tanh, relu };
 constexpr int activation_count = 4;
 
 // The arithmetic of f32 products. bf16_products: both operands are rounded to bf16 (8 significant bits, relative error
-// 2^-8 at most), products and sums are f32. Results and everything else stay f32. f64 products are never rounded.
-enum class Precision : std::uint8_t { f32, bf16_products };
+// 2^-8 at most), products and sums are f32; convolutions are not touched. tf32: both operands, those of convolutions too, are
+// rounded to 11 significant bits (2^-11). Results and everything else stay f32. f64 products are never rounded.
+enum class Precision : std::uint8_t { f32, bf16_products, tf32 };
+constexpr int precision_count = 3;
 
 // What the workspace of a product follows from.
 struct MatmulShape {
@@ -96,6 +98,7 @@ struct ConvShape {
   enum class Pass : std::uint8_t { forward, data_gradient, weight_gradient };  // y of x and w; x of y and w; w of x and y
   DType dtype = DType::f32;
   Pass pass = Pass::forward;
+  Precision precision = Precision::f32;  // f32 or tf32
   bool winograd = true;  // whether Winograd's method may be used where it is faster
   std::int64_t n = 0, height = 0, width = 0, channels = 0;
   std::int64_t out_height = 0, out_width = 0, out_channels = 0;

@@ -5,7 +5,7 @@
 
 namespace costate {
 
-// Both orientations of one matrix in both precisions, and up to four layouts of one bank of filters; stale when `version`
+// Both orientations of one matrix in each precision, and up to four layouts of one bank of filters; stale when `version`
 // differs from the storage's.
 struct PackedLayouts {
   std::mutex mutex;
@@ -14,7 +14,7 @@ struct PackedLayouts {
     std::atomic<std::uint32_t> version{0};  // of the parameter, plus one; 0: not made yet
     const void* first = nullptr;  // of the parameter's elements
     std::int64_t rows = 0, columns = 0;  // of filters: the pass and the bytes
-  } entry[4], conv[4];
+  } entry[2 * precision_count], conv[4];
 };
 
 // `b` (n x k if transpose_b, else k x n) in the layout that products of this precision read. Not offered when `b` is no

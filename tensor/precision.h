@@ -5,6 +5,11 @@
 // in practice by about 2^-9 sqrt(k) times a typical term of k (the roundings are independent). Narrow products (n <= 4) stay
 // in f32. What is recorded in the scope is differentiated in the same arithmetic, wherever the sweep runs. Tensors stay f32.
 // Processors without AVX512-BF16 compute the same in f32 from rounded operands, more slowly: Kernels::multiplies_bf16 tells.
+//
+// Within PrecisionScope(Precision::tf32) products and convolutions of f32 operands are those of tensor cores: operands are
+// rounded to TF32, whose relative error is at most 2^-11, an eighth of bf16's, and sums are f32. CUDA devices are faster that
+// way; the cpu rounds and computes in f32, for what a device will answer to be tested. Here ties round away from zero
+// (rounding.h); a library of a device may cut the low bits off instead, an error of 2^-10 at most. Attention stays in f32.
 #pragma once
 #include <costate/tensor/kernels.h>
 

@@ -266,9 +266,10 @@ std::vector<Field> fields(Config& c) {
         "Largest memory of tensors in MiB: a run that will need more is refused, and on a cuda device, where plans estimate, "
         "stopped; 0: none.",
         at_least(0));
-  l.choice("precision", c.precision, {"f32", "bf16_products"},
-           "Arithmetic of matrix products. bf16_products: operands rounded to bf16, sums in f32; faster on processors that "
-           "multiply bf16. Convolutions stay in f32.");
+  l.choice("precision", c.precision, {"f32", "tf32", "bf16_products"},
+           "Arithmetic of matrix products. tf32: operands, those of convolutions too, rounded to 11 significant bits, sums in f32; "
+           "faster on cuda devices. bf16_products: operands rounded to bf16 (8 bits), sums in f32; faster there and on processors "
+           "that multiply bf16; convolutions stay in f32.");
   l.add("out", c.out, "The run directory; empty: runs/NAME.");
   data_fields(l, c.data);
   path_fields(l, c.path);

@@ -1,6 +1,6 @@
 // Convolutions by cuDNN 9's graph interface, f32, channels last. Of the engines that the library's heuristic names, the first
-// one is taken that is deterministic and neither rounds operands (tensor cores would take TF32) nor reduces in less than f32;
-// a shape for which there is none, and f64, is the tiled kernel's. Plans are made once a shape and kept.
+// one is taken that is deterministic and neither rounds operands (but to TF32 on tensor cores, where the shape's precision is
+// that) nor reduces in less than f32; a shape for which there is none, and f64, is the tiled kernel's. Plans are made once a shape and kept.
 #include <cudnn.h>
 
 #include <map>
@@ -147,7 +147,7 @@ std::vector<Descriptor> configurations(const Descriptor& graph, cudnnBackendHeur
 }
 
 // Whether an engine keeps what this file's opening says.
-bool is_faithful(const Descriptor& configuration, bool winograd) {
+bool is_faithful(const Descriptor& configuration, const ConvShape& s) {
   Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendDescriptor_t raw = engine.raw();
   std::int64_t count = 0;
@@ -160,6 +160,8 @@ bool is_faithful(const Descriptor& configuration, bool winograd) {
         "asking about an engine");
   for (std::int64_t i = 0; i < count; ++i) switch (notes[i]) {
       case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:
+        if (s.precision != Precision::tf32) return false;
+        break;
       case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
       case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
       case CUDNN_NUMERICAL_NOTE_FFT:
@@ -169,7 +171,7 @@ bool is_faithful(const Descriptor& configuration, bool winograd) {
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13:
-        if (!winograd) return false;
+        if (!s.winograd) return false;
         break;
       default:
         break;
@@ -183,7 +185,7 @@ struct Plan {
   std::int64_t workspace = 0;
 };
 
-using Key = std::tuple<int, bool, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+using Key = std::tuple<int, bool, bool, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
                        std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
 
 struct Library {
@@ -204,7 +206,7 @@ Plan make_plan(const Library& l, const ConvShape& s) {
   const Descriptor graph = graph_of(s, l.handle);
   for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK})
     for (const Descriptor& configuration : configurations(graph, mode)) {
-      if (!is_faithful(configuration, s.winograd)) continue;
+      if (!is_faithful(configuration, s)) continue;
       Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
       plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &l.handle)
           .set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
@@ -228,6 +230,7 @@ const Plan& plan_of(Library& l, const ConvShape& s) {
   }
   const Key key{static_cast<int>(s.pass),
                 s.winograd,
+                s.precision == Precision::tf32,
                 s.n,
                 s.height,
                 s.width,

@@ -1,6 +1,6 @@
 // Matrix products by cuBLASLt. Row-major c = op(a) op(b) is column-major c^T = op(b)^T op(a)^T: b is the library's first
 // operand, and the bias along n runs along its rows. Algorithms are asked for once a shape and kept; those that add partial
-// sums in no fixed order are left out. f32 is f32: TF32 is not used.
+// sums in no fixed order are left out. f32 is f32; TF32 is used where it is asked for.
 #include <cublasLt.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ namespace {
 constexpr std::int64_t workspace_bytes = std::int64_t{32} << 20;  // what cuBLAS recommends for Hopper
 
 // A product but for its pointers, of which only the alignment matters.
-using Key = std::tuple<int, bool, bool, bool, bool, bool, bool, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+using Key = std::tuple<int, bool, bool, bool, bool, bool, bool, bool, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
                        std::int64_t, std::int64_t, unsigned>;
 
 struct Plan {
@@ -52,8 +52,10 @@ Plan make_plan(Library& l, const LibraryProduct& p, unsigned aligned) {
                                                     : CUDA_R_32F,
                        out = p.dtype == DType::f64 ? CUDA_R_64F : CUDA_R_32F;
   Plan plan;
-  check(cublasLtMatmulDescCreate(&plan.product, p.dtype == DType::f64 ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, out),
-        "describing a product");
+  const cublasComputeType_t compute = p.dtype == DType::f64 ? CUBLAS_COMPUTE_64F
+                                      : p.tf32              ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                            : CUBLAS_COMPUTE_32F;
+  check(cublasLtMatmulDescCreate(&plan.product, compute, out), "describing a product");
   const auto set = [&](cublasLtMatmulDescAttributes_t name, const auto& value) {
     check(cublasLtMatmulDescSetAttribute(plan.product, name, &value, sizeof value), "describing a product");
   };
@@ -113,6 +115,7 @@ bool library_product(const LibraryProduct& p) {
   const unsigned aligned = std::min({alignment(p.a), alignment(p.b), alignment(p.c), p.bias ? alignment(p.bias) : 256u});
   const Key key{static_cast<int>(p.dtype),
                 p.bf16,
+                p.tf32,
                 p.transpose_a,
                 p.transpose_b,
                 p.accumulate,

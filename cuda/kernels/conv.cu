@@ -1,6 +1,8 @@
 // Convolutions of images as tiled products whose operands look up their pixels (implicit matrix products): the three passes of
 // ConvCall, any stride, padding and groups.
 #include "../table.h"
+#include <costate/tensor/rounding.h>
+
 #include "product.h"
 
 namespace costate::cuda {
@@ -158,9 +160,36 @@ void typed(const ConvCall& call) {
   }
 }
 
+__global__ void __launch_bounds__(block_threads) round_operand(std::int64_t n, const float* in, float* out) {
+  for (std::int64_t e = first_task(); e < n; e += task_stride()) out[e] = rounding::to_tf32(in[e]);
+}
+
+// Operands rounded to TF32 first.
+void rounded_conv(const ConvCall& call) {
+  const ConvShape& s = call.shape;
+  using Pass = ConvShape::Pass;
+  const std::int64_t x = s.pass == Pass::data_gradient ? 0 : s.n * s.height * s.width * s.channels,
+                     y = s.pass == Pass::forward ? 0 : s.n * s.out_height * s.out_width * s.out_channels,
+                     w = s.pass == Pass::weight_gradient
+                             ? 0
+                             : s.out_channels * s.kernel_height * s.kernel_width * (s.channels / s.groups);
+  const pool::Scratch of_x(4 * x), of_y(4 * y), of_w(4 * w);
+  const auto rounded = [](std::int64_t n, const void* in, const pool::Scratch& out) -> const void* {
+    if (n == 0) return in;
+    launch("operands of a convolution", round_operand, grid_for(n), dim3(block_threads), 0, n, static_cast<const float*>(in),
+           out.as<float>());
+    return out.as<float>();
+  };
+  ConvCall left = call;
+  left.shape.precision = Precision::f32;
+  left.x = rounded(x, call.x, of_x), left.y = rounded(y, call.y, of_y), left.weight = rounded(w, call.weight, of_w);
+  typed<float>(left);
+}
+
 }  // namespace
 
 void tiled_conv(const ConvCall& call) {
+  if (call.shape.dtype == DType::f32 && call.shape.precision == Precision::tf32) return rounded_conv(call);
   by_type(call.shape.dtype, [&](auto zero) { typed<decltype(zero)>(call); });
 }
 

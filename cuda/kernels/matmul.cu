@@ -1,6 +1,8 @@
 // Matrix products: by a library, with operands prepared as it wants them and the activation behind it, or by tiles, which
 // take every call that MatmulCall describes.
 #include "../table.h"
+#include <costate/tensor/rounding.h>
+
 #include "activation.h"
 #include "product.h"
 
@@ -20,30 +22,29 @@ __device__ __forceinline__ T value_of(Half v) {
   return static_cast<T>(scalar::detail::from_bits(static_cast<std::uint32_t>(v.bits) << 16));
 }
 
-// op(a) (m x k), stored as S, times `scale` element by element, rounded to bf16 if wished.
+template <class T>
+__device__ __forceinline__ T rounded(T v, Precision precision) {
+  if constexpr (sizeof(T) == 8)
+    return v;
+  else
+    return precision == Precision::tf32            ? rounding::to_tf32(v)
+           : precision == Precision::bf16_products ? rounding::to_bf16(v)
+                                                   : v;
+}
+
+// op(a) (m x k), stored as S, times `scale` element by element, rounded for `precision`.
 template <class T, class S, bool transposed>
 struct Left {
   static constexpr bool contiguous_k = !transposed;
   const S* a;
   const T* scale;
   std::int64_t row, stride;
-  bool round;
+  Precision precision;
 
   __device__ __forceinline__ void select(std::int64_t i) { a += i * stride; }
   __device__ __forceinline__ T at(std::int64_t m, std::int64_t k) const {
     const std::int64_t i = transposed ? k * row + m : m * row + k;
-    const T v = scale ? value_of<T>(a[i]) * scale[i] : value_of<T>(a[i]);
-    return round ? rounded(v) : v;
-  }
-  // To the nearest number with 8 significant bits, ties to even; infinities and NaN stay.
-  static __device__ __forceinline__ T rounded(T v) {
-    if constexpr (sizeof(T) == 8)
-      return v;
-    else {
-      const std::uint32_t bits = scalar::detail::bits(v);
-      if ((bits & 0x7f800000u) == 0x7f800000u) return v;
-      return scalar::detail::from_bits((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
-    }
+    return rounded(scale ? value_of<T>(a[i]) * scale[i] : value_of<T>(a[i]), precision);
   }
 };
 
@@ -53,12 +54,11 @@ struct Right {
   static constexpr bool contiguous_k = transposed;
   const S* b;
   std::int64_t row, stride;
-  bool round;
+  Precision precision;
 
   __device__ __forceinline__ void select(std::int64_t i) { b += i * stride; }
   __device__ __forceinline__ T at(std::int64_t n, std::int64_t k) const {
-    const T v = value_of<T>(transposed ? b[n * row + k] : b[k * row + n]);
-    return round ? Left<T, S, transposed>::rounded(v) : v;
+    return rounded(value_of<T>(transposed ? b[n * row + k] : b[k * row + n]), precision);
   }
 };
 
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(block_threads) prepare(std::int64_t n, const T
   for (std::int64_t e = first_task(); e < n; e += task_stride()) {
     const T v = scale ? in[e] * scale[e] : in[e];
     if constexpr (std::is_same_v<Out, Half>)
-      out[e] = {static_cast<std::uint16_t>(scalar::detail::bits(Left<float, float, false>::rounded(v)) >> 16)};
+      out[e] = {static_cast<std::uint16_t>(scalar::detail::bits(rounding::to_bf16(v)) >> 16)};
     else
       out[e] = v;
   }
@@ -127,18 +127,24 @@ __global__ void __launch_bounds__(block_threads) prepare(std::int64_t n, const T
 bool rounds(const MatmulShape& s) {
   return s.precision == Precision::bf16_products && s.dtype == DType::f32 && s.n > 4;  // precision.h
 }
+// What the tiles do to operands.
+Precision rounding_of(const MatmulShape& s) {
+  if (s.dtype == DType::f32 && s.precision == Precision::tf32) return Precision::tf32;
+  return rounds(s) ? Precision::bf16_products : Precision::f32;
+}
 std::int64_t elements_of_a(const MatmulShape& s) { return (s.batch - 1) * s.stride_a + s.m * s.k; }
 std::int64_t elements_of_b(const MatmulShape& s) { return (s.batch - 1) * s.stride_b + s.n * s.k; }
 std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
 
 template <class T, class S, class Output>
 void launch_tiles(bool transpose_a, bool transpose_b, const MatmulShape& s, const void* a, const T* scale, const void* b,
-                  bool round, const Output& output) {
+                  Precision precision, const Output& output) {
   const auto left = [&](auto transposed) {
-    return Left<T, S, decltype(transposed)::value>{static_cast<const S*>(a), scale, transpose_a ? s.m : s.k, s.stride_a, round};
+    return Left<T, S, decltype(transposed)::value>{static_cast<const S*>(a), scale, transpose_a ? s.m : s.k, s.stride_a,
+                                                 precision};
   };
   const auto right = [&](auto transposed) {
-    return Right<T, S, decltype(transposed)::value>{static_cast<const S*>(b), transpose_b ? s.k : s.n, s.stride_b, round};
+    return Right<T, S, decltype(transposed)::value>{static_cast<const S*>(b), transpose_b ? s.k : s.n, s.stride_b, precision};
   };
   const auto run = [&](const auto& x, const auto& y) { launch_product<T>("matmul", s.m, s.n, s.k, s.batch, x, y, output); };
   if (transpose_a && transpose_b)
@@ -169,7 +175,7 @@ void tiled_matmul(const MatmulCall& call) {
           static_cast<T*>(call.c), static_cast<const T*>(call.bias), static_cast<T*>(call.derivative), call.n, call.m * call.n,
           call.accumulate};
       launch_tiles<T, T>(call.transpose_a, call.transpose_b, call, call.a, static_cast<const T*>(call.scale_a), call.b,
-                         rounds(call), result);
+                         rounding_of(call), result);
     });
   });
 }
@@ -183,9 +189,11 @@ void tiled_library_product(const LibraryProduct& p) {
       const Result<T, decltype(activation)::value> result{
           static_cast<T*>(p.c), static_cast<const T*>(p.bias), nullptr, p.n, p.m * p.n, p.accumulate};
       if (p.bf16)
-        launch_tiles<T, Half>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b, false, result);
+        launch_tiles<T, Half>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b, Precision::f32,
+                              result);
       else
-        launch_tiles<T, T>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b, false, result);
+        launch_tiles<T, T>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b,
+                           p.tf32 ? Precision::tf32 : Precision::f32, result);
     };
     if (p.relu)
       run(ActivationTag<Activation::relu>{});
@@ -223,6 +231,7 @@ void matmul(const MatmulCall& call) {
   const bool fused = !call.derivative && (call.activation == Activation::none || call.activation == Activation::relu);
   LibraryProduct p{call.dtype,
                    rounds(call),
+                   rounding_of(call) == Precision::tf32,
                    call.transpose_a,
                    call.transpose_b,
                    call.accumulate,

@@ -1,4 +1,4 @@
-// Products of bf16: what a scope reaches, what it leaves alone, what it costs.
+// Products of bf16 and of TF32: what a scope reaches, what it leaves alone, what it costs.
 #include <costate/autograd/ops.h>
 #include <costate/tensor/packed.h>
 #include <costate/tensor/parallel.h>
@@ -81,10 +81,46 @@ TEST(Precision, ResultsAndGradientsErrAsRoundingDoes) {
   }
 }
 
+// TF32 has three significant bits more, and so an error of an eighth.
+TEST(Precision, Tf32ErrsByAnEighth) {
+  const Layers layers(DType::f32);
+  const Tensor x = random({160, width}, 1);
+  const auto f32 = layers.gradients(x, Precision::f32), tf32 = layers.gradients(x, Precision::tf32);
+  for (std::size_t i = 0; i < f32.size(); ++i) {
+    const double error = relative(tf32[i], f32[i]);
+    EXPECT_LT(error, 0x1p-9) << i;
+    EXPECT_GT(error, 0x1p-15) << i;
+  }
+}
+
+// A convolution and its gradients, whose sweep runs outside of the scope; bf16_products leaves them alone.
+TEST(Precision, ConvolutionsAreOfTf32Alone) {
+  const Tensor x0 = random({2, 8, 8, 6}, 1), w0 = random({5, 3, 3, 6}, 2), g = random({2, 8, 8, 5}, 3);
+  const auto gradients = [&](Precision precision) {
+    Tape tape;
+    const Var x = tape.watch(x0), w = tape.watch(w0), wrt[] = {x, w};
+    Var y;
+    {
+      const PrecisionScope scope(precision);
+      y = conv2d(x, w, Var(), {.top = 1, .bottom = 1, .left = 1, .right = 1});
+    }
+    std::vector<Tensor> out = tape.vjp(y, g, wrt);
+    out.insert(out.begin(), y.value());
+    return out;
+  };
+  const auto f32 = gradients(Precision::f32), tf32 = gradients(Precision::tf32);
+  EXPECT_TRUE(same_bits(f32, gradients(Precision::bf16_products)));
+  for (std::size_t i = 0; i < f32.size(); ++i) {
+    EXPECT_LT(relative(tf32[i], f32[i]), 0x1p-11) << i;  // 0.41 sqrt(2) 2^-11 of the terms in quadrature, see above
+    EXPECT_GT(relative(tf32[i], f32[i]), 0x1p-14) << i;
+  }
+}
+
 TEST(Precision, LeavesDoublesAlone) {
   const Layers layers(DType::f64);
   const Tensor x = random({40, width}, 1, DType::f64);
-  EXPECT_TRUE(same_bits(layers.gradients(x, Precision::f32), layers.gradients(x, Precision::bf16_products)));
+  for (const Precision precision : {Precision::bf16_products, Precision::tf32})
+    EXPECT_TRUE(same_bits(layers.gradients(x, Precision::f32), layers.gradients(x, precision)));
 }
 
 TEST(Precision, BitsDoNotDependOnTheNumberOfThreads) {
@@ -133,7 +169,7 @@ TEST(Precision, PackedLayoutsOfBothPrecisionsFollowUpdates) {
 // What products work in is in the ledger, and meta predicts it.
 TEST(Precision, MemoryIsPredictedToTheByte) {
   for (const int n : {1, 2, 3})
-    for (const Precision precision : {Precision::f32, Precision::bf16_products}) {
+    for (const Precision precision : {Precision::f32, Precision::bf16_products, Precision::tf32}) {
       set_threads(n);
       const auto peak = [&](Device device) {
         const Layers layers(DType::f32, device);

@@ -2,6 +2,7 @@
 // fused multiply-add, so that the two differ by the order of their sums alone.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -46,11 +47,9 @@ void expect_near(const Json& a, const Json& b, const std::string& where) {
   ASSERT_EQ(a.size(), b.size()) << where;
   if (a.is_structured())
     for (auto i = a.begin(), j = b.begin(); i != a.end(); ++i, ++j) {
-      const std::string inner = where + "/" + (a.is_object() ? i.key() : std::to_string(i - a.begin()));
-      if (a.is_object()) {
-        ASSERT_EQ(i.key(), j.key()) << where;
-      }
-      expect_near(*i, *j, inner);
+      const std::string key = a.is_object() ? i.key() : std::to_string(i - a.begin());
+      EXPECT_EQ(key, a.is_object() ? j.key() : key) << where;
+      expect_near(*i, *j, where + "/" + key);
     }
   else
     EXPECT_EQ(a, b) << where;
@@ -104,7 +103,7 @@ TEST(Device, ARunHasTheNumbersOfTheCpu) {
     // The device's kernels read parameters as they lie: no packed layouts, which a plan has.
     EXPECT_FALSE(there["stages"][name]["peak"]["by_tag"].contains("packed")) << name;
     EXPECT_EQ(stage["planned_peak"], there["stages"][name]["planned_peak"]) << name;
-    EXPECT_LT(there["stages"][name]["peak"]["bytes"], there["stages"][name]["planned_peak"]["bytes"]) << name;
+    EXPECT_LE(there["stages"][name]["peak"]["bytes"], there["stages"][name]["planned_peak"]["bytes"]) << name;
   }
   // The same again has the same bits, stage by stage as well as at once.
   for (const char* stage : {"pretrain", "finetune", "sample", "evaluate"})
@@ -158,10 +157,13 @@ TEST(Device, ControlProblems) {
 // Fine-tuning by an objective from the base that is in folder/cpu and, the same file, in folder/cuda:0.
 void expect_same_finetuning(const Folder& folder, const std::string& objective) {
   SCOPED_TRACE(objective);
-  for (const std::string device : {"cpu", "cuda:0"})
-    expect_done(folder, {"finetune", "config.json", "--quiet", "--overwrite", "--out", device, "--device", device, "--set",
-                         "finetune.objective=" + objective, "--set", "finetune.initial_law.iterations=2", "--set",
-                         "finetune.initial_law.control_iterations=2", "--set", "finetune.initial_law.rollouts=1"});
+  for (const std::string device : {"cpu", "cuda:0"}) {
+    std::vector<std::string> arguments{"finetune", "config.json", "--quiet", "--overwrite", "--out", device,
+                                       "--device", device,        "--set",   "finetune.objective=" + objective};
+    if (standard_finetune(objective).initial_law.kind != "noise")
+      arguments.insert(arguments.end(), {"--set", "finetune.initial_law.iterations=2", "--set", "finetune.initial_law.batch=8"});
+    expect_done(folder, arguments);
+  }
   expect_same_metrics(folder / "cpu", folder / "cuda:0");
 }
 void make_base(const Folder& folder) {

@@ -296,18 +296,21 @@ TEST(Run, CheckpointsOutliveNewKeys) {
 TEST(Run, PrecisionIsThatOfProducts) {
   const Folder folder;
   folder.file("config.json", testing::tiny_dit);
-  const std::string bf16 = "precision=bf16_products";
-  const Result planned = costate(folder, {"plan", "config.json", "--json", "--threads", "2", "--set", bf16});
-  ASSERT_EQ(planned.code, 0) << planned.err;
-  for (const std::string threads : {"1", "2"}) {
-    const Result r = costate(folder, {"run", "config.json", "--out", "run" + threads, "--quiet", "--threads", threads,
-                                      "--set", bf16});
-    ASSERT_EQ(r.code, 0) << r.err;
-  }
-  expect_exact_plan(Json::parse(planned.out), folder / "run2");
-  expect_equal_runs(folder / "run1", folder / "run2");
   ASSERT_EQ(costate(folder, {"run", "config.json", "--out", "f32", "--quiet"}).code, 0);
-  EXPECT_NE(contents(folder / "f32/checkpoints/tuned.safetensors"), contents(folder / "run1/checkpoints/tuned.safetensors"));
+  for (const std::string precision : {"bf16_products", "tf32"}) {
+    const std::string set = "precision=" + precision;
+    const Result planned = costate(folder, {"plan", "config.json", "--json", "--threads", "2", "--set", set});
+    ASSERT_EQ(planned.code, 0) << planned.err;
+    for (const std::string threads : {"1", "2"}) {
+      const Result r = costate(folder, {"run", "config.json", "--out", precision + threads, "--quiet", "--threads", threads,
+                                        "--set", set});
+      ASSERT_EQ(r.code, 0) << r.err;
+    }
+    expect_exact_plan(Json::parse(planned.out), folder / (precision + "2"));
+    expect_equal_runs(folder / (precision + "1"), folder / (precision + "2"));
+    EXPECT_NE(contents(folder / "f32/checkpoints/tuned.safetensors"),
+              contents(folder / (precision + "1/checkpoints/tuned.safetensors")));
+  }
 }
 
 TEST(Run, BaseAloneNeedsNoReward) {

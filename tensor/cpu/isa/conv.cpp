@@ -4,6 +4,7 @@
 // A result depends on the shape and on whether packed weights are given, never on the number of threads.
 #include "table.h"
 
+#include "conv_rounded.h"
 #if defined(__AVX2__) && defined(__FMA__)
 #include "conv_direct.h"
 #include "conv_direct_weight.h"
@@ -71,6 +72,7 @@ void direct(const ConvCall& call) {
 
 void conv(const ConvCall& call) {
   const ConvShape& s = call.shape;
+  if (rounds(s)) return conv(rounded_operands(call));
   if (!takes_winograd(s, call.packed != nullptr))
     return s.dtype == DType::f32 ? direct<float>(call) : direct<double>(call);
   const float* x = static_cast<const float*>(call.x);
@@ -90,6 +92,7 @@ void conv(const ConvCall& call) {
 }
 
 std::int64_t conv_workspace(const ConvShape& s, bool packed) {
+  if (rounds(s)) return RoundedOperands(s).bytes() + conv_workspace(after_rounding(s), false);
   if (!takes_winograd(s, packed))
     return s.dtype == DType::f32 ? 4 * direct_workspace<float>(s, packed)
                                  : 8 * direct_workspace<double>(s, packed);
@@ -99,7 +102,7 @@ std::int64_t conv_workspace(const ConvShape& s, bool packed) {
 }
 
 std::int64_t conv_packed_bytes(const ConvShape& s) {
-  if (s.pass == Pass::weight_gradient) return 0;
+  if (s.pass == Pass::weight_gradient || rounds(s)) return 0;
   if (winograd_fits(s)) return keeps_transformed(s) ? 4 * WinogradConv(s).packed_size() : 0;
   return s.dtype == DType::f32 ? 4 * DirectConv<float>(s).packed_size()
                                : 8 * DirectConv<double>(s).packed_size();
@@ -117,12 +120,13 @@ void conv_pack(const ConvShape& s, const void* weight, void* packed) {
 #else
 
 void conv(const ConvCall& call) {
+  if (rounds(call.shape)) return conv(rounded_operands(call));
   if (call.shape.dtype == DType::f32)
     PlainConv<float>(call.shape).run(call);
   else
     PlainConv<double>(call.shape).run(call);
 }
-std::int64_t conv_workspace(const ConvShape&, bool) { return 0; }
+std::int64_t conv_workspace(const ConvShape& s, bool) { return rounds(s) ? RoundedOperands(s).bytes() : 0; }
 std::int64_t conv_packed_bytes(const ConvShape&) { return 0; }
 void conv_pack(const ConvShape&, const void*, void*) {}
 

@@ -1,23 +1,23 @@
-// Operands made ready in the workspace for a method that takes them as they are: multiplied by scale_a, rounded to bf16.
-// Row sums are taken on the way. For instruction sets that have no method of their own for these.
+// Operands made ready in the workspace for a method that takes them as they are: multiplied by scale_a, rounded to bf16 or
+// TF32. Row sums are taken on the way. For instruction sets that have no method of their own for these.
 #pragma once
 #include <costate/tensor/kernels.h>
-#include <costate/tensor/scalar.h>
+#include <costate/tensor/rounding.h>
 
 namespace costate::cpu::COSTATE_ISA {
 namespace {
 
-// The nearest bf16, ties to even; a NaN stays one.
-COSTATE_INLINE float rounded(float x) {
-  const std::uint32_t b = __builtin_bit_cast(std::uint32_t, x);
-  const std::uint32_t up = b + 0x7fffu + (b >> 16 & 1u);
-  return __builtin_bit_cast(float, (x != x ? b | 0x400000u : up) & 0xffff0000u);
+COSTATE_INLINE void round_all(Precision precision, std::int64_t n, const float* in, float* out) {
+  if (precision == Precision::tf32)
+    for (std::int64_t i = 0; i < n; ++i) out[i] = rounding::to_tf32(in[i]);
+  else
+    for (std::int64_t i = 0; i < n; ++i) out[i] = rounding::to_bf16(in[i]);
 }
-COSTATE_INLINE double rounded(double x) { return x; }
+COSTATE_INLINE void round_all(Precision, std::int64_t, const double*, double*) {}  // never asked for
 
 template <class T>
 bool rounds(const MatmulShape& s) {
-  return sizeof(T) == 4 && s.precision == Precision::bf16_products;
+  return sizeof(T) == 4 && s.precision != Precision::f32;
 }
 constexpr std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -41,7 +41,6 @@ template <class T>
 MatmulCall prepare(const MatmulCall& call) {
   MatmulCall left = call;
   static_cast<MatmulShape&>(left) = after_preparing(call);
-  const bool round = rounds<T>(call);
   auto* bytes = static_cast<std::byte*>(call.workspace);
   T* const a = reinterpret_cast<T*>(bytes);
   const T* const from = static_cast<const T*>(call.a);
@@ -54,15 +53,14 @@ MatmulCall prepare(const MatmulCall& call) {
     for (std::int64_t kk = 0; kk < call.k; ++kk)
       for (std::int64_t i = 0; i < call.m; ++i) sums[i] += a[kk * call.m + i];
   }
-  if (round)
-    for (std::int64_t i = 0; i < size; ++i) a[i] = rounded(a[i]);
+  if (rounds<T>(call)) round_all(call.precision, size, a, a);
   left.a = a;
   bytes += prepared_a_bytes<T>(call);
   if (prepared_b_bytes<T>(call)) {
     T* const b = reinterpret_cast<T*>(bytes);
     const T* const plain = static_cast<const T*>(call.b);
     const std::int64_t count = (call.stride_b ? call.batch : 1) * call.n * call.k;
-    for (std::int64_t i = 0; i < count; ++i) b[i] = rounded(plain[i]);
+    round_all(call.precision, count, plain, b);
     left.b = b;
     bytes += prepared_b_bytes<T>(call);
   }

@@ -88,10 +88,16 @@ struct Batch {
   }
 };
 
+// Whether operands are rounded before the product, which then is f32's.
+template <class T>
+bool prepares(const MatmulShape& s) {
+  return rounds<T>(s) && (s.precision != Precision::bf16_products || !bf16_kernels());
+}
+
 template <class T>
 std::int64_t all_bytes(const MatmulShape& s) {
   if (s.m <= 0 || s.n <= 0 || s.batch <= 0) return 0;
-  if (rounds<T>(s) && !bf16_kernels())
+  if (prepares<T>(s))
     return prepared_a_bytes<T>(s) + prepared_b_bytes<T>(s) + all_bytes<T>(after_preparing(s));
   const Batch batch(s);
   return batch.outer * whole_lines(product_bytes<T>(batch.item, batch.inner));
@@ -99,7 +105,7 @@ std::int64_t all_bytes(const MatmulShape& s) {
 template <class T>
 void all_products(const MatmulCall& call) {
   if (call.m <= 0 || call.n <= 0 || call.batch <= 0) return;
-  if (rounds<T>(call) && !bf16_kernels()) return all_products<T>(prepare<T>(call));
+  if (prepares<T>(call)) return all_products<T>(prepare<T>(call));
   const Batch batch(call);
   MatmulCall item = call;
   static_cast<MatmulShape&>(item) = batch.item;
@@ -136,6 +142,7 @@ bool multiplies_bf16() { return bf16_kernels(); }
 std::int64_t packed_bytes(DType dtype, Precision precision, std::int64_t n, std::int64_t k) {
   if (dtype != DType::f32)
     return 8 * (is_thin<double>(n, k) ? n * thin_stride<double>(k) : Packing<double>(n, k).size());
+  if (precision == Precision::tf32) return 0;  // rounded for every product
   if (is_thin<float>(n, k)) return 4 * n * thin_stride<float>(k);
   if (precision == Precision::bf16_products && bf16_kernels()) return 4 * Packing<Pair>(n, k).size();
   return 4 * Packing<float>(n, k).size();
@@ -159,8 +166,7 @@ void pack_b(DType dtype, Precision precision, bool transpose_b, std::int64_t n, 
 #endif
   auto* const out = static_cast<float*>(packed);
   pack(out);
-  if (round)
-    for (std::int64_t i = 0, size = Packing<float>(n, k).size(); i < size; ++i) out[i] = rounded(out[i]);
+  if (round) round_all(precision, Packing<float>(n, k).size(), out, out);
 }
 
 #else
