@@ -38,7 +38,7 @@ void Disk::made(const std::string& path) {
 void Disk::keep(const std::string& path) {
   kept_.clear();
   if (number_of(path) == 0) return;
-  kept_ = path + ".lost-" + std::to_string(serial_++);
+  kept_ = folder_ + ".lost-" + std::to_string(serial_++);
   raw_link(path, kept_);
 }
 void Disk::renamed(const std::string& from, const std::string& to) {
@@ -69,16 +69,14 @@ void Disk::settle(const std::string& folder) {
 
 void Disk::lose_power(bool names) {
   // Bytes: of every file by its number, wherever it is now.
-  std::string root;
-  for (const Change& c : changes_) root = root.empty() || folder_of(c.path).size() < root.size() ? folder_of(c.path) : root;
   const auto shorten = [&](const std::string& path) {
     if (const auto found = flushed_.find(number_of(path)); found != flushed_.end() && found->first != 0)
       syscall(SYS_truncate, path.c_str(), found->second);
   };
   for (const Change& c : changes_) shorten(c.path);
-  if (!root.empty())
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(root))
-      if (entry.is_regular_file()) shorten(entry.path().string());
+  std::error_code none;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_, none))
+    if (entry.is_regular_file()) shorten(entry.path().string());
   for (auto c = changes_.rbegin(); c != changes_.rend(); ++c) {
     if (!names) {
       if (!c->kept.empty()) raw_unlink(c->kept);

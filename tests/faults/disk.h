@@ -4,12 +4,15 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace costate::faults {
 
 class Disk {
  public:
+  // Of a folder; what has lost its name is kept beside it, as FOLDER.lost-N.
+  explicit Disk(std::string folder) : folder_(std::move(folder)) {}
   // Calls that have succeeded. `keep` before one that takes a name away: what has it stays reachable, to be brought back.
   void made(const std::string& path);
   void keep(const std::string& path);
@@ -32,7 +35,7 @@ class Disk {
   void settle(const std::string& folder);
   std::vector<Change> changes_;                // of names whose folder has not been flushed since
   std::map<std::uint64_t, std::int64_t> flushed_;  // bytes of files made while watching, by number
-  std::string kept_;
+  std::string folder_, kept_;
   std::uint64_t serial_ = 0;
 };
 

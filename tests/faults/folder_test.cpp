@@ -198,7 +198,7 @@ TEST_F(Folder, DyingWithinAnyCallLeavesWholeFolders) {
           const Scope scope(folder_, [&](Call call, std::size_t index) {
             return Verdict{.most = call == Call::write && index == n ? 1u : ~std::size_t{0},
                            .dies = index == n ? death : Death::none};
-          });
+          }, death != Death::killed);
           save_and_prune(folder_, step);
           ::_exit(0);
         }

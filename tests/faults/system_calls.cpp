@@ -20,11 +20,13 @@ namespace costate::faults {
 namespace {
 
 struct State {
+  explicit State(std::string f) : folder(std::move(f)), disk(folder) {}
   std::string folder;
   Plan plan;
   std::vector<Record> calls;
   std::map<int, std::string> open;  // descriptors below the folder
   Disk disk;
+  bool power = false;
   std::recursive_mutex mutex;
 };
 thread_local State* own = nullptr;  // of this thread
@@ -35,15 +37,24 @@ State* active() { return asking ? nullptr : own ? own : everyone; }
 
 bool below(const State& s, const std::string& path) { return path == s.folder || path.starts_with(s.folder + "/"); }
 
+std::string absolute(const char* path) {
+  if (path[0] == '/') return path;
+  char folder[4096];
+  const auto n = syscall(SYS_getcwd, folder, sizeof folder);
+  return n > 0 ? std::string(folder) + "/" + path : path;
+}
+
 // A watched call: the state it belongs to, held until the call is over.
 class Watched {
  public:
-  Watched(Call call, const char* path) : Watched(call, [&](State& s) { return below(s, path) ? path : nullptr; }) {}
-  Watched(Call call, int fd)
-      : Watched(call, [&](State& s) {
-          const auto found = s.open.find(fd);
-          return found == s.open.end() ? nullptr : found->second.c_str();
-        }) {}
+  Watched(Call call, const char* path) : Watched(call, [&](State& s) {
+    const std::string whole = absolute(path);
+    return below(s, whole) ? whole : std::string();
+  }) {}
+  Watched(Call call, int fd) : Watched(call, [&](State& s) {
+    const auto found = s.open.find(fd);
+    return found == s.open.end() ? std::string() : found->second;
+  }) {}
   ~Watched() {
     if (state_) state_->mutex.unlock();
   }
@@ -61,7 +72,7 @@ class Watched {
   // The disk's own calls are not watched.
   template <class Body>
   void on_disk(const Body& body) {
-    if (!state_) return;
+    if (!state_ || !state_->power) return;
     const int reason = errno;
     asking = true;
     body(state_->disk, path());
@@ -82,17 +93,16 @@ class Watched {
     State* s = active();
     if (!s) return;
     s->mutex.lock();
-    const char* path = path_of(*s);
-    if (!path) {
+    const std::string path = path_of(*s);
+    if (path.empty()) {
       s->mutex.unlock();
       return;
     }
     state_ = s;
-    const std::string copy = path;
     asking = true;
     verdict_ = s->plan ? s->plan(call, s->calls.size()) : Verdict{};
     asking = false;
-    s->calls.push_back({call, copy});
+    s->calls.push_back({call, path});
     if (call != Call::write) die_if_planned();
     if (verdict_.reason) errno = verdict_.reason;
   }
@@ -108,9 +118,9 @@ const char* name(Call call) {
   return names[static_cast<int>(call)];
 }
 
-Scope::Scope(std::string folder, Plan plan, Threads threads) : threads_(threads) {
-  auto* state = new State;
-  state->folder = std::move(folder), state->plan = std::move(plan);
+Scope::Scope(std::string folder, Plan plan, bool power, Threads threads) : threads_(threads) {
+  auto* state = new State(std::move(folder));
+  state->plan = std::move(plan), state->power = power;
   (threads == Threads::all ? everyone : own) = state;
 }
 Scope::~Scope() { delete std::exchange(threads_ == Threads::all ? everyone : own, nullptr); }
@@ -128,10 +138,34 @@ int open_at(const char* path, int flags, mode_t mode) {
   const bool there = !w || !(flags & O_CREAT) || syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
   const auto fd = static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, flags, mode));
   if (w && fd >= 0) {
-    w->open[fd] = path;
+    w->open[fd] = w.path();
     if (!there) w.on_disk([](Disk& d, const std::string& p) { d.made(p); });
   }
   return fd;
+}
+
+int remove_file(const char* path) {
+  Watched w(Call::unlink, path);
+  if (w.refused()) return -1;
+  w.on_disk([](Disk& d, const std::string& p) { d.keep(p); });
+  const auto result = static_cast<int>(syscall(SYS_unlinkat, AT_FDCWD, path, 0));
+  if (result == 0) w.on_disk([](Disk& d, const std::string& p) { d.removed(p); });
+  return result;
+}
+int remove_folder(const char* path) {
+  Watched w(Call::rmdir, path);
+  if (w.refused()) return -1;
+  const auto result = static_cast<int>(syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR));
+  if (result == 0) w.on_disk([](Disk& d, const std::string& p) { d.removed_folder(p); });
+  return result;
+}
+
+// The path of a name in an open folder.
+std::string path_at(int folder, const char* name) {
+  if (folder == AT_FDCWD || name[0] == '/') return name;
+  char path[4096];
+  const auto n = syscall(SYS_readlinkat, AT_FDCWD, ("/proc/self/fd/" + std::to_string(folder)).c_str(), path, sizeof path);
+  return std::string(path, n > 0 ? static_cast<std::size_t>(n) : 0) + "/" + name;
 }
 }  // namespace
 
@@ -197,19 +231,21 @@ extern "C" int close(int fd) {
 extern "C" int rename(const char* from, const char* to) noexcept {
   Watched w(Call::rename, to);
   if (w.refused()) return -1;
-  w.on_disk([&](Disk& d, const std::string&) { d.keep(to); });
+  w.on_disk([&](Disk& d, const std::string& p) { d.keep(p); });
   const auto result = static_cast<int>(syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
-  if (result == 0) w.on_disk([&](Disk& d, const std::string&) { d.renamed(from, to); });
+  if (result == 0) w.on_disk([&](Disk& d, const std::string& p) { d.renamed(absolute(from), p); });
   return result;
 }
 
-extern "C" int unlink(const char* path) noexcept {
-  Watched w(Call::unlink, path);
-  if (w.refused()) return -1;
-  w.on_disk([](Disk& d, const std::string& p) { d.keep(p); });
-  const auto result = static_cast<int>(syscall(SYS_unlinkat, AT_FDCWD, path, 0));
-  if (result == 0) w.on_disk([](Disk& d, const std::string& p) { d.removed(p); });
-  return result;
+extern "C" int unlink(const char* path) noexcept { return remove_file(path); }
+extern "C" int rmdir(const char* path) noexcept { return remove_folder(path); }
+extern "C" int remove(const char* path) noexcept {
+  const int result = remove_file(path);
+  return result != 0 && errno == EISDIR ? remove_folder(path) : result;
+}
+extern "C" int unlinkat(int folder, const char* name, int flags) noexcept {
+  const std::string path = path_at(folder, name);
+  return flags & AT_REMOVEDIR ? remove_folder(path.c_str()) : remove_file(path.c_str());
 }
 
 extern "C" int mkdir(const char* path, mode_t mode) noexcept {
@@ -220,10 +256,3 @@ extern "C" int mkdir(const char* path, mode_t mode) noexcept {
   return result;
 }
 
-extern "C" int rmdir(const char* path) noexcept {
-  Watched w(Call::rmdir, path);
-  if (w.refused()) return -1;
-  const auto result = static_cast<int>(syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR));
-  if (result == 0) w.on_disk([](Disk& d, const std::string& p) { d.removed_folder(p); });
-  return result;
-}

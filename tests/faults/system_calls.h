@@ -43,7 +43,8 @@ using Plan = std::function<Verdict(Call call, std::size_t index)>;
 class Scope {
  public:
   enum class Threads : unsigned char { this_one, all };
-  Scope(std::string folder, Plan plan, Threads threads = Threads::this_one);
+  // `power`: the power may fail, for which names that are taken away are kept under others, FOLDER.lost-N, in the meantime.
+  Scope(std::string folder, Plan plan, bool power = false, Threads threads = Threads::this_one);
   ~Scope();
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
