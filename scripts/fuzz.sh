@@ -1,5 +1,6 @@
 #!/bin/bash
-# Builds the fuzzers and runs each for a time or a number of executions. The last line is 'N executions, N findings'.
+# Builds the fuzzers, runs each for a time or a number of executions, and keeps count of all that were ever made in
+# tests/fuzz/ledger.csv. The last line is 'N executions, N findings'.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -11,25 +12,32 @@ usage: scripts/fuzz.sh [options] [PARSER...]
 Builds the fuzzers of tests/fuzz with clang++, libFuzzer and the address and undefined-behaviour sanitizers, and runs those named,
 or all, one after the other, each from its corpus in tests/fuzz/corpus and from what earlier runs found on the way. An input that
 took too long (5 s), too much memory (512 MB) or went wrong is a finding; it stays in BUILD/findings/PARSER. Those that are fixed
-belong into the corpus as found-*.
+belong into the corpus as found-*. Every run of a parser adds a line to tests/fuzz/ledger.csv: the day, the revision, the
+executions, the seconds, the edges reached and the findings; a run that is interrupted does not count.
 
   --seconds N        of each parser; default 60
   --runs N           executions of each parser at most; default no limit
+  --until N          leave out parsers whose executions in the ledger add up to N, and stop the others there
+  --thorough         look at the values that are compared as well: half as many executions, deeper ones
   --jobs N           parsers at once; default 1
+  --ledger           print what the ledger adds up to, and do nothing else
   --build-dir DIR    where to build; default build/fuzz
   --no-build         run what is built
   --help             this text
 TEXT
 }
 
-seconds=60 runs=-1 jobs=1 dir=build/fuzz built="" chosen=()
+seconds=60 runs=-1 until=0 jobs=1 dir=build/fuzz built="" deep=0 show="" chosen=()
+ledger=tests/fuzz/ledger.csv
 while [ $# -gt 0 ]; do
   case $1 in
-    --seconds | --runs | --jobs | --build-dir)
+    --seconds | --runs | --until | --jobs | --build-dir)
       [ $# -ge 2 ] || stop "$1 needs a value; see --help"
-      case $1 in --seconds) seconds=$2 ;; --runs) runs=$2 ;; --jobs) jobs=$2 ;; *) dir=$2 ;; esac
+      case $1 in --seconds) seconds=$2 ;; --runs) runs=$2 ;; --until) until=$2 ;; --jobs) jobs=$2 ;; *) dir=$2 ;; esac
       shift ;;
     --no-build) built=yes ;;
+    --thorough) deep=1 ;;
+    --ledger) show=yes ;;
     --help) usage; exit 0 ;;
     -*) stop "unknown option '$1'; see --help" ;;
     *) [ -d "tests/fuzz/corpus/$1" ] || stop "'$1' is not a parser; they are $(ls tests/fuzz/corpus | tr '\n' ' ')"
@@ -37,8 +45,24 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-for n in "$seconds" "$jobs" "${runs#-}"; do [[ $n =~ ^[0-9]+$ ]] || stop "'$n' is not a whole number; see --help"; done
+for n in "$seconds" "$jobs" "$until" "${runs#-}"; do [[ $n =~ ^[0-9]+$ ]] || stop "'$n' is not a whole number; see --help"; done
 [ ${#chosen[@]} -gt 0 ] || mapfile -t chosen < <(ls tests/fuzz/corpus)
+
+# Executions of a parser so far, without a finding since.
+so_far() { awk -F, -v parser="$1" 'NR > 1 && $3 == parser { n += $4 } END { printf "%d", n }' "$ledger" 2>/dev/null || echo 0; }
+[ -s "$ledger" ] || echo "day,revision,parser,executions,seconds,edges,findings" >"$ledger"
+if [ -n "$show" ]; then
+  awk -F, 'NR > 1 { n[$3] += $4; s[$3] += $5; f[$3] += $7; all += $4; found += $7 }
+    END { for (p in n) printf "%-12s %14d executions %10d s %4d findings\n", p, n[p], s[p], f[p] | "sort"
+          close("sort"); printf "%d executions, %d findings\n", all, found }' "$ledger"
+  exit 0
+fi
+if [ "$until" -gt 0 ]; then
+  left=()
+  for parser in "${chosen[@]}"; do [ "$(so_far "$parser")" -ge "$until" ] || left+=("$parser"); done
+  [ ${#left[@]} -gt 0 ] || { say "every one of them has $until executions"; echo "0 executions, 0 findings"; exit 0; }
+  chosen=("${left[@]}")
+fi
 
 if [ -z "$built" ]; then
   command -v clang++ >/dev/null || stop "clang++ is missing: libFuzzer comes with Clang (apt-get install clang)"
@@ -46,15 +70,19 @@ if [ -z "$built" ]; then
   cmake -S . -B "$dir" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_COMPILER=clang++ -DCOSTATE_FUZZ=ON </dev/null >/dev/null ||
     stop "cmake failed"
   say "building"
-  cmake --build "$dir" --parallel "$(nproc)" --target fuzzers </dev/null || stop "the build failed"
+  cmake --build "$dir" --parallel "$(nproc)" --target "${chosen[@]/#/fuzz_}" </dev/null || stop "the build failed"
 fi
 
 # One parser: its log, its growing corpus, its findings.
 fuzz() {
-  local parser=$1
+  local parser=$1 most=$runs
+  if [ "$until" -gt 0 ]; then
+    local missing=$((until - $(so_far "$parser")))
+    [ "$most" -ge 0 ] && [ "$most" -lt "$missing" ] || most=$missing
+  fi
   mkdir -p "$dir/corpus/$parser" "$dir/findings/$parser"
-  "$dir/tests/fuzz/target/fuzz_$parser" -max_total_time="$seconds" -runs="$runs" -timeout=5 -rss_limit_mb=512 -max_len=4096 \
-    -print_final_stats=1 -use_value_profile=1 -artifact_prefix="$dir/findings/$parser/" "$dir/corpus/$parser" \
+  "$dir/tests/fuzz/target/fuzz_$parser" -max_total_time="$seconds" -runs="$most" -timeout=5 -rss_limit_mb=512 -max_len=4096 \
+    -print_final_stats=1 -use_value_profile="$deep" -artifact_prefix="$dir/findings/$parser/" "$dir/corpus/$parser" \
     "tests/fuzz/corpus/$parser" >"$dir/fuzz_$parser.log" 2>&1 </dev/null
   echo $? >"$dir/fuzz_$parser.status"
 }
@@ -73,8 +101,11 @@ for parser in "${chosen[@]}"; do
   stat() { sed -n "s/^stat::$1: *//p" "$log" | tail -n 1; }
   edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)
   result=clean
-  [ "$(cat "$dir/fuzz_$parser.status")" -eq 0 ] || { result=FINDING; findings=$((findings + 1)); }
+  found=0
+  [ "$(cat "$dir/fuzz_$parser.status")" -eq 0 ] || { result=FINDING; found=1; findings=$((findings + 1)); }
   executed=$(stat number_of_executed_units)
+  took=$(sed -n 's/^Done .* in \([0-9]*\) second.*/\1/p' "$log" | tail -n 1)
+  echo "$(date -u +%F),$(git rev-parse --short HEAD 2>/dev/null || echo unknown),$parser,${executed:-0},${took:-0},${edges:-0},$found" >>"$ledger"
   total=$((total + ${executed:-0}))
   printf '%-12s %12s %8s %10s %10s %8s\n' "$parser" "${executed:-?}" "$(stat average_exec_per_sec)" "${edges:-?}" \
     "$(ls "$dir/corpus/$parser" | wc -l)" "$result"

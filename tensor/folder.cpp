@@ -155,6 +155,19 @@ void write_folder_atomically(const std::string& path, const std::vector<FolderPa
   detail::flush_folder(around, path);
 }
 
+void make_folders(const std::string& path) {
+  detail::check_path("make_folders", path);
+  struct stat info;
+  if (::stat(path.c_str(), &info) == 0) {
+    if (!S_ISDIR(info.st_mode)) fail_io("cannot make the folder", path, ENOTDIR);
+    return;
+  }
+  const std::string around = detail::folder_of(path);
+  if (around.size() < path.size()) make_folders(around);
+  if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST) fail_io("cannot make the folder", path, errno);
+  detail::flush_folder(around, path);
+}
+
 std::string format_manifest(const std::vector<FolderFile>& files) {
   std::string out(first_line);
   for (const FolderFile& f : files)

@@ -44,6 +44,10 @@ std::vector<FolderFile> parse_manifest(std::string_view text, std::string_view w
 // another length or of another checksum; Fault::io when the system refuses.
 std::vector<FolderFile> check_folder(const std::string& path);
 
+// Makes a folder and those around it, as far as they are not there, and flushes the names of new ones to the disk: what is
+// flushed in a folder whose own name is not on the disk is lost with the power. Throws Fault::io.
+void make_folders(const std::string& path);
+
 // A folder of files, which first loses its name: it is never found with a part of them. Nothing happens when there is none.
 void remove_folder(const std::string& path);
 

@@ -25,11 +25,7 @@ constexpr std::string_view own_entries[] = {"config.resolved.json", "run.json", 
   fail(Fault::io, {"'", path, "': ", reason.message()});
 }
 
-void make_folder(const std::string& path) {
-  std::error_code reason;
-  fs::create_directories(path, reason);
-  if (reason) refused(path, reason);
-}
+void make_folder(const std::string& path) { make_folders(path); }
 
 Json metadata_config(const SafetensorsMetadata& metadata, const std::string& path) {
   for (const auto& [key, value] : metadata)

@@ -181,7 +181,36 @@ def make_pictures():
     seed("gzip", "refused-plain", b"plain")
 
 
+def crc32c(content):
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def make_manifests():
+    def manifest(lines, checksum=None, tail=""):
+        text = "costate folder 1\n" + "".join(line + "\n" for line in lines)
+        return text + "%08x manifest\n" % (crc32c(text.encode()) if checksum is None else checksum) + tail
+    two = ["3f6c0bd1 1024 state.safetensors", "00000000 0 progress.json"]
+    seed("manifest", "accepted-none", manifest([]))
+    seed("manifest", "accepted-two", manifest(two))
+    seed("manifest", "accepted-large", manifest(["ffffffff 18446744073709551615 a-b_c.d"]))
+    seed("manifest", "refused-empty", "")
+    seed("manifest", "refused-checksum", manifest(two, checksum=1))
+    seed("manifest", "refused-tail", manifest(two, tail="x"))
+    seed("manifest", "refused-truncated", manifest(two)[:-10])
+    seed("manifest", "refused-twice", manifest([two[0], two[0]]))
+    seed("manifest", "refused-path", manifest(["00000000 0 ../a"]))
+    seed("manifest", "refused-size", manifest(["00000000 18446744073709551616 a"]))
+    seed("manifest", "refused-zeros", manifest(["00000000 007 a"]))
+    seed("manifest", "refused-capitals", manifest(["3F6C0BD1 7 a"]))
+
+
 make_safetensors()
+make_manifests()
 make_json()
 make_arrays()
 make_pictures()

@@ -20,12 +20,25 @@ struct Finding : std::logic_error {
 
 inline constexpr std::size_t longest_sentence = 8192;
 
+using Input = std::span<const std::byte>;
+
+Outcome safetensors(Input input);
+Outcome manifest(Input input);  // of a folder of files, tensor/folder.h
+Outcome shard_index(Input input);
+Outcome json(Input input);
+Outcome config(Input input);
+Outcome set(Input input);  // one --set a line
+Outcome npy(Input input);
+Outcome idx(Input input);
+Outcome csv(Input input);
+Outcome png(Input input);
+Outcome gzip(Input input);
+
 struct Parser {
   std::string_view name;  // of its corpus and its fuzzer
-  Outcome (*feed)(std::span<const std::byte> input);
+  Outcome (*feed)(Input input);
 };
-
-// safetensors, shard_index, json, config, set, npy, idx, csv, png, gzip.
+// All of them.
 std::span<const Parser> parsers();
 
 }  // namespace costate::fuzz
