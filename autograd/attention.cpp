@@ -79,7 +79,7 @@ constexpr Rule packed_attention_rule{"attention", packed_attention_vjp};
 }  // namespace
 
 Var attention(const Var& qkv, int heads) {
-  require(qkv.defined() && qkv.rank() == 3 && qkv.dtype() != DType::i32, "attention: q, k and v together are ",
+  require(qkv.defined() && qkv.rank() == 3 && computes(qkv.dtype()), "attention: q, k and v together are ",
           qkv.defined() ? Piece(qkv.dtype()) : Piece("undefined"), " of shape ", qkv.shape(),
           "; expected f32 or f64 of shape (n, tokens, 3 d)");
   require(heads >= 1 && qkv.extent(2) >= 1 && qkv.extent(2) % (3 * std::int64_t{heads}) == 0, "attention: rows of ",
@@ -99,7 +99,7 @@ Var attention(const Var& q, const Var& k, const Var& v, int heads) {
   require(q.rank() == 3 && k.rank() == 3 && k.shape() == v.shape() && q.extent(0) == k.extent(0) && q.extent(2) == k.extent(2),
           "attention: q, k and v have shapes ", q.shape(), ", ", k.shape(), " and ", v.shape(),
           "; expected (n, queries, d), (n, keys, d) and (n, keys, d)");
-  require(q.dtype() == k.dtype() && q.dtype() == v.dtype() && q.dtype() != DType::i32 && q.device() == k.device() &&
+  require(q.dtype() == k.dtype() && q.dtype() == v.dtype() && computes(q.dtype()) && q.device() == k.device() &&
               q.device() == v.device(),
           "attention: the operands are ", q.dtype(), " on the ", q.device(), ", ", k.dtype(), " on the ", k.device(), " and ",
           v.dtype(), " on the ", v.device());

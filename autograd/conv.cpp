@@ -111,7 +111,7 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, const Conv2d& o) {
   require(x.defined() && x.rank() == 4 && weight.rank() == 4, "conv2d: x has shape ", x.shape(),
           " and the weight ", weight.shape(),
           "; expected (n, height, width, in) and (out, kernel height, kernel width, in/groups)");
-  require(x.dtype() == weight.dtype() && x.dtype() != DType::i32 && x.device() == weight.device() &&
+  require(x.dtype() == weight.dtype() && computes(x.dtype()) && x.device() == weight.device() &&
               (!bias.defined() || (bias.dtype() == x.dtype() && bias.device() == x.device())),
           "conv2d: x is ", x.dtype(), " on the ", x.device(), " and the weight ", weight.dtype(), " on the ",
           weight.device(),

@@ -22,7 +22,7 @@ constexpr Rule dropout_rule{"dropout", dropout_vjp};
 }  // namespace
 
 Var dropout(const Var& x, double probability, std::uint64_t seed, std::uint64_t first_sample, std::uint32_t step) {
-  require(x.defined() && x.rank() >= 1 && x.dtype() != DType::i32, "dropout: the operand is ",
+  require(x.defined() && x.rank() >= 1 && computes(x.dtype()), "dropout: the operand is ",
           x.defined() ? Piece(x.dtype()) : Piece("undefined"), " of shape ", x.shape(),
           "; expected f32 or f64 with an axis that counts samples");
   require(probability >= 0 && probability < 1, "dropout: the probability ", probability, " is not in [0, 1)");

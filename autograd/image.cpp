@@ -8,7 +8,7 @@ namespace {
 void check_image(const char* op, const Var& x) {
   require(x.defined() && x.rank() == 4, op, ": x has shape ", x.shape(),
           "; expected images (n, height, width, channels)");
-  require(x.dtype() != DType::i32, op, ": x is ", x.dtype(), "; expected f32 or f64");
+  require(computes(x.dtype()), op, ": x is ", x.dtype(), "; expected f32 or f64");
 }
 
 struct Scaling {

@@ -163,7 +163,7 @@ constexpr Rule modulated_rule{"modulated_layer_norm", modulated_vjp};
 
 Var group_norm(const Var& x, const Var& gamma, const Var& beta, int groups, double eps, Activation activation, const Var& scale,
                const Var& shift) {
-  require(x.defined() && x.rank() >= 2 && x.dtype() != DType::i32, "group_norm: the operand is ",
+  require(x.defined() && x.rank() >= 2 && computes(x.dtype()), "group_norm: the operand is ",
           x.defined() ? Piece(x.dtype()) : Piece("undefined"), " of shape ", x.shape(), "; expected f32 or f64 of shape (n, ..., channels)");
   const std::int64_t n = x.extent(0), channels = x.extent(-1);
   require(groups >= 1 && channels >= 1 && channels % groups == 0, "group_norm: ", channels, " channels cannot be cut into ",
@@ -193,7 +193,7 @@ Var group_norm(const Var& x, const Var& gamma, const Var& beta, int groups, doub
 }
 
 Var modulated_layer_norm(const Var& x, const Var& scale, const Var& shift, double eps) {
-  require(x.defined() && x.rank() == 3 && x.extent(2) >= 1 && x.dtype() != DType::i32, "modulated_layer_norm: the operand is ",
+  require(x.defined() && x.rank() == 3 && x.extent(2) >= 1 && computes(x.dtype()), "modulated_layer_norm: the operand is ",
           x.defined() ? Piece(x.dtype()) : Piece("undefined"), " of shape ", x.shape(), "; expected f32 or f64 of shape (n, t, d)");
   require(eps >= 0, "modulated_layer_norm: eps ", eps, " is negative or not a number");
   const std::int64_t n = x.extent(0), t = x.extent(1), d = x.extent(2);

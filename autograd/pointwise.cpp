@@ -33,7 +33,7 @@ constexpr std::array<Rule, rows> rules = make_rules(std::make_index_sequence<row
   require(x.device() == first.device(), op, ": operand ", i, " is on the ", x.device(), ", operand 0 on the ",
           first.device());
   fail(Fault::argument, {op, ": operand ", i, " is ", x.dtype(), "; expected ",
-                         first.dtype() == DType::i32 ? Piece("f32 or f64") : Piece(first.dtype())});
+                         !computes(first.dtype()) ? Piece("f32 or f64") : Piece(first.dtype())});
 }
 
 // The shape that the operands broadcast to, in `shape`, and the loop over it.
@@ -56,7 +56,7 @@ Tensor compute(const Attributes& a, const Tensor* const* operands, std::size_t n
   same = true;
   for (std::size_t i = 0; i < n; ++i) {
     const Tensor& x = *operands[i];
-    if (!x.defined() || x.dtype() != dtype || dtype == DType::i32 || x.device() != first.device()) [[unlikely]]
+    if (!x.defined() || x.dtype() != dtype || !computes(dtype) || x.device() != first.device()) [[unlikely]]
       misfit(rules[a.op].name, i, x, first);
     same = same && (i == 0 || x.shape() == first.shape());
     call.in[i] = x.raw();
@@ -288,7 +288,7 @@ Var matching_residual(double weight, const Var& prediction, const Var& base, dou
 
 namespace {
 void in_place(Pointwise op, const Tensor& x, const Tensor* y, double p0, double p1) {
-  require(x.defined() && x.dtype() != DType::i32, row(op).name, " in place: the tensor is ",
+  require(x.defined() && computes(x.dtype()), row(op).name, " in place: the tensor is ",
           x.defined() ? Piece(x.dtype()) : Piece("undefined"), "; expected f32 or f64");
   if (y)
     require(y->defined() && y->shape() == x.shape() && y->dtype() == x.dtype() && y->device() == x.device(), row(op).name,

@@ -118,7 +118,7 @@ Var matmul(const Var& a, const Var& b, bool transpose_a, bool transpose_b) {
   require(a.defined() && b.defined(), "matmul: an operand is undefined");
   require((a.rank() == 2 || a.rank() == 3) && a.rank() == b.rank(), "matmul: shapes ", a.shape(), " and ", b.shape(),
           "; expected two matrices or two stacks of matrices");
-  require(a.dtype() == b.dtype() && a.dtype() != DType::i32 && a.device() == b.device(), "matmul: the operands are ",
+  require(a.dtype() == b.dtype() && computes(a.dtype()) && a.device() == b.device(), "matmul: the operands are ",
           a.dtype(), " on the ", a.device(), " and ", b.dtype(), " on the ", b.device());
   const std::int64_t m = a.extent(transpose_a ? -1 : -2), k = a.extent(transpose_a ? -2 : -1),
                      kb = b.extent(transpose_b ? -1 : -2), n = b.extent(transpose_b ? -2 : -1);
@@ -146,7 +146,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias, Activation activati
   const std::int64_t out_features = weight.extent(0);
   require(!bias.defined() || bias.shape() == Shape{out_features}, "linear: the bias has shape ", bias.shape(),
           "; expected (", out_features, ",)");
-  require(x.dtype() == weight.dtype() && x.dtype() != DType::i32 && x.device() == weight.device() &&
+  require(x.dtype() == weight.dtype() && computes(x.dtype()) && x.device() == weight.device() &&
               (!bias.defined() || (bias.dtype() == x.dtype() && bias.device() == x.device())),
           "linear: x is ", x.dtype(), " on the ", x.device(), " and the weight ", weight.dtype(), " on the ",
           weight.device());
@@ -167,7 +167,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias, Activation activati
   call.derivative = derivative.defined() ? derivative.raw_mutable() : nullptr;
   if (out.numel()) run(call, out);
   if (!tracked) return Var(std::move(out));
-  const std::uint32_t save = (weight.tracked() ? save_input(0) : 0u) | (x.tracked() ? save_input(1) : 0u);
+  const std::uint32_t save = (weight.tracked() ? save_input(0) : 0u) | (x.tracked() ? save_input(1) : 0u) | round_extras;
   const LinearAttributes a{bias.defined(), activation, call.precision};
   const std::span<const Tensor> extras{&derivative, derivative.defined() ? 1u : 0u};
   if (bias.defined()) return record(linear_rule, std::move(out), {&x, &weight, &bias}, save, a, extras);

@@ -7,7 +7,7 @@ namespace {
 
 void check_float(const char* op, const Var& x) {
   require(x.defined(), op, ": the operand is undefined");
-  require(x.dtype() != DType::i32, op, ": the operand is ", x.dtype(), "; expected f32 or f64");
+  require(computes(x.dtype()), op, ": the operand is ", x.dtype(), "; expected f32 or f64");
 }
 
 struct SumAttributes {

@@ -9,7 +9,7 @@ struct Rows {
 };
 Rows rows_of(const Var& x, const char* op) {
   require(x.defined() && x.rank() >= 1 && x.extent(-1) >= 1, op, ": shape ", x.shape(), " has no last axis with elements");
-  require(x.dtype() != DType::i32, op, ": the operand is ", x.dtype(), "; expected f32 or f64");
+  require(computes(x.dtype()), op, ": the operand is ", x.dtype(), "; expected f32 or f64");
   return {x.numel() / x.extent(-1), x.extent(-1)};
 }
 
@@ -91,7 +91,7 @@ Var layer_norm(const Var& x, double eps) {
 }
 
 Var gather_rows(const Var& table, const Tensor& index) {
-  require(table.rank() == 2 && table.dtype() != DType::i32, "gather_rows: the table is ", table.dtype(), " of shape ",
+  require(table.rank() == 2 && computes(table.dtype()), "gather_rows: the table is ", table.dtype(), " of shape ",
           table.shape(), "; expected a matrix of f32 or f64");
   check_index("gather_rows", index, table.extent(0), table.device());
   Tensor out = Tensor::empty({index.extent(0), table.extent(1)}, table.dtype(), table.device());
@@ -102,7 +102,7 @@ Var gather_rows(const Var& table, const Tensor& index) {
 }
 
 Var scatter_rows(const Var& rows, const Tensor& index, std::int64_t n) {
-  require(rows.rank() == 2 && rows.dtype() != DType::i32 && index.rank() == 1 && index.extent(0) == rows.extent(0),
+  require(rows.rank() == 2 && computes(rows.dtype()) && index.rank() == 1 && index.extent(0) == rows.extent(0),
           "scatter_rows: the rows are ", rows.dtype(), " of shape ", rows.shape(), " and the index has shape ", index.shape());
   require(n >= 0, "scatter_rows: ", n, " rows were asked for");
   check_index("scatter_rows", index, n, rows.device());

@@ -1,6 +1,7 @@
 #include <costate/autograd/tape.h>
 
 #include <costate/autograd/ops.h>
+#include <costate/tensor/precision.h>
 
 #include <algorithm>
 #include <bit>
@@ -68,6 +69,7 @@ Tape::~Tape() { clear(); }
 
 void Tape::destroy_node(Node* node) {
   for (int i = 0; i < node->saved_count; ++i) node->saved[i].~Tensor();
+  if (node->rounded) node->rounded->~Tensor();
   if (node->destroy) node->destroy(node->attributes);
 }
 
@@ -88,13 +90,25 @@ void Tape::clear() {
 Var Tape::watch(const Tensor& value) {
   static constexpr Rule leaf{"watch", nullptr};
   require(value.defined(), "watch: the tensor is undefined");
-  require(value.dtype() != DType::i32, "watch: the tensor is ", value.dtype(), ", which has no derivatives");
+  require(computes(value.dtype()), "watch: the tensor is ", value.dtype(), ", which has no derivatives");
   return record(leaf, Tensor(value), {}, save_nothing, {}, nullptr, 0);
+}
+
+Tensor Tape::kept(const Tensor& value, Node* producer) {
+  const DType type = current_kept_type();
+  if (type == DType::f32 || value.dtype() != DType::f32 || value.storage()->tag != memory::Tag::activations) return value;
+  if (producer && producer->rounded) return *producer->rounded;
+  const memory::TagScope scope(memory::Tag::activations);
+  Tensor rounded = value.to(type);
+  if (producer) producer->rounded = new (arena(sizeof(Tensor))) Tensor(rounded);
+  return rounded;
 }
 
 Var Tape::record(const Rule& rule, Tensor&& result, std::span<const Var* const> inputs, std::uint32_t save,
                  std::span<const Tensor> extras, const void* attributes, std::size_t attribute_bytes,
                  void (*destroy)(void*)) {
+  const bool rounds_extras = save & round_extras;
+  save &= ~static_cast<std::uint32_t>(round_extras);
   const std::size_t n = inputs.size();
   require(n <= INT16_MAX && n + extras.size() < INT16_MAX, rule.name, ": ", n, " operands are more than a record holds");
   std::size_t saved = extras.size();
@@ -111,14 +125,16 @@ Var Tape::record(const Rule& rule, Tensor&& result, std::span<const Var* const> 
   node->input_count = static_cast<std::int16_t>(n);
   node->saved_count = static_cast<std::int16_t>(saved);
   node->saved_inputs = static_cast<std::uint16_t>(save);
+  node->rounded = nullptr;
   Tensor* to = node->saved;
   for (std::size_t i = 0; i < n; ++i) {
     node->inputs[i] = inputs[i]->tape() ? inputs[i]->node() : -1;
-    if (i < 15 && (save & save_input(static_cast<int>(i)))) new (to++) Tensor(inputs[i]->value());
+    if (i < 15 && (save & save_input(static_cast<int>(i))))
+      new (to++) Tensor(kept(inputs[i]->value(), inputs[i]->tape() ? nodes_[inputs[i]->node()] : nullptr));
   }
-  if (save & save_output) new (to++) Tensor(result);
+  if (save & save_output) new (to++) Tensor(kept(result, node));
   node->extra_first = static_cast<std::int16_t>(to - node->saved);
-  for (const Tensor& t : extras) new (to++) Tensor(t);
+  for (const Tensor& t : extras) new (to++) Tensor(rounds_extras ? kept(t, nullptr) : t);
   if (attribute_bytes) std::memcpy(node->attributes, attributes, attribute_bytes);
   const auto index = static_cast<std::int32_t>(nodes_.size());
   nodes_.push_back(node);
@@ -141,7 +157,7 @@ const Tensor& Backward::input_value(int i) const {
   require(node_->saved_inputs & save_input(i), node_->rule->name, ": operand ", i, " was not saved for the sweep");
   int at = 0;
   for (std::uint32_t before = node_->saved_inputs & (save_input(i) - 1u); before; before &= before - 1) ++at;
-  return node_->saved[at];
+  return kept(node_->saved[at]);
 }
 Var Backward::input(int i) const {
   const Tensor& t = input_value(i);
@@ -149,10 +165,22 @@ Var Backward::input(int i) const {
 }
 Var Backward::output() const {
   require(node_->saved_inputs & save_output, node_->rule->name, ": the result was not saved for the sweep");
-  const Tensor& t = node_->saved[node_->extra_first - 1];
+  const Tensor& t = kept(node_->saved[node_->extra_first - 1]);
   return recorded_ ? Var(Tensor(t), tape_, index_) : Var(t);
 }
-const Tensor& Backward::extra(int i) const { return node_->saved[node_->extra_first + i]; }
+const Tensor& Backward::extra(int i) const { return kept(node_->saved[node_->extra_first + i]); }
+
+const Tensor& Backward::kept(Tensor& slot) const {
+  if (slot.defined() && slot.dtype() == DType::bf16) {
+    widened_.emplace_back(&slot, slot);
+    slot = slot.to(DType::f32);
+  }
+  return slot;
+}
+void Backward::round_again() {
+  for (auto& [slot, rounded] : widened_) *slot = std::move(rounded);
+  widened_.clear();
+}
 
 void Backward::add(int i, Var&& cotangent) {
   const std::int32_t id = node_->inputs[i];
@@ -241,6 +269,7 @@ std::vector<Var> Tape::sweep(std::span<const Var> ys, std::span<Var> seeds, std:
           if (flags[i - base] & wanted_flag) b.cotangent_ = slot;
           else b.cotangent_ = std::move(slot);
           n->rule->vjp(b);
+          b.round_again();
           if (b.cotangent_.defined()) b.cotangent_ = Var();
         }
       }

@@ -67,6 +67,7 @@ struct Node {
   std::int16_t input_count, saved_count;
   std::int16_t extra_first;  // index of the first extra among `saved`
   std::uint16_t saved_inputs;  // bit i: operand i is saved; bit 15: the result is
+  Tensor* rounded;           // the result in the type that tapes keep (precision.h), once a record kept it so; or null
 };
 
 // What a rule of differentiation sees of one record: operands, result, cotangent. Rules are written in ops on Vars, so
@@ -111,6 +112,11 @@ class Backward {
   std::int32_t base_;
   const std::uint8_t* needed_;   // of nodes base_..
   bool recorded_;
+
+  // What was saved, in f32 again while the rule runs if it was kept in less.
+  const Tensor& kept(Tensor& slot) const;
+  void round_again();
+  mutable std::vector<std::pair<Tensor*, Tensor>> widened_;
 };
 
 class Tape {
@@ -155,6 +161,8 @@ class Tape {
                                  bool free_nodes);
   std::vector<Var> sweep(std::span<const Var> ys, std::span<Var> seeds, std::span<const Var> wrt, bool free_nodes,
                          bool recorded, std::span<Var> sums = {});
+  // What a record keeps of `value`, the result of `producer` or, if null, of none.
+  Tensor kept(const Tensor& value, Node* producer);
   void* arena(std::size_t bytes);
   void destroy_node(Node* node);
 
@@ -167,7 +175,8 @@ class Tape {
 
 // ---------------------------------------------------------------------------------------------- writing an op
 
-enum : std::uint32_t { save_nothing = 0, save_output = 1u << 15 };
+// round_extras: extras are activations, which a tape may keep in less than f32.
+enum : std::uint32_t { save_nothing = 0, save_output = 1u << 15, round_extras = 1u << 16 };
 constexpr std::uint32_t save_input(int i) { return 1u << i; }
 
 // The tape of the operands, or null when none is tracked. Throws when two tapes meet.

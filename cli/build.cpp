@@ -88,11 +88,11 @@ void use_threads(std::int64_t threads) {
   set_threads(static_cast<int>(threads > 0 ? threads : std::min<std::int64_t>(all, 1024)));
 }
 
-Precision product_precision(const Config& config) {
-  return config.precision == "tf32"            ? Precision::tf32
-         : config.precision == "bf16_products" ? Precision::bf16_products
-                                               : Precision::f32;
-}
+ArithmeticScope::ArithmeticScope(const Config& config)
+    : products(config.precision == "tf32"            ? Precision::tf32
+               : config.precision == "bf16_products" ? Precision::bf16_products
+                                                     : Precision::f32),
+      activations(config.activations == "bf16" ? DType::bf16 : DType::f32) {}
 
 Device use_device(const Config& config) {
   const Device device = device_named(config.device, "device");

@@ -7,6 +7,7 @@
 #include <costate/finetune/problem/mixture_tilt.h>
 #include <costate/nn/lora.h>
 #include <costate/sde/sampler.h>
+#include <costate/tensor/precision.h>
 #include <optional>
 
 #include "config/config.h"
@@ -58,8 +59,12 @@ Tensor make_labels(const std::vector<std::int64_t>& classes, std::int64_t count,
 // The threads of this process from the key `threads`; 0: one a processor.
 void use_threads(std::int64_t threads);
 
-// The arithmetic of products, from the key `precision`.
-Precision product_precision(const Config& config);
+// The arithmetic of products and the type of kept activations while it stands, from the keys `precision` and `activations`.
+struct ArithmeticScope {
+  explicit ArithmeticScope(const Config& config);
+  PrecisionScope products;
+  KeptTypeScope activations;
+};
 
 // The device of the key `device`, open. Throws Error(runtime) with the reason where it cannot be had.
 Device use_device(const Config& config);

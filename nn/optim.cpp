@@ -26,7 +26,7 @@ void AdamW::step(std::span<Tensor* const> parameters, std::span<const Tensor> gr
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const Tensor& p = *parameters[i];
     const Tensor& g = gradients[i];
-    require(p.defined() && p.dtype() != DType::i32, "AdamW: parameter ", i, " is ",
+    require(p.defined() && computes(p.dtype()), "AdamW: parameter ", i, " is ",
             p.defined() ? name(p.dtype()) : "undefined");
     require(fits(g, p), "AdamW: gradient ", i, " is ", g.defined() ? name(g.dtype()) : "undefined",
             " of shape ", g.shape(), " on the ", g.device(), "; its parameter is ", p.dtype(),
@@ -81,7 +81,7 @@ double LearningRate::operator()(std::int64_t update) const {
 double gradient_norm(std::span<const Tensor> gradients) {
   double squares = 0;
   for (const Tensor& g : gradients) {
-    require(g.defined() && g.dtype() != DType::i32, "gradient_norm: a gradient is ",
+    require(g.defined() && computes(g.dtype()), "gradient_norm: a gradient is ",
             g.defined() ? name(g.dtype()) : "undefined");
     squares += kernels(g).sum_squares(g.dtype(), g.numel(), g.raw());
   }

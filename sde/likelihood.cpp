@@ -87,7 +87,7 @@ void add_log_normal(const Tensor& x, std::span<double> out) {
 
 void check(const ProbabilityFlow& flow, const Tensor& x, const Tensor& labels, bool towards_data,
            const LikelihoodOptions& o) {
-  require(x.defined() && x.rank() >= 2 && x.numel() >= 1 && x.dtype() != DType::i32,
+  require(x.defined() && x.rank() >= 2 && x.numel() >= 1 && computes(x.dtype()),
           "log_likelihood: x must be (rows, ...) of f32 or f64 with at least one row");
   require(!labels.defined() || (labels.rank() == 1 && labels.extent(0) == x.extent(0)), "log_likelihood: labels of shape ",
           labels.shape(), " for ", x.extent(0), " rows");

@@ -124,6 +124,7 @@ struct Kernels {
   // concatenating and slicing are all this. Elements have `item` bytes (4 or 8).
   void (*copy)(const Loop&, std::int64_t item, const void* in, void* out);
   void (*fill)(DType, std::int64_t n, double value, void* out);
+  // bf16 from and to f32 only; rounding of rounding.h.
   void (*cast)(DType from, DType to, std::int64_t n, const void* in, void* out);
 
   // The sum over the middle axis, (outer, n, inner) -> (outer, inner), in an order that depends on the extents alone.

@@ -30,6 +30,7 @@ struct Job {
   std::atomic<std::int64_t> flops{0};
   memory::Tag tag;
   Precision precision;
+  DType kept;
   HookScope* hooks;
   std::atomic<int> finished{0};
   std::mutex mutex;
@@ -40,6 +41,7 @@ struct Job {
     const std::int64_t begin = tasks * worker / workers, end = tasks * (worker + 1) / workers;
     const memory::TagScope scope(tag);
     const PrecisionScope arithmetic(precision);
+    const KeptTypeScope keeping(kept);
     Account* outer = memory::detail::exchange_account(&accounts[worker]);
     HookScope* const own_hooks = detail::exchange_hooks(hooks);
     const bool was_inside = std::exchange(inside, true);
@@ -84,7 +86,8 @@ void run_parallel(std::int64_t tasks, ParallelBody body, const void* closure) {
   job.tasks = tasks, job.body = body, job.closure = closure;
   job.workers = static_cast<int>(std::min<std::int64_t>(tasks, thread_count));
   job.accounts.resize(static_cast<std::size_t>(job.workers));
-  job.tag = memory::current_tag(), job.precision = current_precision(), job.hooks = detail::current_hooks();
+  job.tag = memory::current_tag(), job.precision = current_precision(), job.kept = current_kept_type();
+  job.hooks = detail::current_hooks();
   memory::detail::open_accounts(job.region, job.accounts.data(), job.workers);
   Executor* const lent = current_executor();
   (lent ? *lent : pool()).run(job.workers, [&job](int worker) { job.work(worker); });

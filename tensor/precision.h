@@ -1,4 +1,4 @@
-// The arithmetic of matrix products, chosen by scope.
+// The arithmetic of matrix products, and what tapes keep, chosen by scope.
 //
 // f32 is the default. Within PrecisionScope(Precision::bf16_products) products of f32 operands round both operands to
 // bf16, whose relative error is at most 2^-8, and add in f32: an entry errs by at most 2^-7 of the sum of its terms' sizes,
@@ -16,6 +16,23 @@
 namespace costate {
 
 Precision current_precision();  // of the calling thread; `parallel` hands it to its workers
+
+// The type in which tapes keep f32 activations for their sweep: f32, or bf16, half the bytes. Results are those of f32; a
+// gradient is computed from values that err by 2^-9 at most (rounding.h), independently, and so errs by about that much of its
+// terms in quadrature. Parameters, data, and what statistics a rule needs exactly are kept as they are; so are the inputs of
+// blocks that are computed again (nn/recompute.h). A value that several records keep is kept once.
+DType current_kept_type();  // of the calling thread; `parallel` hands it to its workers
+
+class KeptTypeScope {
+ public:
+  explicit KeptTypeScope(DType type);  // throws unless f32 or bf16
+  ~KeptTypeScope();
+  KeptTypeScope(const KeptTypeScope&) = delete;
+  KeptTypeScope& operator=(const KeptTypeScope&) = delete;
+
+ private:
+  DType outer_;
+};
 
 class PrecisionScope {
  public:

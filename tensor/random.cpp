@@ -19,7 +19,7 @@ namespace {
 void generate(bool normal, const Tensor& out, std::uint64_t seed, Stream stream, std::uint64_t first_sample,
               std::uint32_t step) {
   require(out.rank() >= 1, "random: shape ", out.shape(), " has no axis that counts samples");
-  require(out.dtype() != DType::i32, "random: the tensor is ", out.dtype(), "; expected f32 or f64");
+  require(computes(out.dtype()), "random: the tensor is ", out.dtype(), "; expected f32 or f64");
   const std::int64_t samples = out.extent(0), per_sample = samples ? out.numel() / samples : 0;
   require(per_sample < (std::int64_t{1} << 34), "random: ", per_sample, " elements a sample exceed the counter");
   const auto count = static_cast<std::uint64_t>(samples);

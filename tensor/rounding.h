@@ -15,4 +15,12 @@ COSTATE_INLINE float to_tf32(float x) {
   return scalar::detail::from_bits((x != x ? b | 0x400000u : b + 0x1000u) & 0xffffe000u);
 }
 
+// As stored: the upper half.
+COSTATE_INLINE std::uint16_t bf16_bits(float x) {
+  return static_cast<std::uint16_t>(scalar::detail::bits(to_bf16(x)) >> 16);
+}
+COSTATE_INLINE float from_bf16_bits(std::uint16_t b) {
+  return scalar::detail::from_bits(static_cast<std::uint32_t>(b) << 16);
+}
+
 }  // namespace costate::rounding

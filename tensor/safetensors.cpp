@@ -37,6 +37,8 @@ SafetensorsType type_of(DType dtype) {
       return SafetensorsType::F64;
     case DType::i32:
       return SafetensorsType::I32;
+    case DType::bf16:
+      break;  // is written from f32, see SafetensorsPart
   }
   fail(Fault::argument, {"safetensors: ", dtype, " is not a type of the format"});
 }

@@ -9,10 +9,14 @@
 
 namespace costate {
 
-enum class DType : std::uint8_t { f32, f64, i32 };  // i32 holds indices and labels only: no arithmetic
+// i32 holds indices and labels, bf16 what tapes keep of activations (precision.h): ops compute in f32 and f64 only.
+enum class DType : std::uint8_t { f32, f64, i32, bf16 };
 
-constexpr std::int64_t size_of(DType t) { return t == DType::f64 ? 8 : 4; }
-constexpr std::string_view name(DType t) { return t == DType::f32 ? "f32" : t == DType::f64 ? "f64" : "i32"; }
+constexpr std::int64_t size_of(DType t) { return t == DType::f64 ? 8 : t == DType::bf16 ? 2 : 4; }
+constexpr std::string_view name(DType t) {
+  return t == DType::f32 ? "f32" : t == DType::f64 ? "f64" : t == DType::i32 ? "i32" : "bf16";
+}
+constexpr bool computes(DType t) { return t == DType::f32 || t == DType::f64; }
 
 // Of the three element types in C++; other types do not compile.
 template <class T>

@@ -17,6 +17,7 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
 void Tensor::check_defined(const char* what) const { require(defined(), what, ": the tensor is undefined"); }
 
 Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
+  require(dtype != DType::bf16, "tensor: bf16 has no arithmetic; to(DType::bf16) rounds the values of another type");
   Tensor t = empty(shape, dtype, device);
   kernels(t).fill(dtype, t.numel(), value, t.data_);
   return t;
@@ -45,6 +46,7 @@ double Tensor::item() const {
   if (is_meta()) return std::numeric_limits<double>::quiet_NaN();
   if (device() != Device::cpu) return to(Device::cpu).item();
   switch (dtype_) {
+    case DType::bf16: return to(DType::f32).item();
     case DType::f32: return *reinterpret_cast<const float*>(data_);
     case DType::f64: return *reinterpret_cast<const double*>(data_);
     default: return *reinterpret_cast<const std::int32_t*>(data_);
@@ -60,6 +62,7 @@ std::vector<double> Tensor::to_doubles() const {
     case DType::f32: copy(values<float>()); break;
     case DType::f64: copy(values<double>()); break;
     case DType::i32: copy(values<std::int32_t>()); break;
+    case DType::bf16: return to(DType::f32).to_doubles();
   }
   return out;
 }
@@ -122,6 +125,8 @@ Tensor Tensor::clone() const {
 Tensor Tensor::to(DType dtype) const {
   check_defined("to");
   if (dtype == dtype_) return *this;
+  if ((dtype == DType::bf16 || dtype_ == DType::bf16) && dtype != DType::f32 && dtype_ != DType::f32)
+    return to(DType::f32).to(dtype);
   Tensor t = empty(shape_, dtype, device());
   kernels(*this).cast(dtype_, dtype, numel(), raw(), t.raw_mutable());
   return t;
@@ -156,6 +161,7 @@ void Tensor::copy_from(const Tensor& source) const {
 
 void Tensor::fill(double value) const {
   check_defined("fill");
+  require(dtype_ != DType::bf16, "fill: bf16 has no arithmetic; to(DType::bf16) rounds the values of another type");
   kernels(*this).fill(dtype_, numel(), value, data_);
   storage_->written();
 }

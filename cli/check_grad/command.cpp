@@ -83,7 +83,7 @@ void check_grad_command(const CheckGradOptions& options, std::ostream& out) {
   for (const std::string& p : options.processes) processes.push_back(process_of(p));
   const Config config = read_config(options.config, options.settings).config;
   use_threads(config.threads);
-  const PrecisionScope precision(product_precision(config));
+  const ArithmeticScope arithmetic(config);
   const RunProblem run(config, options);
   Progress progress(options.quiet);
   std::vector<CheckRow> rows;

@@ -200,8 +200,8 @@ std::string RunProblem::undetermined(const StudyProcess& process) const {
 CheckSettings RunProblem::settings() const {
   CheckSettings s;
   s.directions = directions_, s.seed = seed_;
-  // Products of rounded operands are another arithmetic by design.
-  if (config_.precision != "f32") s.single_precision = std::numeric_limits<double>::infinity();
+  // Products of rounded operands, and gradients from rounded activations, are another arithmetic by design.
+  if (config_.precision != "f32" || config_.activations != "f32") s.single_precision = std::numeric_limits<double>::infinity();
   return s;
 }
 

@@ -204,7 +204,7 @@ struct Config {
   std::string name = "run";
   std::int64_t seed = 0, threads = 0;
   double memory_limit = 0.0;
-  std::string device = "cpu", precision = "f32";
+  std::string device = "cpu", precision = "f32", activations = "f32";
   std::string out;
   DataConfig data;
   PathConfig path;

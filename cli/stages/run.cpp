@@ -81,7 +81,7 @@ StageNames names_of(const std::vector<Part>& parts, const std::vector<Stage>& st
 
 // Every part starts from nothing live, so that its peak is its own.
 void run_part(Session& session, const Part& part) {
-  const PrecisionScope precision(product_precision(session.config));
+  const ArithmeticScope arithmetic(session.config);
   session.counter = std::make_shared<Counter>();
   session.assumed_flops = 0;
   session.earlier = {};

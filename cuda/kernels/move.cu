@@ -1,4 +1,6 @@
 // Moving, filling and converting values.
+#include <costate/tensor/rounding.h>
+
 #include "../table.h"
 #include "grid.h"
 
@@ -32,6 +34,13 @@ __global__ void __launch_bounds__(block_threads) fill_all(std::int64_t n, T valu
 template <class From, class To>
 __global__ void __launch_bounds__(block_threads) cast_all(std::int64_t n, const From* in, To* out) {
   for (std::int64_t e = first_task(); e < n; e += task_stride()) out[e] = static_cast<To>(in[e]);
+}
+
+__global__ void __launch_bounds__(block_threads) round_all(std::int64_t n, const float* in, std::uint16_t* out) {
+  for (std::int64_t e = first_task(); e < n; e += task_stride()) out[e] = rounding::bf16_bits(in[e]);
+}
+__global__ void __launch_bounds__(block_threads) widen_all(std::int64_t n, const std::uint16_t* in, float* out) {
+  for (std::int64_t e = first_task(); e < n; e += task_stride()) out[e] = rounding::from_bf16_bits(in[e]);
 }
 
 template <class From, class To>
@@ -73,6 +82,12 @@ void fill(DType dtype, std::int64_t n, double value, void* out) {
 
 void cast(DType from, DType to, std::int64_t n, const void* in, void* out) {
   if (n == 0) return;
+  if (to == DType::bf16)
+    return launch("cast", round_all, grid_for(n), dim3(block_threads), 0, n, static_cast<const float*>(in),
+                  static_cast<std::uint16_t*>(out));
+  if (from == DType::bf16)
+    return launch("cast", widen_all, grid_for(n), dim3(block_threads), 0, n, static_cast<const std::uint16_t*>(in),
+                  static_cast<float*>(out));
   using Function = void (*)(std::int64_t, const void*, void*);
   static constexpr Function table[3][3] = {
       {cast_typed<float, float>, cast_typed<float, double>, cast_typed<float, std::int32_t>},

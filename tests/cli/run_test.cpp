@@ -293,23 +293,26 @@ TEST(Run, CheckpointsOutliveNewKeys) {
   EXPECT_NE(other.err.find("network.residual: found true, but"), std::string::npos) << other.err;
 }
 
-TEST(Run, PrecisionIsThatOfProducts) {
+TEST(Run, PrecisionIsThatOfProductsAndKeptActivations) {
   const Folder folder;
   folder.file("config.json", testing::tiny_dit);
-  ASSERT_EQ(costate(folder, {"run", "config.json", "--out", "f32", "--quiet"}).code, 0);
-  for (const std::string precision : {"bf16_products", "tf32"}) {
-    const std::string set = "precision=" + precision;
+  ASSERT_EQ(costate(folder, {"run", "config.json", "--out", "f32", "--quiet", "--threads", "1"}).code, 0);
+  const Json f32 = Json::parse(contents(folder / "f32/run.json"));
+  for (const std::string set : {"precision=bf16_products", "precision=tf32", "activations=bf16"}) {
     const Result planned = costate(folder, {"plan", "config.json", "--json", "--threads", "2", "--set", set});
     ASSERT_EQ(planned.code, 0) << planned.err;
     for (const std::string threads : {"1", "2"}) {
-      const Result r = costate(folder, {"run", "config.json", "--out", precision + threads, "--quiet", "--threads", threads,
+      const Result r = costate(folder, {"run", "config.json", "--out", set + threads, "--quiet", "--threads", threads,
                                         "--set", set});
       ASSERT_EQ(r.code, 0) << r.err;
     }
-    expect_exact_plan(Json::parse(planned.out), folder / (precision + "2"));
-    expect_equal_runs(folder / (precision + "1"), folder / (precision + "2"));
+    expect_exact_plan(Json::parse(planned.out), folder / (set + "2"));
+    expect_equal_runs(folder / (set + "1"), folder / (set + "2"));
+    const Json peak = Json::parse(contents(folder / (set + "1/run.json")))["stages"]["pretrain"]["peak"]["by_tag"]["activations"],
+               f32_peak = f32["stages"]["pretrain"]["peak"]["by_tag"]["activations"];
+    if (set == "activations=bf16") EXPECT_LT(peak.get<double>(), 0.75 * f32_peak.get<double>());
     EXPECT_NE(contents(folder / "f32/checkpoints/tuned.safetensors"),
-              contents(folder / (precision + "1/checkpoints/tuned.safetensors")));
+              contents(folder / (set + "1/checkpoints/tuned.safetensors")));
   }
 }
 

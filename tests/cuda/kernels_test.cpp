@@ -24,7 +24,13 @@ TEST(CudaKernels, FillAndCast) {
         [&](Device d) {
           const Tensor f = Tensor::full({n}, 1.25, DType::f32, d), whole = Tensor::full({n}, -3.0, DType::i32, d);
           const Tensor x = noise({n}, DType::f64, d, 1);
-          return Tensors{f, whole, f.to(DType::f64), x.to(DType::f32), x.to(DType::i32), whole.to(DType::f64)};
+          return Tensors{f,
+                         whole,
+                         f.to(DType::f64),
+                         x.to(DType::f32),
+                         x.to(DType::i32),
+                         whole.to(DType::f64),
+                         x.to(DType::f32).to(DType::bf16).to(DType::f32)};
         },
         0, "fill and cast");
 }

@@ -1,5 +1,6 @@
 // Moving, filling and converting values.
 #include <costate/tensor/parallel.h>
+#include <costate/tensor/rounding.h>
 
 #include <cstring>
 
@@ -72,6 +73,18 @@ void fill(DType dtype, std::int64_t n, double value, void* out) {
 }
 
 void cast(DType from, DType to, std::int64_t n, const void* in, void* out) {
+  if (to == DType::bf16) {
+    const auto* s = static_cast<const float*>(in);
+    auto* t = static_cast<std::uint16_t*>(out);
+    for (std::int64_t i = 0; i < n; ++i) t[i] = rounding::bf16_bits(s[i]);
+    return;
+  }
+  if (from == DType::bf16) {
+    const auto* s = static_cast<const std::uint16_t*>(in);
+    auto* t = static_cast<float*>(out);
+    for (std::int64_t i = 0; i < n; ++i) t[i] = rounding::from_bf16_bits(s[i]);
+    return;
+  }
   using Function = void (*)(std::int64_t, const void*, void*);
   static constexpr Function table[3][3] = {
       {cast_typed<float, float>, cast_typed<float, double>, cast_typed<float, std::int32_t>},
