@@ -63,9 +63,8 @@ void check_index(const char* op, const Tensor& index, std::int64_t n, Device dev
           " of shape ", index.shape(), "; expected i32 of one axis");
   require(index.device() == device || device == Device::meta, op, ": the index is on the ", index.device(),
           ", the rows on the ", device);
-  if (index.is_meta()) return;
-  const Tensor on_host = index.to(Device::cpu);  // from a cuda device this waits: kernels trust what they are given
-  for (const std::int32_t i : on_host.values<std::int32_t>())
+  if (index.device() != Device::cpu) return;  // a device's kernels check it themselves: nothing waits
+  for (const std::int32_t i : index.values<std::int32_t>())
     require(i >= 0 && i < n, op, ": index ", i, " is outside 0 to ", n - 1);
 }
 
@@ -96,8 +95,8 @@ Var gather_rows(const Var& table, const Tensor& index) {
   check_index("gather_rows", index, table.extent(0), table.device());
   Tensor out = Tensor::empty({index.extent(0), table.extent(1)}, table.dtype(), table.device());
   if (out.numel() && !out.is_meta())
-    kernels(out).gather_rows(out.dtype(), out.extent(0), out.extent(1), static_cast<const std::int32_t*>(index.raw()),
-                             table.value().raw(), out.raw_mutable());
+    kernels(out).gather_rows(out.dtype(), out.extent(0), out.extent(1), table.extent(0),
+                             static_cast<const std::int32_t*>(index.raw()), table.value().raw(), out.raw_mutable());
   return record(gather_rule, std::move(out), {&table}, save_nothing, table.extent(0), {&index, 1});
 }
 
@@ -108,8 +107,8 @@ Var scatter_rows(const Var& rows, const Tensor& index, std::int64_t n) {
   check_index("scatter_rows", index, n, rows.device());
   Tensor out = Tensor::zeros({n, rows.extent(1)}, rows.dtype(), rows.device());
   if (rows.numel() && !out.is_meta())
-    kernels(out).scatter_add_rows(out.dtype(), rows.extent(0), rows.extent(1), static_cast<const std::int32_t*>(index.raw()),
-                                  rows.value().raw(), out.raw_mutable());
+    kernels(out).scatter_add_rows(out.dtype(), rows.extent(0), rows.extent(1), n,
+                                  static_cast<const std::int32_t*>(index.raw()), rows.value().raw(), out.raw_mutable());
   return record(scatter_rule, std::move(out), {&rows}, save_nothing, std::int64_t{0}, {&index, 1});
 }
 

@@ -2,9 +2,9 @@
 // network ([x, t], hidden layers with SiLU, x), batch, steps and loss steps; reward 2 x_0.
 //
 //   bench_adjoint_matching [--hidden 256] [--depth 3] [--dim 2] [--batch 256] [--steps 40] [--loss-steps 20] [--threads 1]
-//                          [--iterations 30] [--device cpu] [--serve]
+//                          [--iterations 30] [--device cpu] [--graphs] [--serve]
 //
-// --device cuda:0: the same on a CUDA device, by the wall clock.
+// --device cuda:0: the same on a CUDA device, by the wall clock. --graphs: recorded iterations (docs/cuda.md).
 // --serve: for every line "run" on standard input one iteration is timed and "seconds sample adjoint regress optimise" is
 // printed, so that bench/compare_adjoint_matching.py can interleave programs.
 #include <costate/finetune/regression/value_gradient.h>
@@ -26,7 +26,7 @@ using namespace costate;
 
 int main(int argc, char** argv) {
   std::int64_t hidden = 256, depth = 3, dim = 2, batch = 256, steps = 40, loss_steps = 20, threads = 1, iterations = 30;
-  bool serve = false, keep = false;
+  bool serve = false, keep = false, graphs = false;
   std::string where = "cpu";
   for (int i = 1; i < argc; ++i) {
     const std::string a = argv[i];
@@ -37,6 +37,7 @@ int main(int argc, char** argv) {
     };
     if (a == "--serve") serve = true;
     else if (a == "--keep-activations") keep = true;
+    else if (a == "--graphs") graphs = true;
     else if (a == "--device" && i + 1 < argc) where = argv[++i];
     else if (!(take("--hidden", hidden) || take("--depth", depth) || take("--dim", dim) || take("--batch", batch) ||
                take("--steps", steps) || take("--loss-steps", loss_steps) || take("--threads", threads) ||
@@ -59,7 +60,7 @@ int main(int argc, char** argv) {
   options.batch = batch;
   options.learner.lr.peak = 1e-4;
   options.learner.clip_norm = 0;
-  options.keep_activations = keep;
+  options.keep_activations = keep, options.graphs = graphs;
   options.late_steps = static_cast<int>(std::min(steps / 4, loss_steps));
   options.early_steps = static_cast<int>(loss_steps) - options.late_steps;
   finetune::ControlProblem problem{sde::euler_maruyama(sde::Schedule{}, sde::uniform_grid(static_cast<int>(steps))),
@@ -88,8 +89,12 @@ int main(int argc, char** argv) {
   }
   std::vector<double> times;
   finetune::ValueGradientMetrics m;
+  const auto launches = [&] { return device.kind == DeviceKind::cuda ? backend_of(device).launches() : 0; };
+  std::int64_t launched = 0;
   for (std::int64_t i = 0; i < iterations + 3; ++i) {
+    const std::int64_t before = launches();
     m = iteration(seconds);
+    launched = launches() - before;
     if (i >= 3) times.push_back(seconds);
   }
   std::sort(times.begin(), times.end());

@@ -2,7 +2,7 @@
 // runs the same bodies on the host (emulator/language.h). What they may use is CUDA C++ without:
 //   <<< >>> (launch), bare __shared__ (COSTATE_SHARED), cooperative groups, inline assembly, warp operations without a mask,
 //   waiting for another block.
-// These three macros are the difference between the two compilers; nothing else in the folder depends on which one it is.
+// These macros are the difference between the two compilers; nothing else in the folder depends on which one it is.
 #pragma once
 #include <cstdint>
 
@@ -14,6 +14,7 @@
   extern __shared__ __align__(16) unsigned char costate_shared_bytes[]; \
   T* const name = reinterpret_cast<T*>(costate_shared_bytes)
 #define COSTATE_UNROLL _Pragma("unroll")
+#define COSTATE_UNROLL4 _Pragma("unroll 4")
 #else
 #include "emulator/language.h"
 
@@ -22,4 +23,5 @@
   name##_array& name = *::costate::cuda::emulator::shared_array<name##_array, decltype([] {})>()
 #define COSTATE_DYNAMIC_SHARED(T, name) T* const name = static_cast<T*>(::costate::cuda::emulator::dynamic_shared())
 #define COSTATE_UNROLL
+#define COSTATE_UNROLL4
 #endif

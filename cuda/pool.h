@@ -9,8 +9,18 @@ namespace costate::cuda::pool {
 // thread.
 void* take(std::int64_t bytes);
 void give(void* data) noexcept;  // a block of `take`, or null
-// Segments that are wholly free go back to the driver.
+// Segments that are wholly free go back to the driver, but for those of graphs.
 void trim();
+
+// Pinned memory of the host, kept for the next who asks: only copies touch it, and they run one after the other.
+void* pin(std::int64_t bytes);  // null when the system has no more
+void unpin(void* data) noexcept;
+
+// Memories beside the common one, 0: what a thread takes comes from the memory that it uses, and goes back to the one that it came from.
+// A memory of a graph grows while its work is rehearsed and is refused more while it is captured.
+void use(int memory);
+// What there is of a memory becomes part of the common one.
+void merge(int memory);
 
 // What kernels work in and no tensor is: beyond the ledger, back in the pool when the call that took it has launched its
 // kernels. Throws Error(Fault::memory) when there is none.

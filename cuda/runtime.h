@@ -6,7 +6,9 @@
 #pragma once
 #include <costate/tensor/backend.h>
 
+#include <atomic>
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -40,12 +42,32 @@ void copy(const void* from, void* to, std::int64_t bytes);
 void clear(void* data, std::int64_t bytes);  // to zero bytes
 void synchronise();
 
+// Copies beside the kernels, see tensor/backend.h.
+void* pin(std::int64_t bytes);
+void unpin(void* data);
+std::int64_t start_copy(const void* from, void* to, std::int64_t bytes);
+void finish_copy(std::int64_t number);
+
+// Between begin and end what is launched, copied or cleared is recorded instead of done. end: null unless `keep`.
+struct Recorded;
+bool recording();
+void begin_recording();
+Recorded* end_recording(bool keep);
+void launch_recorded(Recorded* work);  // again as it was recorded, at once
+void forget(Recorded* work);
+
+// Kernels, copies and graphs that the host has launched.
+inline std::atomic<std::int64_t> launches{0};
+inline void count_launch() { launches.fetch_add(1, std::memory_order_relaxed); }
+
 #ifdef __CUDACC__
 cudaStream_t stream();
 void check_launch(cudaError_t error, const char* kernel);
 cudaError_t allow_shared(const void* kernel, std::size_t bytes);  // more than the 48 KiB that need no permission
 #else
-void launch(void (*body)(void*), void* call, dim3 grid, dim3 block, std::size_t dynamic_bytes, const char* name);
+// `call` is kept by what records it.
+void launch(void (*body)(void*), std::shared_ptr<void> call, dim3 grid, dim3 block, std::size_t dynamic_bytes,
+            const char* name);
 #endif
 
 }  // namespace runtime
@@ -54,14 +76,16 @@ void launch(void (*body)(void*), void* call, dim3 grid, dim3 block, std::size_t 
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t dynamic_bytes,
             Arguments&&... arguments) {
+  runtime::count_launch();
 #ifdef __CUDACC__
   if (dynamic_bytes > (48u << 10))
     runtime::check_launch(runtime::allow_shared(reinterpret_cast<const void*>(kernel), dynamic_bytes), name);
   kernel<<<grid, block, dynamic_bytes, runtime::stream()>>>(static_cast<Parameters>(arguments)...);
   runtime::check_launch(cudaGetLastError(), name);
 #else
-  emulator::Call<Parameters...> call{kernel, {static_cast<Parameters>(arguments)...}};
-  runtime::launch(&emulator::Call<Parameters...>::body, &call, grid, block, dynamic_bytes, name);
+  using Call = emulator::Call<Parameters...>;
+  auto call = std::make_shared<Call>(Call{kernel, {static_cast<Parameters>(arguments)...}});
+  runtime::launch(&Call::body, std::move(call), grid, block, dynamic_bytes, name);
 #endif
 }
 

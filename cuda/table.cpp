@@ -36,6 +36,8 @@ const Kernels kernel_table = {
     scatter_add_rows,
     random,
     dropout,
+    noisy_step,
+    matching,
     adamw,
 };
 

@@ -27,6 +27,17 @@ class Learner {
   // parameters are then as before.
   Update update(const Gradients& gradients);
 
+  // The same in parts, where a device computes and the host does not wait:
+  //   prepare  what changes from update to update goes to the device; the parameters get their place
+  //   launch   *squares, f64 (1) on the device, becomes the sum of the squares of all gradients; then the update, which changes
+  //            nothing unless that number and *check are finite
+  //   finish   what the host does when it knows the two numbers; throws as `update`
+  void prepare();
+  void launch(const std::vector<Tensor>& gradients, const Tensor& squares, const Tensor& check);
+  Update finish(double loss, double squares);
+  // Where parameters, moments and averages are, in the order in which they are walked.
+  std::vector<const void*> addresses();
+
   const nn::Network& network() const { return network_; }
   nn::Network& network() { return network_; }
   nn::Network average() const;
@@ -34,6 +45,8 @@ class Learner {
   void visit_state(StateVisitor& v);
 
  private:
+  void require_finite(double loss, double gradient_norm) const;
+
   std::string what_;
   nn::Network network_;
   LearnerOptions options_;

@@ -22,6 +22,21 @@ class AdamW {
   void step(std::span<Tensor* const> parameters, std::span<const Tensor> gradients, double lr,
             double gradient_scale = 1.0);
 
+  // The same in parts, where a device computes and the host does not wait:
+  //   prepare  checks, makes the moments and tells the device this update's numbers (Now)
+  //   launch   the kernels: of tensors at the addresses of `prepare`, with the numbers that the device has when they run
+  //   commit   counts the update, when it is known to have changed the parameters
+  // `averages` of the parameters, if there are any, follow by `average_weight` in the same pass. `squares` (1), f64 where the
+  // parameters are: the sum of the squares of all gradients, whose root is clipped to `limit` (0: not); `check` (1), f64: one more
+  // number. Unless both are finite nothing is changed. Either may be undefined.
+  struct Now {
+    double lr, gradient_scale = 1, limit = 0, average_weight = 0;
+  };
+  void prepare(std::span<Tensor* const> parameters, const Now& now);
+  void launch(std::span<Tensor* const> parameters, std::span<const Tensor> gradients, std::span<const Tensor> averages,
+              const Tensor& squares, const Tensor& check);
+  void commit() { ++steps_; }
+
   std::int64_t steps() const { return steps_; }
   const AdamWOptions& options() const { return options_; }
   // The state, for checkpoints: first and second moments in the order of the parameters.
@@ -33,6 +48,8 @@ class AdamW {
   AdamWOptions options_;
   std::int64_t steps_ = 0;
   std::vector<Tensor> m_, v_;
+  AdamWNow now_{};
+  Tensor now_there_;  // the same on a cuda device
 };
 
 // lr(n) for update n = 0, 1, ...: linear warm-up over `warmup` updates, then constant, or a half cosine down
@@ -59,6 +76,10 @@ class Ema {
   Ema(double decay, bool warmup);
   bool enabled() const { return decay_ > 0; }
   void update(std::span<const Tensor> parameters);
+  // In parts, as AdamW's: `prepare` makes the average (before the first update: unset, with weight 1) and returns the weight of
+  // this update; AdamW::launch or the like updates it; `commit` counts it.
+  double prepare(std::span<const Tensor> parameters);
+  void commit() { ++updates_; }
   const std::vector<Tensor>& average() const { return average_; }
   std::int64_t updates() const { return updates_; }
   void restore(std::int64_t updates, std::vector<Tensor> average);

@@ -83,7 +83,8 @@ stage doctor 30 "$dir/cli/costate" doctor
 [ -f "$out/doctor.log" ] && cat "$out/doctor.log"
 stage tests 120 "$dir/tests/test_cuda"
 # The same bits, run after run: the tests of training compare two runs of a process; here they are run again.
-stage again 60 "$dir/tests/test_cuda" --gtest_filter='CudaTraining.*' --gtest_repeat=10
+stage again 60 "$dir/tests/test_cuda" --gtest_filter='CudaTraining.*:CudaRecordedTraining.*' \
+  --gtest_repeat=$((emulated ? 2 : 10))
 if [ $emulated -eq 0 ] && command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     stage $tool 90 compute-sanitizer --tool $tool --error-exitcode 9 "$dir/tests/test_cuda" \
@@ -96,6 +97,11 @@ for shape in "${shapes[@]}"; do
   read -r hidden batch <<<"$shape"
   stage "mlp-$hidden-$batch" 60 "$dir/bench/bench_adjoint_matching" --device cuda:0 --hidden "$hidden" --batch "$batch" \
     --iterations $iterations --steps $((emulated ? 4 : 40)) --loss-steps $((emulated ? 2 : 20))
-  [ -f "$out/mlp-$hidden-$batch.log" ] && cat "$out/mlp-$hidden-$batch.log"
+  # The same with recorded iterations.
+  stage "graph-$hidden-$batch" 60 "$dir/bench/bench_adjoint_matching" --device cuda:0 --hidden "$hidden" --batch "$batch" \
+    --iterations $iterations --steps $((emulated ? 4 : 40)) --loss-steps $((emulated ? 2 : 20)) --graphs
+  for log in mlp graph; do
+    [ -f "$out/$log-$hidden-$batch.log" ] && cat "$out/$log-$hidden-$batch.log"
+  done
 done
 finish

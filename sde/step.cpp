@@ -26,7 +26,16 @@ Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& predict
   require_one_step(chain, "advance");
   check_cancelled("sampling");
   if (chain.std[k] == 0) return axpby(chain.A[k], Var(x), chain.C[k], Var(prediction)).value();
-  return chain_step(chain.A[k], Var(x), chain.C[k], Var(prediction), chain.std[k], Var(step_noise(k, x, key))).value();
+  const Tensor out = Tensor::empty_like(x);
+  advance_into(out, chain, k, x, prediction, key);
+  return out;
+}
+
+void advance_into(const Tensor& out, const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key) {
+  require_one_step(chain, "advance");
+  if (chain.std[k] == 0) return out.copy_from(axpby(chain.A[k], Var(x), chain.C[k], Var(prediction)).value());
+  random_normal_step(out, {chain.A[k], chain.C[k], chain.std[k]}, x, prediction, key.seed, Stream::noise, key.first_sample,
+                     static_cast<std::uint32_t>(k));
 }
 
 Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key,

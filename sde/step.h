@@ -11,8 +11,11 @@ Tensor step_time(const Chain& chain, int k, const Tensor& x);
 Tensor initial_noise(const Shape& sample, std::int64_t rows, const NoiseKey& key, DType dtype = DType::f32,
                      Device device = Device::cpu);
 
-// A_k x + C_k prediction + std_k e_k of a chain of single steps; e_k is made from the key, and again whenever it is needed.
+// A_k x + C_k prediction + std_k e_k of a chain of single steps; e_k is made from the key on the way, is not stored, and made
+// again whenever it is needed.
 Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key);
+// The same, written to `out`, which is neither x nor the prediction.
+void advance_into(const Tensor& out, const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key);
 // The same for any chain: a multistep one looks at x_{k-1} and its prediction too, in every step but the first.
 struct Previous {
   Tensor x, prediction;

@@ -41,6 +41,29 @@ struct Backend {
   void (*download)(const void* data, void* host, std::int64_t bytes) = nullptr;
   void (*copy)(const void* from, void* to, std::int64_t bytes) = nullptr;
   void (*synchronise)() = nullptr;
+
+  std::int64_t (*launches)() = nullptr;  // kernels, copies and graphs that the host has launched so far
+
+  // Recorded work; tensor/graph.h is the use of it. A graph has memory of its own, which stays where it is until free_graph.
+  void* (*make_graph)() = nullptr;
+  void (*free_graph)(void* graph) = nullptr;
+  void (*use_graph_memory)(void* graph) = nullptr;  // for what is allocated from now on; null: the common memory again
+  // Between the two kernels and copies are recorded instead of run. Reading, waiting, growing memory throw: see the refusal.
+  void (*begin_capture)(void* graph) = nullptr;
+  void (*end_capture)(void* graph, bool keep) = nullptr;
+  const char* (*capture_refusal)() = nullptr;  // why the last capture failed; "": it did not
+  // `sample_shift` is added to the numbers of all samples of noise.
+  void (*launch_graph)(void* graph, std::uint64_t sample_shift) = nullptr;
+
+  // Memory of the host that copies reach beside the kernels; null when the system has no more. unpin waits
+  // for none: what is pinned next may be that memory, for copies that come later.
+  void* (*pin)(std::int64_t bytes) = nullptr;
+  void (*unpin)(void* data) = nullptr;
+  // A copy between the device and pinned memory, after the kernels that were launched before it and beside those that are
+  // launched after it; copies run one after the other. Kernels launched after finish_copy of the number that start_copy gave
+  // run when it is done; until then its source may not be written or freed, and its target not be read.
+  std::int64_t (*start_copy)(const void* from, void* to, std::int64_t bytes) = nullptr;
+  void (*finish_copy)(std::int64_t number) = nullptr;
 };
 // Changed with any of the structs above or of kernels.h.
 constexpr std::int32_t backend_version = 2;

@@ -115,6 +115,47 @@ struct ConvCall {
   void* workspace = nullptr;     // of conv_workspace bytes, aligned to 64
 };
 
+// Some of the numbers that a kernel reads together: `n` elements.
+struct Elements {
+  const void* data;
+  std::int64_t n;
+};
+
+// What an optimiser updates in one of its tensors, of n elements each; see nn/optim.h for the formulas.
+struct Optimised {
+  std::int64_t n;
+  const void* gradient;
+  void *m, *v, *parameter;
+  void* average;  // of the parameters; null: none
+};
+struct AdamWRates {
+  double beta1, beta2, eps;
+};
+// What changes from update to update, where the device computes: read when the kernel runs.
+struct AdamWNow {
+  double step;   // lr / (1 - beta1^n)
+  double root;   // 1 / (1 - beta2^n)
+  double keep;   // 1 - lr weight_decay
+  double scale;  // of the gradients, besides the clipping
+  double limit;  // of the gradients' norm; 0: none
+  double average_weight;  // average += weight (parameter - average)
+};
+
+// The loss of value-gradient regression over rows of n elements: with r = weight[row] (prediction - base) + shift[row] costate,
+//   loss = factor sum_rows w[row] min(limit, |r|^2),
+// its gradient by the prediction, and what is watched besides.
+struct MatchingCall {
+  DType dtype;
+  std::int64_t rows, n;
+  const void* prediction;
+  const void* base;
+  const void* costate;
+  const void* weight;                // (rows)
+  const void* shift;                 // (rows)
+  const void* row_weight = nullptr;  // w (rows); null: ones
+  double factor = 1, limit = 0;      // limit 0: none
+};
+
 struct Kernels {
   const char* name;  // "cpu (avx512)", "meta"
 
@@ -129,8 +170,9 @@ struct Kernels {
 
   // The sum over the middle axis, (outer, n, inner) -> (outer, inner), in an order that depends on the extents alone.
   void (*sum)(DType, std::int64_t outer, std::int64_t n, std::int64_t inner, const void* in, void* out);
-  // The sum of squares in double precision, in an order that depends on n alone.
-  double (*sum_squares)(DType, std::int64_t n, const void* in);
+  // The sum of the squares of all pieces in double precision, to *out where the device computes, in an order that depends on
+  // their lengths alone.
+  void (*sum_squares)(DType, std::int64_t pieces, const Elements*, double* out);
 
   void (*matmul)(const MatmulCall&);
   // Bytes that `matmul` wants to work in; they may depend on the number of threads, the result does not.
@@ -185,9 +227,13 @@ struct Kernels {
   void (*attention_vjp)(const AttentionCall&, const void* out, const void* log_sum_exp, const void* cotangent, void* dq,
                         void* dk, void* dv);
 
-  // out[i, :] = table[index[i], :]; and its transpose, out[index[i], :] += in[i, :], in order of i.
-  void (*gather_rows)(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* table, void* out);
-  void (*scatter_add_rows)(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* in, void* out);
+  // out[i, :] = table[index[i], :]; and its transpose, out[index[i], :] += in[i, :], in order of i. `extent`: rows of the
+  // table resp. of out; the cpu's kernels trust the index, a device's leave out what is outside and tell of it when the host
+  // next reads.
+  void (*gather_rows)(DType, std::int64_t rows, std::int64_t n, std::int64_t extent, const std::int32_t* index,
+                      const void* table, void* out);
+  void (*scatter_add_rows)(DType, std::int64_t rows, std::int64_t n, std::int64_t extent, const std::int32_t* index,
+                           const void* in, void* out);
 
   // Noise of random.h for samples first_sample.. of `per_sample` elements each.
   void (*random)(DType, bool normal, std::uint64_t seed, std::uint32_t stream, std::uint64_t first_sample,
@@ -198,11 +244,21 @@ struct Kernels {
                   std::uint64_t first_sample, std::uint32_t step, std::int64_t samples, std::int64_t per_sample, const void* in,
                   void* out);
 
-  // One AdamW update in place; see nn/optim.h for the formula.
-  struct AdamW {
-    double lr, beta1, beta2, eps, weight_decay, bias1, bias2, gradient_scale;
-  };
-  void (*adamw)(DType, std::int64_t n, const AdamW&, const void* gradient, void* m, void* v, void* parameter);
+  // out = c[0] x + c[1] prediction + c[2] e with the normal noise e of `random`, which is not stored: the bits of
+  // the row chain_step of pointwise.def. `out` may be neither operand.
+  void (*noisy_step)(DType, const double* c, std::uint64_t seed, std::uint32_t stream, std::uint64_t first_sample,
+                     std::uint32_t step, std::int64_t samples, std::int64_t per_sample, const void* x, const void* prediction,
+                     void* out);
+
+  // numbers (rows, 3), f64: the row's part of the loss, |weight (prediction - base)|^2, and whether the limit cut it;
+  // gradient like prediction.
+  void (*matching)(const MatchingCall&, double* numbers, void* gradient);
+
+  // One AdamW update in place of all pieces, then their averages. `now` and `squares` are where the device computes: with
+  // `squares`, the sum of the squares of all gradients, scale becomes scale min(1, limit/sqrt(squares)), and when that sum or
+  // *check is not finite nothing is changed. Either may be null: no clipping, no check.
+  void (*adamw)(DType, std::int64_t pieces, const Optimised*, const AdamWRates&, const AdamWNow* now, const double* squares,
+                const double* check);
 };
 
 }  // namespace costate

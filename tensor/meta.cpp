@@ -11,7 +11,7 @@ const Kernels detail::meta_table = {
     [](DType, std::int64_t, double, void*) {},
     [](DType, DType, std::int64_t, const void*, void*) {},
     [](DType, std::int64_t, std::int64_t, std::int64_t, const void*, void*) {},
-    [](DType, std::int64_t, const void*) { return static_cast<double>(__builtin_nan("")); },
+    [](DType, std::int64_t, const Elements*, double*) {},
     [](const MatmulCall&) {},
     [](const MatmulShape& shape) { return kernels(Device::cpu).matmul_workspace(shape); },
     [] { return kernels(Device::cpu).multiplies_bf16(); },
@@ -36,12 +36,15 @@ const Kernels detail::meta_table = {
        void*) {},
     [](const AttentionCall&, void*, void*) {},
     [](const AttentionCall&, const void*, const void*, const void*, void*, void*, void*) {},
-    [](DType, std::int64_t, std::int64_t, const std::int32_t*, const void*, void*) {},
-    [](DType, std::int64_t, std::int64_t, const std::int32_t*, const void*, void*) {},
+    [](DType, std::int64_t, std::int64_t, std::int64_t, const std::int32_t*, const void*, void*) {},
+    [](DType, std::int64_t, std::int64_t, std::int64_t, const std::int32_t*, const void*, void*) {},
     [](DType, bool, std::uint64_t, std::uint32_t, std::uint64_t, std::uint32_t, std::int64_t, std::int64_t, void*) {},
     [](DType, double, std::uint32_t, std::uint64_t, std::uint32_t, std::uint64_t, std::uint32_t, std::int64_t, std::int64_t,
        const void*, void*) {},
-    [](DType, std::int64_t, const Kernels::AdamW&, const void*, void*, void*, void*) {},
+    [](DType, const double*, std::uint64_t, std::uint32_t, std::uint64_t, std::uint32_t, std::int64_t, std::int64_t,
+       const void*, const void*, void*) {},
+    [](const MatchingCall&, double*, void*) {},
+    [](DType, std::int64_t, const Optimised*, const AdamWRates&, const AdamWNow*, const double*, const double*) {},
 };
 
 }  // namespace costate

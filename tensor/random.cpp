@@ -16,8 +16,8 @@ double Philox::normal(std::uint64_t sample, std::uint32_t step, std::uint32_t el
 }
 
 namespace {
-void generate(bool normal, const Tensor& out, std::uint64_t seed, Stream stream, std::uint64_t first_sample,
-              std::uint32_t step) {
+// Samples of `out`, whose counters must not overflow.
+std::int64_t samples_of(const Tensor& out, Stream stream, std::uint64_t first_sample) {
   require(out.rank() >= 1, "random: shape ", out.shape(), " has no axis that counts samples");
   require(computes(out.dtype()), "random: the tensor is ", out.dtype(), "; expected f32 or f64");
   const std::int64_t samples = out.extent(0), per_sample = samples ? out.numel() / samples : 0;
@@ -27,8 +27,14 @@ void generate(bool normal, const Tensor& out, std::uint64_t seed, Stream stream,
           " exceed the counter, which holds 2^48");
   require(static_cast<std::uint32_t>(stream) < (1u << 16), "random: stream ", static_cast<std::uint32_t>(stream),
           " exceeds the counter, which holds 2^16");
+  return samples;
+}
+
+void generate(bool normal, const Tensor& out, std::uint64_t seed, Stream stream, std::uint64_t first_sample,
+              std::uint32_t step) {
+  const std::int64_t samples = samples_of(out, stream, first_sample);
   kernels(out).random(out.dtype(), normal, seed, static_cast<std::uint32_t>(stream), first_sample, step, samples,
-                      per_sample, out.raw_mutable());
+                      samples ? out.numel() / samples : 0, out.raw_mutable());
   out.storage()->written();
 }
 }  // namespace
@@ -38,6 +44,21 @@ void random_normal(const Tensor& out, std::uint64_t seed, Stream stream, std::ui
 }
 void random_uniform(const Tensor& out, std::uint64_t seed, Stream stream, std::uint64_t first_sample, std::uint32_t step) {
   generate(false, out, seed, stream, first_sample, step);
+}
+
+void random_normal_step(const Tensor& out, const double (&c)[3], const Tensor& x, const Tensor& y, std::uint64_t seed,
+                        Stream stream, std::uint64_t first_sample, std::uint32_t step) {
+  const auto fits = [&](const Tensor& t) {
+    return t.shape() == out.shape() && t.dtype() == out.dtype() && t.device() == out.device();
+  };
+  require(fits(x) && fits(y), "random_normal_step: operands of shape ", x.shape(), " and ", y.shape(), ", ", x.dtype(), " and ",
+          y.dtype(), ", on ", x.device(), " and ", y.device(), " for a result of shape ", out.shape(), " of ", out.dtype(),
+          " on ", out.device());
+  const std::int64_t samples = samples_of(out, stream, first_sample);
+  if (out.numel())
+    kernels(out).noisy_step(out.dtype(), c, seed, static_cast<std::uint32_t>(stream), first_sample, step, samples,
+                            out.numel() / samples, x.raw(), y.raw(), out.raw_mutable());
+  out.storage()->written();
 }
 
 std::vector<std::int64_t> permutation(std::int64_t n, std::uint64_t seed, std::uint64_t epoch) {

@@ -56,6 +56,11 @@ struct Philox {
 void random_normal(const Tensor& out, std::uint64_t seed, Stream stream, std::uint64_t first_sample, std::uint32_t step);
 void random_uniform(const Tensor& out, std::uint64_t seed, Stream stream, std::uint64_t first_sample, std::uint32_t step);
 
+// out = c[0] x + c[1] y + c[2] e with the numbers e of random_normal, which are not stored. `out` is neither x nor y; all three
+// have one shape, element type and device.
+void random_normal_step(const Tensor& out, const double (&c)[3], const Tensor& x, const Tensor& y, std::uint64_t seed,
+                        Stream stream, std::uint64_t first_sample, std::uint32_t step);
+
 // A permutation of 0..n-1 (Fisher and Yates), number `epoch` of its seed.
 std::vector<std::int64_t> permutation(std::int64_t n, std::uint64_t seed, std::uint64_t epoch);
 

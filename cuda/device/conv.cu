@@ -281,6 +281,7 @@ bool library_conv(const ConvCall& call) {
       .set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, 3, data)
       .set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &call.workspace)
       .finalise();
+  runtime::count_launch();
   check(cudnnBackendExecute(l.handle, plan.plan.raw(), pack.raw()), "a convolution");
   return true;
 }

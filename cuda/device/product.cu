@@ -132,6 +132,7 @@ bool library_product(const LibraryProduct& p) {
   if (found == l.plans.end()) found = l.plans.emplace(key, make_plan(l, p, aligned)).first;
   const Plan& plan = found->second;
   if (!plan.offered) return false;
+  runtime::count_launch();
   if (p.bias)
     check(cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias),
           "naming a bias");

@@ -178,12 +178,116 @@ void download(const void* data, void* host, std::int64_t bytes) {
 }
 
 void copy(const void* from, void* to, std::int64_t bytes) {
+  count_launch();
   check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream()),
         "copying on the device");
 }
 void clear(void* data, std::int64_t bytes) {
+  count_launch();
   check(cudaMemsetAsync(data, 0, static_cast<std::size_t>(bytes), stream()), "clearing memory");
 }
 void synchronise() { check(cudaStreamSynchronize(stream()), "waiting for the device"); }
+
+namespace {
+
+// The stream of the copies beside the kernels, and an event for each of the latest of them: older ones are done when those are.
+struct Copies {
+  static constexpr int events = 8;
+  std::mutex mutex;
+  cudaStream_t stream = nullptr;
+  cudaEvent_t launched = nullptr, done[events] = {};
+  std::int64_t started = 0;
+};
+Copies& copies() {
+  static Copies& c = *new Copies;
+  return c;
+}
+
+}  // namespace
+
+void* pin(std::int64_t bytes) {
+  stream();
+  void* data = nullptr;
+  if (cudaHostAlloc(&data, static_cast<std::size_t>(bytes), cudaHostAllocDefault) == cudaSuccess) return data;
+  cudaGetLastError();
+  return nullptr;
+}
+void unpin(void* data) {
+  if (copies().stream) cudaStreamSynchronize(copies().stream);
+  cudaFreeHost(data);
+}
+
+std::int64_t start_copy(const void* from, void* to, std::int64_t bytes) {
+  count_launch();
+  const cudaStream_t kernels = stream();
+  Copies& c = copies();
+  const std::lock_guard lock(c.mutex);
+  if (!c.stream) {
+    check(cudaStreamCreateWithFlags(&c.stream, cudaStreamNonBlocking), "creating a stream");
+    check(cudaEventCreateWithFlags(&c.launched, cudaEventDisableTiming), "creating an event");
+    for (cudaEvent_t& e : c.done) check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "creating an event");
+  }
+  check(cudaEventRecord(c.launched, kernels), "recording an event");
+  check(cudaStreamWaitEvent(c.stream, c.launched, 0), "ordering a copy behind the kernels");
+  check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, c.stream), "copying beside the kernels");
+  check(cudaEventRecord(c.done[++c.started % Copies::events], c.stream), "recording an event");
+  return c.started;
+}
+
+// The event of this copy, or one of a later copy that has taken its place: the wait is long enough either way.
+void finish_copy(std::int64_t number) {
+  const cudaStream_t kernels = stream();
+  Copies& c = copies();
+  const std::lock_guard lock(c.mutex);
+  if (c.stream) check(cudaStreamWaitEvent(kernels, c.done[number % Copies::events], 0), "ordering kernels behind a copy");
+}
+
+namespace {
+
+std::atomic<bool> under_way{false};
+
+}  // namespace
+
+struct Recorded {
+  cudaGraphExec_t graph = nullptr;
+};
+
+bool recording() { return under_way.load(std::memory_order_relaxed); }
+
+// Relaxed: libraries may load their kernels on the way. What may not be recorded is refused before it reaches the driver.
+void begin_recording() {
+  check(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed), "beginning a capture");
+  under_way = true;
+}
+
+Recorded* end_recording(bool keep) {
+  under_way = false;
+  cudaGraph_t graph = nullptr;
+  const cudaError_t error = cudaStreamEndCapture(stream(), &graph);
+  if (!keep) {
+    cudaGetLastError();
+    if (graph) cudaGraphDestroy(graph);
+    return nullptr;
+  }
+  check(error, "ending a capture");
+  auto work = std::make_unique<Recorded>();
+  const cudaError_t made = cudaGraphInstantiate(&work->graph, graph, 0);
+  cudaGraphDestroy(graph);
+  check(made, "making a graph of what was captured");
+  check(cudaGraphUpload(work->graph, stream()), "bringing a graph to the device");
+  return work.release();
+}
+
+void launch_recorded(Recorded* work) {
+  count_launch();
+  check(cudaGraphLaunch(work->graph, stream()), "launching a graph");
+}
+
+// After the launches of it that are under way.
+void forget(Recorded* work) {
+  cudaStreamSynchronize(stream());
+  cudaGraphExecDestroy(work->graph);
+  delete work;
+}
 
 }  // namespace costate::cuda::runtime

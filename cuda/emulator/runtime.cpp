@@ -6,8 +6,10 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <mutex>
+#include <vector>
 
 namespace costate::cuda::runtime {
 namespace {
@@ -98,19 +100,106 @@ void download(const void* data, void* host, std::int64_t bytes) {
   const Access access;
   std::memcpy(host, data, static_cast<std::size_t>(bytes));
 }
+namespace {
+
+// What is under way when calls are recorded instead of done.
+std::unique_ptr<Recorded> under_way;
+
+}  // namespace
+
+struct Recorded {
+  std::vector<std::function<void()>> calls;
+};
+bool recording() { return under_way != nullptr; }
+void begin_recording() { under_way = std::make_unique<Recorded>(); }
+Recorded* end_recording(bool keep) {
+  std::unique_ptr<Recorded> done = std::move(under_way);
+  return keep ? done.release() : nullptr;
+}
+void launch_recorded(Recorded* work) {
+  count_launch();
+  for (const auto& call : work->calls) call();
+}
+void forget(Recorded* work) { delete work; }
+
+namespace {
+
+void now_or_later(std::function<void()> call) {
+  if (under_way)
+    under_way->calls.push_back(std::move(call));
+  else
+    call();
+}
+
+}  // namespace
+
 void copy(const void* from, void* to, std::int64_t bytes) {
-  const Access access;
-  std::memmove(to, from, static_cast<std::size_t>(bytes));
+  count_launch();
+  now_or_later([=] {
+    const Access access;
+    std::memmove(to, from, static_cast<std::size_t>(bytes));
+  });
 }
 void clear(void* data, std::int64_t bytes) {
-  const Access access;
-  std::memset(data, 0, static_cast<std::size_t>(bytes));
+  count_launch();
+  now_or_later([=] {
+    const Access access;
+    std::memset(data, 0, static_cast<std::size_t>(bytes));
+  });
 }
 void synchronise() {}
 
-void launch(void (*body)(void*), void* call, dim3 grid, dim3 block, std::size_t dynamic_bytes, const char* name) {
-  const Access access;
-  emulator::run(body, call, grid, block, dynamic_bytes, name);
+// A device does these copies at some time between their start and their finish; here at the one that
+// COSTATE_EMULATED_COPIES names, early or late. Late is what shows a source that is written, or a target that is read, in between.
+namespace {
+
+struct Copies {
+  std::mutex mutex;
+  std::int64_t started = 0, done = 0;
+  std::vector<std::function<void()>> waiting;  // of numbers done + 1, done + 2, ...
+};
+Copies& copies() {
+  static Copies& c = *new Copies;
+  return c;
+}
+
+}  // namespace
+
+void* pin(std::int64_t bytes) { return std::malloc(static_cast<std::size_t>(bytes)); }
+void unpin(void* data) {
+  finish_copy(copies().started);
+  std::free(data);
+}
+std::int64_t start_copy(const void* from, void* to, std::int64_t bytes) {
+  count_launch();
+  Copies& c = copies();
+  std::int64_t number = 0;
+  {
+    const std::lock_guard lock(c.mutex);
+    c.waiting.push_back([=] {
+      const Access access;
+      std::memcpy(to, from, static_cast<std::size_t>(bytes));
+    });
+    number = ++c.started;
+  }
+  if (const char* when = std::getenv("COSTATE_EMULATED_COPIES"); when && std::string(when) == "early") finish_copy(number);
+  return number;
+}
+void finish_copy(std::int64_t number) {
+  Copies& c = copies();
+  const std::lock_guard lock(c.mutex);
+  for (; c.done < number; ++c.done) {
+    c.waiting.front()();
+    c.waiting.erase(c.waiting.begin());
+  }
+}
+
+void launch(void (*body)(void*), std::shared_ptr<void> call, dim3 grid, dim3 block, std::size_t dynamic_bytes,
+            const char* name) {
+  now_or_later([=] {
+    const Access access;
+    emulator::run(body, call.get(), grid, block, dynamic_bytes, name);
+  });
 }
 
 }  // namespace costate::cuda::runtime

@@ -1,35 +1,18 @@
 // Attention without its matrix of scores in memory (Dao, FlashAttention-2, 2023): a block holds a tile of queries, keys and
 // values pass by in tiles, and the softmax is corrected as its maximum grows (Milakov and Gimelshein 2018). The sweep
 // computes the probabilities again from the log of the sums; its two kernels own queries resp. keys, so that nothing is
-// added by several blocks and the bits do not depend on their order.
+// added by several blocks and the bits do not depend on their order. f32 heads of up to 128 elements have their sums in
+// registers (attention_tiles.h); the kernels of this file are for the others.
+#include <algorithm>
+#include <type_traits>
+
 #include "../table.h"
-#include "grid.h"
+#include "attention_tiles.h"
 
 namespace costate::cuda {
 namespace {
 
 constexpr int threads = block_threads;
-
-template <class T>
-struct Attention {
-  std::int64_t heads, queries, keys, width, row_q, row_k, row_v;
-  T scale;
-  const T *q, *k, *v;
-
-  explicit Attention(const AttentionCall& c)
-      : heads(c.heads),
-        queries(c.queries),
-        keys(c.keys),
-        width(c.width),
-        row_q(c.row_q),
-        row_k(c.row_k),
-        row_v(c.row_v),
-        scale(T(1) / scalar::sqrt(static_cast<T>(c.width))),
-        q(static_cast<const T*>(c.q)),
-        k(static_cast<const T*>(c.k)),
-        v(static_cast<const T*>(c.v)) {}
-  __device__ __forceinline__ std::int64_t row_out() const { return heads * width; }
-};
 
 // Rows of a tile lie width + 1 apart in shared memory, so that a column is spread over all banks.
 template <int tile, class T>
@@ -46,11 +29,6 @@ __device__ __forceinline__ T dot(std::int64_t width, const T* a, const T* b) {
   for (std::int64_t d = 0; d < width; ++d) s += a[d] * b[d];
   return s;
 }
-template <class T>
-__device__ __forceinline__ T lowest() {
-  return -static_cast<T>(__builtin_inff());
-}
-
 template <int tile, class T>
 constexpr std::int64_t forward_bytes(std::int64_t width) {
   return (3 * tile * (width + 1) + tile * (tile + 1) + 3 * tile) * static_cast<std::int64_t>(sizeof(T));
@@ -243,10 +221,32 @@ void with_tile(std::int64_t width, const Bytes& bytes, const Body& body) {
   fail(Fault::argument, "attention: heads of width " + std::to_string(width) + " do not fit into the shared memory of a block");
 }
 
+// body(Tiles<...>) for f32 heads that the kernels with sums in registers take: large tiles where there are rows for them.
+template <class Body>
+bool with_tiles(const AttentionCall& call, const Body& body) {
+  if (call.dtype != DType::f32 || call.width > 128) return false;
+  const bool many = std::max(call.queries, call.keys) > 2 * side;
+  if (call.width <= side)
+    body(Tiles<2, 1>{});
+  else if (call.width <= 2 * side)
+    many ? body(Tiles<4, 2>{}) : body(Tiles<2, 2>{});
+  else if (call.width <= 4 * side)
+    many ? body(Tiles<4, 4>{}) : body(Tiles<2, 4>{});
+  else
+    body(Tiles<2, 8>{});
+  return true;
+}
+
 }  // namespace
 
 void attention(const AttentionCall& call, void* out, void* log_sum_exp) {
   if (call.n * call.heads * call.queries * call.width == 0) return;
+  if (with_tiles(call, [&]<int R, int C>(Tiles<R, C>) {
+        launch("attention", attention_forward_tiles<R, C>, grid_of(call, call.queries, Tiles<R, C>::rows), dim3(block_threads),
+               forward_tiles_bytes<R, C>(), Attention<float>(call), static_cast<float*>(out),
+               static_cast<float*>(log_sum_exp));
+      }))
+    return;
   by_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);
     with_tile(
@@ -272,6 +272,16 @@ void attention_vjp(const AttentionCall& call, const void* out, const void* log_s
     const T *const sums = static_cast<const T*>(log_sum_exp), *const g = static_cast<const T*>(cotangent);
     launch("attention <out, cotangent>", attention_inner<T>, dim3(static_cast<unsigned>((rows + 7) / 8)), dim3(threads), 0, c,
            rows, static_cast<const T*>(out), g, inner);
+    if constexpr (std::is_same_v<T, float>)
+      if (with_tiles(call, [&]<int R, int C>(Tiles<R, C>) {
+            if (dq)
+              launch("attention dq", attention_dq_tiles<R, C>, grid_of(call, call.queries, Tiles<R, C>::rows), dim3(threads),
+                     dq_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<float*>(dq));
+            if (dk || dv)
+              launch("attention dk, dv", attention_dkv_tiles<R, C>, grid_of(call, call.keys, Tiles<R, C>::rows), dim3(threads),
+                     dkv_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<float*>(dk), static_cast<float*>(dv));
+          }))
+        return;
     with_tile(
         call.width, [&](auto t) { return backward_bytes<decltype(t)::value, T>(call.width); },
         [&](auto t) {

@@ -1,28 +1,10 @@
 // Philox noise, four elements a thread. Integers, and box_muller.h's double precision without operations whose rounding a
 // compiler may choose: the bits of the cpu. (Contraction of products and sums is off for this file all the same.)
-#include <costate/tensor/box_muller.h>
-#include <costate/tensor/philox.h>
-
 #include "../table.h"
-#include "grid.h"
+#include "noise.h"
 
 namespace costate::cuda {
 namespace {
-
-struct Counter {
-  std::uint64_t seed, first_sample;
-  std::uint32_t stream, step;
-  std::int64_t samples, per_sample;
-};
-
-// The words of the counter (element / 4, step, low 32 bits of sample, stream + high 16 bits of sample << 16).
-__device__ __forceinline__ void words_of(const Counter& c, std::int64_t sample, std::int64_t block, std::uint32_t (&w)[4]) {
-  const std::uint64_t s = c.first_sample + static_cast<std::uint64_t>(sample);
-  const auto words = philox4x32({static_cast<std::uint32_t>(block), c.step, static_cast<std::uint32_t>(s),
-                                 c.stream + (static_cast<std::uint32_t>(s >> 32) << 16)},
-                                {static_cast<std::uint32_t>(c.seed), static_cast<std::uint32_t>(c.seed >> 32)});
-  for (int i = 0; i < 4; ++i) w[i] = words[static_cast<std::size_t>(i)];
-}
 
 template <bool normal, class T>
 __global__ void __launch_bounds__(block_threads) generate(Counter c, T* out) {
@@ -33,8 +15,7 @@ __global__ void __launch_bounds__(block_threads) generate(Counter c, T* out) {
     words_of(c, sample, block, w);
     float value[4];
     if constexpr (normal) {
-      box_muller(w[0], w[1], value);
-      box_muller(w[2], w[3], value + 2);
+      normals_of(w, value);
     } else {
       for (int i = 0; i < 4; ++i) value[i] = (static_cast<float>(w[i] >> 9) + 0.5f) * 0x1p-23f;
     }
@@ -63,7 +44,7 @@ __global__ void __launch_bounds__(block_threads) drop(Counter c, T factor, std::
 void random(DType dtype, bool normal, std::uint64_t seed, std::uint32_t stream, std::uint64_t first_sample, std::uint32_t step,
             std::int64_t samples, std::int64_t per_sample, void* out) {
   if (samples * per_sample == 0) return;
-  const Counter c{seed, first_sample, stream, step, samples, per_sample};
+  const Counter c{seed, first_sample, stream, step, samples, per_sample, cells::sample_shift()};
   const dim3 grid = grid_for(samples * ((per_sample + 3) / 4));
   by_type(dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -78,7 +59,7 @@ void dropout(DType dtype, double probability, std::uint32_t threshold, std::uint
              std::uint64_t first_sample, std::uint32_t step, std::int64_t samples, std::int64_t per_sample, const void* in,
              void* out) {
   if (samples * per_sample == 0) return;
-  const Counter c{seed, first_sample, stream, step, samples, per_sample};
+  const Counter c{seed, first_sample, stream, step, samples, per_sample, cells::sample_shift()};
   by_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     launch("dropout", drop<T>, grid_for(samples * ((per_sample + 3) / 4)), dim3(block_threads), 0, c,

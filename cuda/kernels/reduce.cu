@@ -1,7 +1,7 @@
 // Reductions. What is too long for one block is cut by the extents into parts, whose sums are added in a second pass: the
 // order never depends on the device.
 #include "../table.h"
-#include "grid.h"
+#include "pieces.h"
 
 namespace costate::cuda {
 namespace {
@@ -57,11 +57,16 @@ __global__ void __launch_bounds__(columns* lanes) sum_columns(std::int64_t outer
   }
 }
 
+// out[part] = the sum of squares of a part of a piece, in double precision.
 template <class T>
-__global__ void __launch_bounds__(block_threads) add_squares(std::int64_t n, std::int64_t parts, const T* in, double* out) {
+__global__ void __launch_bounds__(block_threads) add_squares(const __grid_constant__ Pieces<Elements> list, double* out) {
   const Team<block_threads> team;
-  for (std::int64_t part = blockIdx.x; part < parts; part += gridDim.x) {
-    const std::int64_t begin = part * part_length, end = begin + part_length < n ? begin + part_length : n;
+  for (std::int64_t part = blockIdx.x; part < list.first[list.count]; part += gridDim.x) {
+    const int which = list.of_chunk(part);
+    const Elements& of = list.entry[which];
+    const T* const in = static_cast<const T*>(of.data);
+    const std::int64_t begin = (part - list.first[which]) * part_length,
+                       end = begin + part_length < of.n ? begin + part_length : of.n;
     double s = 0;
     for (std::int64_t i = begin + team.thread; i < end; i += block_threads)
       s += static_cast<double>(in[i]) * static_cast<double>(in[i]);
@@ -118,20 +123,21 @@ void sum(DType dtype, std::int64_t outer, std::int64_t n, std::int64_t inner, co
   });
 }
 
-double sum_squares(DType dtype, std::int64_t n, const void* in) {
-  if (n == 0) return 0;
-  const std::int64_t parts = (n + part_length - 1) / part_length;
-  const pool::Scratch scratch((parts + 1) * 8);
-  double* const partial = scratch.as<double>();
+void sum_squares(DType dtype, std::int64_t pieces, const Elements* piece, double* out) {
+  std::int64_t parts = 0;
+  for (std::int64_t i = 0; i < pieces; ++i) parts += (piece[i].n + part_length - 1) / part_length;
+  if (parts == 0) return runtime::clear(out, 8);
+  const pool::Scratch scratch(parts > 1 ? parts * 8 : 0);
+  double* const partial = parts > 1 ? scratch.as<double>() : out;
   by_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch("sum of squares", add_squares<T>, blocks_for(parts), dim3(block_threads), 0, n, parts, static_cast<const T*>(in),
-           partial);
+    each_list(piece, pieces, part_length, [](const Elements& e) { return e.n; },
+              [&](const Pieces<Elements>& list, std::int64_t before) {
+                launch("sum of squares", add_squares<T>, blocks_for(list.chunks()), dim3(block_threads), 0, list,
+                       partial + before);
+              });
   });
-  sum_rows_in_parts(1, parts, static_cast<const double*>(partial), partial + parts);
-  double result = 0;
-  runtime::download(partial + parts, &result, 8);
-  return result;
+  if (parts > 1) sum_rows_in_parts(1, parts, static_cast<const double*>(partial), out);
 }
 
 }  // namespace costate::cuda

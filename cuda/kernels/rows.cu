@@ -1,4 +1,5 @@
 // Kernels over rows: softmax, layer norm, gather. A warp takes a short row, a block a long one.
+#include "../cells.h"
 #include "../table.h"
 #include "grid.h"
 
@@ -72,18 +73,34 @@ __global__ void __launch_bounds__(block_threads)
   for (std::int64_t i = team.thread; i < n; i += width) dx[row * n + i] = rstd[row] * (g[i] - sum - y[i] * slope);
 }
 
+// The index of a row, or -1 when it is outside the table, which is told of once the host reads something.
+__device__ __forceinline__ std::int64_t index_of(const std::int32_t* index, std::int64_t row, std::int64_t extent, int op,
+                                                 cells::WrongIndex* wrong) {
+  const std::int32_t i = index[row];
+  if (i >= 0 && i < extent) return i;
+  wrong->index = i, wrong->extent = extent, wrong->op = op;
+  return -1;
+}
+
 template <class T>
-__global__ void __launch_bounds__(block_threads)
-    gather(std::int64_t rows, std::int64_t n, const std::int32_t* index, const T* table, T* out) {
-  for (std::int64_t e = first_task(); e < rows * n; e += task_stride()) out[e] = table[index[e / n] * n + e % n];
+__global__ void __launch_bounds__(block_threads) gather(std::int64_t rows, std::int64_t n, std::int64_t extent,
+                                                        const std::int32_t* index, const T* table, T* out,
+                                                        cells::WrongIndex* wrong) {
+  for (std::int64_t e = first_task(); e < rows * n; e += task_stride()) {
+    const std::int64_t i = index_of(index, e / n, extent, 1, wrong);
+    out[e] = i < 0 ? T(0) : table[i * n + e % n];
+  }
 }
 
 // A thread a column, which adds its rows one after the other: their order, and the bits, are the cpu's.
 template <class T>
-__global__ void __launch_bounds__(warp)
-    scatter_add(std::int64_t rows, std::int64_t n, const std::int32_t* index, const T* in, T* out) {
+__global__ void __launch_bounds__(warp) scatter_add(std::int64_t rows, std::int64_t n, std::int64_t extent,
+                                                    const std::int32_t* index, const T* in, T* out, cells::WrongIndex* wrong) {
   for (std::int64_t c = first_task(); c < n; c += task_stride())
-    for (std::int64_t r = 0; r < rows; ++r) out[index[r] * n + c] += in[r * n + c];
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const std::int64_t i = index_of(index, r, extent, 2, wrong);
+      if (i >= 0) out[i * n + c] += in[r * n + c];
+    }
 }
 
 dim3 grid_of_teams(std::int64_t rows, int per_block) { return dim3(static_cast<unsigned>((rows + per_block - 1) / per_block)); }
@@ -136,22 +153,26 @@ void layer_norm_vjp(DType dtype, std::int64_t rows, std::int64_t n, const void* 
   });
 }
 
-void gather_rows(DType dtype, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* table, void* out) {
+void gather_rows(DType dtype, std::int64_t rows, std::int64_t n, std::int64_t extent, const std::int32_t* index,
+                 const void* table, void* out) {
   if (rows * n == 0) return;
   by_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch("gather", gather<T>, grid_for(rows * n), dim3(block_threads), 0, rows, n, index, static_cast<const T*>(table),
-           static_cast<T*>(out));
+    launch("gather", gather<T>, grid_for(rows * n), dim3(block_threads), 0, rows, n, extent, index,
+           static_cast<const T*>(table), static_cast<T*>(out), cells::wrong_index());
   });
+  cells::expect_wrong_index();
 }
 
-void scatter_add_rows(DType dtype, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* in, void* out) {
+void scatter_add_rows(DType dtype, std::int64_t rows, std::int64_t n, std::int64_t extent, const std::int32_t* index,
+                      const void* in, void* out) {
   if (rows * n == 0) return;
   by_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch("scatter", scatter_add<T>, dim3(static_cast<unsigned>((n + warp - 1) / warp)), dim3(warp), 0, rows, n, index,
-           static_cast<const T*>(in), static_cast<T*>(out));
+    launch("scatter", scatter_add<T>, dim3(static_cast<unsigned>((n + warp - 1) / warp)), dim3(warp), 0, rows, n, extent,
+           index, static_cast<const T*>(in), static_cast<T*>(out), cells::wrong_index());
   });
+  cells::expect_wrong_index();
 }
 
 }  // namespace costate::cuda

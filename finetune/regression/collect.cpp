@@ -4,6 +4,7 @@
 #include <costate/finetune/regression/value_gradient.h>
 #include <costate/sde/sampler.h>
 #include <costate/tensor/random.h>
+#include <costate/tensor/sum_squares.h>
 
 #include <algorithm>
 #include <chrono>
@@ -171,7 +172,7 @@ void ValueGradientRegression::path_costates(CostateBatch& batch, const Tensor& t
       if (batch.costates[k].defined())
         batch.costates[k].slice(begin, n).copy_from(options_.pairing == Pairing::same ? a_k : a_next);
       norms[static_cast<std::size_t>(k * pieces + begin / per_chunk)] =
-          kernels(a_next).sum_squares(DType::f32, a_next.numel(), a_next.raw());
+          sum_squares({&a_next, 1});
     };
     Tensor a = terminal.slice(begin, n);
     if (options_.pairing == Pairing::alg1) {
@@ -282,7 +283,7 @@ void ValueGradientRegression::value_costates(CostateBatch& batch, const std::vec
       const Var shift = sub(Var(paths.predictions[k]), Var(paths.base_predictions[k]));
       a = axpby(w, Var(a), -scale, shift).value();
     }
-    largest = std::max(largest, kernels(a).sum_squares(DType::f32, a.numel(), a.raw()));
+    largest = std::max(largest, sum_squares({&a, 1}));
     batch.costates[k] = std::move(a);
   }
   metrics.costate_norm = std::max(metrics.costate_norm, std::sqrt(largest / static_cast<double>(rows)));

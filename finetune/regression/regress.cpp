@@ -3,6 +3,7 @@
 #include <costate/finetune/chunks.h>
 #include <costate/finetune/regression/value_gradient.h>
 #include <costate/sde/sampler.h>
+#include <costate/tensor/sum_squares.h>
 
 #include <algorithm>
 #include <cmath>
@@ -39,7 +40,7 @@ Gradients ValueGradientRegression::regress(CostateBatch& batch, const std::vecto
     const Var residual = matching_residual(in_control ? shift / std : unit, prediction, base,
                                            in_control ? std / b : unit * std * std / (shift * b), costate);
     const Tensor difference = sub(Var(prediction.value()), base).value();
-    const double squared = kernels(difference).sum_squares(DType::f32, difference.numel(), difference.raw());
+    const double squared = sum_squares({&difference, 1});
     control[c] = squared * (shift / std) * (shift / std);
     if (options_.loss_clip == 0 && !row_weight.defined()) return affine(sum(square(residual)), weight, 0.0);
     Var squares = sum(reshape(square(residual), {n, -1}), 1);
@@ -68,7 +69,7 @@ Gradients ValueGradientRegression::regress(CostateBatch& batch, const std::vecto
         const nn::Network tuned = nn::watch(network(), tape, watched);
         const nn::Network matrices = learned ? nn::watch(matrices_->network(), tape, watched) : nn::Network();
         const Var a = matrices_->costate(learned ? &matrices : nullptr, steps[c], batch.own, batch.later);
-        norms[c] = kernels(a.value()).sum_squares(DType::f32, a.numel(), a.value().raw());
+        norms[c] = sum_squares({&a.value(), 1});
         return loss_of(predict(tuned, c, 0, rows), reshape(a, paths.states[0].shape()), c, 0, rows);
       }();
       return gradient_of(std::move(tape), loss, watched);

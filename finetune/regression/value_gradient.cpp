@@ -57,6 +57,13 @@ ValueGradientRegression::ValueGradientRegression(ControlProblem problem, nn::Net
   if (options_.costate == Costate::reparametrised) matrices_.emplace(problem_, options_.reparametrisation, options_.seed);
   if (learns_value()) value_.emplace(problem_, options_.value, options_.seed);
   if (options_.replay.size > 0) replay_.emplace(options_.replay, options_.batch, options_.seed);
+  if (DeviceIteration::refusal(problem_, options_).empty())
+    on_device_ = std::make_unique<DeviceIteration>(problem_, options_, kl_weights_, learner_);
+}
+
+std::string ValueGradientRegression::not_recorded() const {
+  if (!options_.graphs) return "graphs are off";
+  return on_device_ ? on_device_->not_recorded() : DeviceIteration::refusal(problem_, options_);
 }
 
 void ValueGradientRegression::check() const {
@@ -220,6 +227,11 @@ void ValueGradientRegression::visit_state(StateVisitor& v) {
 
 Metrics ValueGradientRegression::step() {
   ValueGradientMetrics m;
+  if (on_device_) {
+    const Learner::Update update = on_device_->step(iteration() * options_.batch, draw_steps(), m);
+    last_ = m;
+    return report(m, update);
+  }
   Gradients g = gradient(m);
   auto clock = Clock::now();
   Gradients of_matrices;
@@ -234,6 +246,10 @@ Metrics ValueGradientRegression::step() {
   if (!of_matrices.parameters.empty()) matrices_->learner().update(of_matrices);
   m.seconds.optimise = lap(clock);
   last_ = m;
+  return report(m, update);
+}
+
+Metrics ValueGradientRegression::report(const ValueGradientMetrics& m, const Learner::Update& update) const {
   Metrics out;
   out.set("loss", m.loss), out.set("gradient_norm", update.gradient_norm), out.set("lr", update.lr);
   out.set("reward", m.reward), out.set("control_cost", m.control_cost);

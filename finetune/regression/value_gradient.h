@@ -35,6 +35,7 @@
 #include <costate/finetune/objective.h>
 #include <costate/finetune/regression/costates.h>
 #include <costate/finetune/regression/costate_batch.h>
+#include <costate/finetune/regression/device_iteration.h>
 #include <costate/finetune/regression/path_weights.h>
 #include <costate/finetune/regression/reparametrisation.h>
 #include <costate/finetune/regression/replay_buffer.h>
@@ -73,6 +74,10 @@ struct ValueGradientOptions {
   // instead of computing them again: with L of K steps, L of K + 2 K + 3 L passes are saved, for the memory of L passes of
   // `micro_batch` rows.
   bool keep_activations = false;
+
+  // On a cuda device: sampling, and the rest of an iteration but for the reward, become two recorded graphs each of which is one
+  // launch (tensor/graph.h). The bits are those without. Where that cannot be, not_recorded() says why.
+  bool graphs = false;
 
   // grad r at the noiseless estimate of x_1 from x_{K-1} by the base network, instead of at x_K.
   bool denoised_endpoint = false;
@@ -118,6 +123,7 @@ class ValueGradientRegression final : public Objective {
   using Options = ValueGradientOptions;
   // `tuned` starts as a copy of the network of problem.base. Throws Error(argument) for options that do not go together.
   ValueGradientRegression(ControlProblem problem, nn::Network tuned, const Options& options);
+  ValueGradientRegression(ValueGradientRegression&&) = delete;
 
   // One update. Reports besides the common numbers costate_norm and clipped; ess with path weights or weighted replay;
   // value_loss with a value network, and contraction and curvature (the largest |kappa| and the largest kappa, see
@@ -132,6 +138,9 @@ class ValueGradientRegression final : public Objective {
   // tests and studies. Advances what is estimated on the way: the running mean of path weights, the value, the replay.
   Gradients gradient(ValueGradientMetrics& metrics);
 
+  // With `graphs`: why an iteration, or a part of it, is not recorded; "": it is, from the third iteration on.
+  std::string not_recorded() const;
+
   std::int64_t iteration() const { return learner_.updates(); }
   nn::Network& network() { return learner_.network(); }
   const nn::Network& network() const override { return learner_.network(); }
@@ -145,6 +154,7 @@ class ValueGradientRegression final : public Objective {
  private:
   void check() const;
   std::vector<int> draw_steps() const;
+  Metrics report(const ValueGradientMetrics& m, const Learner::Update& update) const;
   bool learns_value() const {
     return options_.costate == Options::Costate::value || options_.costate == Options::Costate::stein;
   }
@@ -175,6 +185,7 @@ class ValueGradientRegression final : public Objective {
   Curvature contraction_;         // as last measured
   std::vector<double> damping_;   // w of each step
   ValueGradientMetrics last_;
+  std::unique_ptr<DeviceIteration> on_device_;  // where refusal() has nothing against it; refers to the members above
 };
 
 }  // namespace costate::finetune

@@ -1,6 +1,8 @@
 #include <costate/finetune/reward/reward.h>
 #include <costate/tensor/hooks.h>
 
+#include <costate/autograd/ops.h>
+
 #include <algorithm>
 #include <cmath>
 #include <exception>
@@ -52,8 +54,18 @@ std::vector<std::uint8_t> rows_not_finite(const Raw& raw) {
   });
   return bad;
 }
+// On a device 0 times the gradient, 0 or NaN, is summed by rows there: the host reads one number a row.
+std::vector<std::uint8_t> rows_not_finite_there(const Raw& raw) {
+  Var numbers(raw.value);
+  if (raw.gradient.defined())
+    numbers = add(numbers, sum(affine(reshape(Var(raw.gradient), {raw.value.extent(0), -1}), 0.0, 0.0), 1));
+  std::vector<std::uint8_t> bad;
+  for (const double v : numbers.value().to_doubles()) bad.push_back(!std::isfinite(v));
+  return bad;
+}
 std::vector<std::uint8_t> rows_not_finite(const Raw& raw) {
   if (raw.value.is_meta()) return {};
+  if (raw.value.device().kind == DeviceKind::cuda && raw.value.numel() > 0) return rows_not_finite_there(raw);
   return raw.value.dtype() == DType::f32 ? rows_not_finite<float>(raw) : rows_not_finite<double>(raw);
 }
 

@@ -45,6 +45,9 @@ struct AdjointOptions {
                         // (interpolated: 1)
   int slots = 0;        // binomial, binomial_online, two_level: states in memory; 0: 2 + log2 K
   std::string scratch;  // two_level: the folder of its file; "": see ScratchFile
+  // two_level of states on a cuda device: they go to memory of the host, beside the kernels, instead of to a file, and come back
+  // one ahead of their use. Of other states: as ever.
+  bool host_memory = false;
   // Called with k and the costate of x_{k+1} before each pullback, k = K-1..0; not for `forward`.
   std::function<void(int k, const Tensor& x, const Tensor& a_next)> visit;
 };

@@ -1,74 +1,15 @@
 // The discrete adjoint: any plan of checkpoints.h, run on states.
 #include <costate/sde/adjoint/methods.h>
-#include <costate/tensor/file.h>
+#include <costate/sde/adjoint/offloaded.h>
 
 #include <map>
 
 namespace costate::sde::detail {
-namespace {
-
-// States on disk, one behind the other in a file without a name. On the meta device nothing is written.
-class Offloaded {
- public:
-  explicit Offloaded(const std::string& folder) : folder_(folder) {}
-
-  std::int64_t write(int step, const State& state) {
-    Entry& entry = entries_[step];
-    const std::uint64_t from = size_;
-    for (const Tensor& t : state) {
-      entry.tensors.push_back({t.defined(), t.shape(), t.dtype(), t.device(), size_});
-      if (!t.defined()) continue;
-      if (!t.is_meta()) {
-        if (!file_) file_ = std::make_unique<ScratchFile>(folder_);
-        const Tensor on_host = t.to(Device::cpu);
-        file_->write(size_, {static_cast<const std::byte*>(on_host.raw()), static_cast<std::size_t>(t.bytes())});
-      }
-      size_ += static_cast<std::uint64_t>(t.bytes());
-    }
-    return static_cast<std::int64_t>(size_ - from);
-  }
-  State read(int step) const {
-    const memory::TagScope scope(memory::Tag::trajectory);
-    State state;
-    for (const Entry::Part& p : entries_.at(step).tensors) {
-      if (!p.defined) {
-        state.emplace_back();
-        continue;
-      }
-      const bool meta = p.device == Device::meta;
-      const Tensor t = Tensor::empty(p.shape, p.dtype, meta ? Device::meta : Device::cpu);
-      if (!meta) file_->read(p.offset, {static_cast<std::byte*>(t.raw_mutable()), static_cast<std::size_t>(t.bytes())});
-      state.push_back(t.to(p.device));
-    }
-    return state;
-  }
-  void drop(int step) { entries_.erase(step); }
-  bool holds(int step) const { return entries_.contains(step); }
-
- private:
-  struct Entry {
-    struct Part {
-      bool defined;
-      Shape shape;
-      DType dtype;
-      Device device;
-      std::uint64_t offset;
-    };
-    std::vector<Part> tensors;
-  };
-  std::string folder_;
-  std::unique_ptr<ScratchFile> file_;
-  std::map<int, Entry> entries_;
-  std::uint64_t size_ = 0;
-};
-
-}  // namespace
-
 Gradient discrete(const Process& process, const Tensor& x0, const Terminal& terminal, const AdjointOptions& options,
                   const CheckpointPlan& plan) {
   Gradient result;
   std::map<int, State> kept;
-  Offloaded disk(options.scratch);
+  Offloaded away(options.scratch, options.host_memory);
   State current = process.start(x0), costate;
   count(result.work, process.start_work);
   int at = 0;
@@ -86,15 +27,15 @@ Gradient discrete(const Process& process, const Tensor& x0, const Terminal& term
         kept[a.step] = current;
         break;
       case Kind::offload:
-        result.work.offloaded_bytes += disk.write(a.step, current);
+        result.work.offloaded_bytes += away.write(a.step, current);
         break;
       case Kind::load:
         current.clear();
-        current = disk.holds(a.step) ? disk.read(a.step) : kept.at(a.step);
+        current = away.holds(a.step) ? away.read(a.step, away.last_below(a.step)) : kept.at(a.step);
         at = a.step;
         break;
       case Kind::drop:
-        disk.drop(a.step);
+        away.drop(a.step);
         kept.erase(a.step);
         break;
       case Kind::advance:

@@ -1,5 +1,6 @@
 // Every entry of the backend's kernel table against the cpu's, for shapes that end inside a vector, a warp, a block and a
 // tile, and for those that take a second pass.
+#include <costate/autograd/ops.h>
 #include <costate/tensor/loop.h>
 #include <costate/tensor/pointwise.h>
 
@@ -121,8 +122,13 @@ TEST(CudaKernels, Sums) {
             [&, outer = outer, inner = inner](Device d) {
               const Tensor x = noise({outer, n, inner}, dtype, d, 5), out = unwritten({outer, inner}, dtype, d);
               kernels(d).sum(dtype, outer, n, inner, x.raw(), out.raw_mutable());
-              const double squares = kernels(d).sum_squares(dtype, x.numel(), x.raw());
-              return Tensors{out, Tensor::scalar(squares, DType::f64)};
+              // Three pieces, the second one empty; a device may have more than one part of each.
+              const std::int64_t third = x.numel() / 3;
+              const Tensor flat = x.reshape({x.numel()});
+              const Elements pieces[] = {{x.raw(), third}, {nullptr, 0}, {flat.slice(third, x.numel() - third).raw(), x.numel() - third}};
+              const Tensor squares = unwritten({1}, DType::f64, d);
+              kernels(d).sum_squares(dtype, 3, pieces, static_cast<double*>(squares.raw_mutable()));
+              return Tensors{out, squares};
             },
             rounding(dtype, n), "sum of " + std::to_string(n));
     }
@@ -222,8 +228,11 @@ TEST(CudaKernels, Attention) {
   struct Case {
     std::int64_t n, heads, queries, keys, width;
   };
-  // One tile and less, ends inside a tile, several tiles, and heads so wide that the smaller tile is taken.
-  for (const Case& c : {Case{1, 1, 1, 1, 3}, Case{2, 3, 33, 40, 8}, Case{1, 2, 70, 65, 16}, Case{1, 1, 9, 17, 300}})
+  // One tile and less, ends inside a tile, several tiles, every width of the kernels with sums in registers in both sizes of
+  // their tiles, and heads for which those of any width take a large and a small tile.
+  for (const Case& c :
+       {Case{1, 1, 1, 1, 3}, Case{2, 3, 33, 40, 8}, Case{1, 2, 70, 65, 16}, Case{1, 2, 20, 7, 24}, Case{1, 1, 130, 65, 32},
+        Case{1, 1, 5, 32, 50}, Case{1, 1, 66, 129, 64}, Case{1, 1, 40, 33, 100}, Case{1, 1, 17, 9, 140}, Case{1, 1, 9, 17, 300}})
     for (const DType dtype : {DType::f32, DType::f64})
       compare(
           [&](Device d) {
@@ -255,11 +264,38 @@ TEST(CudaKernels, GatherAndScatter) {
                        in = noise({rows, 20}, DType::f32, d, 23);
           const Tensor picked = unwritten({rows, 20}, DType::f32, d), added = Tensor::zeros({7, 20}, DType::f32, d);
           const auto* raw = static_cast<const std::int32_t*>(where.raw());
-          kernels(d).gather_rows(DType::f32, rows, 20, raw, table.raw(), picked.raw_mutable());
-          kernels(d).scatter_add_rows(DType::f32, rows, 20, raw, in.raw(), added.raw_mutable());
+          kernels(d).gather_rows(DType::f32, rows, 20, 7, raw, table.raw(), picked.raw_mutable());
+          kernels(d).scatter_add_rows(DType::f32, rows, 20, 7, raw, in.raw(), added.raw_mutable());
           return Tensors{picked, added};
         },
         0, "gather and scatter");  // added in order: the same bits
+}
+
+// Nothing waits for the check: who reads next is told, and what follows is as ever.
+TEST(CudaKernels, AWrongIndexIsToldOfWhenTheHostReads) {
+  const auto told = [](const Var& x) {
+    try {
+      x.value().to_doubles();
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string("nothing");
+  };
+  const Var table(Tensor::full({7, 3}, 1.0, DType::f32, device()));
+  for (const std::int32_t wrong : {-1, 7}) {
+    const Tensor index = Tensor::from(std::vector<std::int32_t>{2, wrong}, {2}, device());
+    const std::string number = std::to_string(wrong) + " is outside 0 to 6";
+    Var picked, added;
+    EXPECT_NO_THROW(picked = gather_rows(table, index));
+    EXPECT_NE(told(picked).find("gather_rows: index " + number), std::string::npos) << told(picked);
+    EXPECT_EQ(picked.value().to_doubles(), (std::vector<double>{1, 1, 1, 0, 0, 0}));
+    EXPECT_NO_THROW(added = scatter_rows(picked, index, 7));
+    EXPECT_NE(told(added).find("scatter_rows: index " + number), std::string::npos) << told(added);
+    EXPECT_EQ(told(added), "nothing");
+  }
+  gather_rows(table, Tensor::from(std::vector<std::int32_t>{9}, {1}, device()));
+  EXPECT_THROW(synchronise(device()), Error);
+  EXPECT_NO_THROW(synchronise(device()));
 }
 
 TEST(CudaKernels, UpsampleAndPool) {
@@ -275,18 +311,84 @@ TEST(CudaKernels, UpsampleAndPool) {
         rounding(DType::f32), "upsample and pool");
 }
 
+// More tensors than one launch takes, of lengths on both sides of a chunk, some with averages; clipped, and not.
 TEST(CudaKernels, AdamW) {
-  const Kernels::AdamW a{1e-2, 0.9, 0.99, 1e-8, 0.1, 1 - 0.9, 1 - 0.99, 0.5};
-  for (const std::int64_t n : {1, 257, 3000})
+  for (const DType dtype : {DType::f32, DType::f64})
+    for (const std::int64_t count : {1, 7, 300})
+      compare(
+          [&](Device d) {
+            Tensors g, m, v, p, a, out;
+            std::vector<Optimised> pieces;
+            for (std::int64_t i = 0; i < count; ++i) {
+              const std::int64_t n = count > 100 ? i % 3 : i == 0 ? 3000 : 1 + 257 * i;
+              const auto at = static_cast<std::uint32_t>(10 * i);
+              g.push_back(noise({n}, dtype, d, at)), m.push_back(noise({n}, dtype, d, at + 1));
+              v.push_back(Tensor::full({n}, 0.25, dtype, d)), p.push_back(noise({n}, dtype, d, at + 2));
+              a.push_back(noise({n}, dtype, d, at + 3));
+              pieces.push_back({n, g.back().raw(), m.back().raw_mutable(), v.back().raw_mutable(), p.back().raw_mutable(),
+                                i % 2 ? a.back().raw_mutable() : nullptr});
+            }
+            const auto numbers = [&](const std::vector<double>& values) {
+              return Tensor::from(values, {static_cast<std::int64_t>(values.size())}, d);
+            };
+            const Tensor now = numbers({0.1, 100, 0.999, 0.5, 0.7, 0.25}), squares = numbers({4}), check = numbers({1});
+            const auto raw = [](const Tensor& t) { return static_cast<const double*>(t.raw()); };
+            const AdamWRates rates{0.9, 0.99, 1e-8};
+            const auto update = [&](const Tensor& of_squares, const Tensor& checked) {
+              kernels(d).adamw(dtype, count, pieces.data(), rates, static_cast<const AdamWNow*>(now.raw()), raw(of_squares),
+                               raw(checked));
+            };
+            update(squares, check), update(Tensor(), Tensor());
+            // Numbers that are not finite: nothing changes.
+            const Tensor nan = numbers({std::nan("")}), infinite = numbers({std::numeric_limits<double>::infinity()});
+            update(nan, check), update(infinite, Tensor()), update(squares, nan);
+            for (const Tensors* part : {&m, &v, &p, &a}) out.insert(out.end(), part->begin(), part->end());
+            return out;
+          },
+          4 * rounding(dtype), "adamw");
+}
+
+TEST(CudaKernels, AStepOfAChainWithItsNoise) {
+  const double c[3] = {0.75, -0.5, 0.25};
+  for (const std::int64_t n : {1, 7, 1001})
     for (const DType dtype : {DType::f32, DType::f64})
       compare(
           [&](Device d) {
-            const Tensor g = noise({n}, dtype, d, 26), m = noise({n}, dtype, d, 27), v = Tensor::full({n}, 0.25, dtype, d),
-                         p = noise({n}, dtype, d, 28);
-            kernels(d).adamw(dtype, n, a, g.raw(), m.raw_mutable(), v.raw_mutable(), p.raw_mutable());
-            return Tensors{p, m, v};
+            const Tensor x = noise({3, n}, dtype, d, 30), prediction = noise({3, n}, dtype, d, 31);
+            const Tensor out = unwritten({3, n}, dtype, d), e = unwritten({3, n}, dtype, d), apart = unwritten({3, n}, dtype, d);
+            kernels(d).noisy_step(dtype, c, 5, 0, 9, 4, 3, n, x.raw(), prediction.raw(), out.raw_mutable());
+            kernels(d).random(dtype, true, 5, 0, 9, 4, 3, n, e.raw_mutable());
+            PointwiseCall call{};
+            call.op = static_cast<int>(Pointwise::chain_step), call.dtype = dtype, call.operands = 3, call.parameters = c;
+            call.in[0] = x.raw(), call.in[1] = prediction.raw(), call.in[2] = e.raw(), call.out = apart.raw_mutable();
+            call.loop.numel = 3 * n;
+            kernels(d).pointwise(call);
+            EXPECT_EQ(out.to_doubles(), apart.to_doubles());  // the noise that is not stored is the noise that is
+            return Tensors{out};
           },
-          rounding(dtype), "adamw");
+          rounding(dtype), "step with noise");
+}
+
+TEST(CudaKernels, TheLossOfValueGradientRegression) {
+  for (const std::int64_t n : {1, 31, 1500})
+    for (const double limit : {0.0, 0.8 * static_cast<double>(n)})
+      for (const DType dtype : {DType::f32, DType::f64})
+        compare(
+            [&](Device d) {
+              const std::int64_t rows = 9;
+              const Tensor prediction = noise({rows, n}, dtype, d, 32), base = noise({rows, n}, dtype, d, 33),
+                           costate = noise({rows, n}, dtype, d, 34), weight = noise({rows}, dtype, d, 35),
+                           shift = noise({rows}, dtype, d, 36), w = noise({rows}, dtype, d, 37);
+              const Tensor numbers = unwritten({rows, 3}, DType::f64, d), gradient = unwritten({rows, n}, dtype, d),
+                           plain = unwritten({rows, 3}, DType::f64, d), other = unwritten({rows, n}, dtype, d);
+              MatchingCall call{dtype, rows, n, prediction.raw(), base.raw(), costate.raw(), weight.raw(), shift.raw()};
+              call.factor = 0.3, call.limit = limit;
+              kernels(d).matching(call, static_cast<double*>(plain.raw_mutable()), other.raw_mutable());
+              call.row_weight = w.raw();
+              kernels(d).matching(call, static_cast<double*>(numbers.raw_mutable()), gradient.raw_mutable());
+              return Tensors{numbers, gradient, plain, other};
+            },
+            rounding(dtype, n), "matching");
 }
 
 TEST(CudaKernels, Products) {

@@ -189,24 +189,50 @@ TEST(CudaTraining, CheckpointsGoToFilesAndBack) {
   }
 }
 
-TEST(CudaTraining, StatesGoToDiskAndBack) {
-  const auto gradient = [](Device d, sde::AdjointMethod method) {
+// To a file, or to the host's memory beside the kernels: at the latest time that their order leaves to copies, and the earliest.
+TEST(CudaTraining, StatesGoAwayAndBack) {
+  const auto gradient = [](Device d, sde::AdjointMethod method, bool host_memory = false) {
     const nn::Network network = small_unet(d);
     const sde::NoiseKey key{3, 0};
     const Tensor x0 = sde::initial_noise({4, 4, 1}, 1, key, DType::f32, d);
     sde::AdjointOptions o;
-    o.method = method;
-    if (method == sde::AdjointMethod::two_level) o.slots = 2;
+    o.method = method, o.host_memory = host_memory;
+    if (method == sde::AdjointMethod::two_level) o.slots = 1, o.segment = 2;
     const sde::Process process =
-        sde::chain_process(parametric_field_of(network), sde::exact_memoryless({}, sde::uniform_grid(5)), Tensor(), key);
-    return sde::gradient(
-               process, x0, [](const Tensor& x) { return x; }, o)
-        .initial.to(Device::cpu);
+        sde::chain_process(parametric_field_of(network), sde::exact_memoryless({}, sde::uniform_grid(9)), Tensor(), key);
+    const sde::Gradient g = sde::gradient(process, x0, [](const Tensor& x) { return x; }, o);
+    EXPECT_EQ(g.work.offloaded_bytes, method == sde::AdjointMethod::two_level ? 5 * 64 : 0);
+    return g.initial.to(Device::cpu);
   };
-  const Tensor stored = gradient(device(), sde::AdjointMethod::store_all),
-               disk = gradient(device(), sde::AdjointMethod::two_level);
-  EXPECT_EQ(std::memcmp(stored.raw(), disk.raw(), static_cast<std::size_t>(stored.bytes())), 0);
-  expect_near(gradient(Device::cpu, sde::AdjointMethod::store_all), disk, 1e-5, "gradient");
+  const Tensor stored = gradient(device(), sde::AdjointMethod::store_all);
+  const auto expect_bits = [&](const Tensor& x, const char* what) {
+    EXPECT_EQ(std::memcmp(stored.raw(), x.raw(), static_cast<std::size_t>(stored.bytes())), 0) << what;
+  };
+  expect_bits(gradient(device(), sde::AdjointMethod::two_level), "disk");
+  for (const char* when : {"late", "early"}) {
+    setenv("COSTATE_EMULATED_COPIES", when, 1);
+    expect_bits(gradient(device(), sde::AdjointMethod::two_level, true), when);
+  }
+  unsetenv("COSTATE_EMULATED_COPIES");
+  memory::trim();
+  expect_near(gradient(Device::cpu, sde::AdjointMethod::store_all), stored, 1e-5, "gradient");
+  expect_near(gradient(Device::cpu, sde::AdjointMethod::two_level, true), stored, 1e-5, "gradient");  // on disk, as ever
+}
+
+// The emulator's copies tell apart who waits for them and who does not.
+TEST(CudaTraining, CopiesBesideTheKernelsAreLateUntilTheyAreWaitedFor) {
+  if (!emulated()) GTEST_SKIP() << "on a device the time of a copy is its own affair";
+  const Backend& b = backend_of(device());
+  const Tensor x = Tensor::full({100}, 1.0, DType::f32, device()), y = Tensor::full({100}, 0.0, DType::f32, device());
+  void* const there = b.pin(400);
+  const std::int64_t out = b.start_copy(x.raw(), there, 400), back = b.start_copy(there, y.raw_mutable(), 400);
+  x.fill(2.0);  // too soon
+  EXPECT_EQ(y.slice(99, 1).item(), 0.0);
+  b.finish_copy(out);
+  EXPECT_EQ(y.slice(99, 1).item(), 0.0);
+  b.finish_copy(back);
+  EXPECT_EQ(y.slice(99, 1).item(), 2.0);
+  b.unpin(there);
 }
 
 }  // namespace

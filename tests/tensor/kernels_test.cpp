@@ -110,7 +110,11 @@ TEST_P(EveryTable, Sums) {
         }
       double squares = 0;
       for (const float v : x) squares += double{v} * v;
-      EXPECT_NEAR(k.sum_squares(DType::f32, outer * n * inner, x.data()), squares, 1e-12 * (squares + 1));
+      const auto half = static_cast<std::int64_t>(x.size()) / 2;
+      const Elements pieces[] = {{x.data(), half}, {x.data() + half, outer * n * inner - half}};
+      double found = -1;
+      k.sum_squares(DType::f32, 2, pieces, &found);
+      EXPECT_NEAR(found, squares, 1e-12 * (squares + 1));
     }
 }
 
@@ -164,11 +168,11 @@ TEST_P(EveryTable, GatherAndScatter) {
     for (std::size_t i = 0; i < index.size(); ++i) index[i] = static_cast<std::int32_t>(i * i % 7);
     const auto picked = same_for_all_threads([&] {
       std::vector<float> out(in.size());
-      k.gather_rows(DType::f32, rows, 20, index.data(), table.data(), out.data());
+      k.gather_rows(DType::f32, rows, 20, 7, index.data(), table.data(), out.data());
       return out;
     });
     std::vector<float> added(7 * 20), expected(7 * 20);
-    k.scatter_add_rows(DType::f32, rows, 20, index.data(), in.data(), added.data());
+    k.scatter_add_rows(DType::f32, rows, 20, 7, index.data(), in.data(), added.data());
     for (std::size_t r = 0; r < index.size(); ++r)
       for (std::size_t c = 0; c < 20; ++c) {
         const auto to = static_cast<std::size_t>(index[r]) * 20 + c;
@@ -179,22 +183,98 @@ TEST_P(EveryTable, GatherAndScatter) {
   }
 }
 
+// Two tensors in one call: the second one's average follows by 1/4. The norm of the gradients is twice the limit, so that
+// clipping halves them.
 TEST_P(EveryTable, AdamW) {
-  const Kernels::AdamW a{1e-2, 0.9, 0.99, 1e-8, 0.1, 1 - 0.9, 1 - 0.99, 0.5};
+  const AdamWRates rates{0.9, 0.99, 1e-8};
   for (const std::int64_t n : sizes) {
-    const auto g = noise<double>(n, 7), m0 = noise<double>(n, 8), p0 = noise<double>(n, 9);
-    const auto p = same_for_all_threads([&] {
-      auto m = m0, v = std::vector<double>(m0.size(), 0.25), w = p0;
-      k.adamw(DType::f64, n, a, g.data(), m.data(), v.data(), w.data());
-      return w;
-    });
-    std::vector<double> expected(p0.size());
-    for (std::size_t i = 0; i < expected.size(); ++i) {
-      const double gi = 0.5 * g[i], m = 0.9 * m0[i] + 0.1 * gi, v = 0.99 * 0.25 + 0.01 * gi * gi;
-      expected[i] = p0[i] * (1 - 1e-3) - 1e-2 * (m / 0.1) / (std::sqrt(v / 0.01) + 1e-8);
+    const auto g = noise<double>(n, 7), m0 = noise<double>(n, 8), p0 = noise<double>(n, 9), a0 = noise<double>(n, 10);
+    double squares = 0;
+    for (const double x : g) squares += 2 * x * x;
+    const AdamWNow now{1e-2 / 0.1, 1 / 0.01, 1 - 1e-3, 0.5, std::sqrt(squares) / 2, 0.25};
+    const auto run = [&](const double* of_squares, const double* check) {
+      return same_for_all_threads([&] {
+        std::vector<double> all;
+        auto m = m0, v = std::vector<double>(m0.size(), 0.25), w = p0, m2 = m, v2 = v, w2 = w, average = a0;
+        const Optimised pieces[] = {{n, g.data(), m.data(), v.data(), w.data(), nullptr},
+                                    {n, g.data(), m2.data(), v2.data(), w2.data(), average.data()}};
+        k.adamw(DType::f64, 2, pieces, rates, &now, of_squares, check);
+        for (const auto* part : {&w, &w2, &average}) all.insert(all.end(), part->begin(), part->end());
+        return all;
+      });
+    };
+    const auto found = run(&squares, nullptr), unclipped = run(nullptr, nullptr);
+    std::vector<double> expected(found.size());
+    for (const double scale : {0.25, 0.5}) {
+      for (std::size_t i = 0; i < g.size(); ++i) {
+        const double gi = scale * g[i], m = 0.9 * m0[i] + 0.1 * gi, v = 0.99 * 0.25 + 0.01 * gi * gi;
+        expected[i] = expected[g.size() + i] = p0[i] * (1 - 1e-3) - 1e-2 * (m / 0.1) / (std::sqrt(v / 0.01) + 1e-8);
+        expected[2 * g.size() + i] = a0[i] + 0.25 * (expected[i] - a0[i]);
+      }
+      near(scale == 0.25 ? found : unclipped, expected, 1e-12, "adamw");
     }
-    near(p, expected, 1e-12, "adamw");
+    // A number that is not finite leaves everything as it was.
+    const double infinite = std::numeric_limits<double>::infinity(), nan = std::nan("");
+    for (const auto& kept : {run(&infinite, nullptr), run(&nan, nullptr), run(&squares, &nan)})
+      for (std::size_t i = 0; i < g.size(); ++i) {
+        ASSERT_EQ(kept[i], p0[i]);
+        ASSERT_EQ(kept[2 * g.size() + i], a0[i]);
+      }
   }
+}
+
+// The noise is not stored, and the bits are those of noise and row one after the other.
+TEST_P(EveryTable, AStepOfAChainWithItsNoise) {
+  const double c[3] = {0.7, -0.3, 0.2};
+  for (const std::int64_t n : {1, 7, 1001}) {
+    const auto x = noise<float>(3 * n, 11), prediction = noise<float>(3 * n, 12);
+    const auto found = same_for_all_threads([&] {
+      std::vector<float> out(x.size());
+      k.noisy_step(DType::f32, c, 5, 0, 9, 4, 3, n, x.data(), prediction.data(), out.data());
+      return out;
+    });
+    std::vector<float> e(x.size()), expected(x.size());
+    k.random(DType::f32, true, 5, 0, 9, 4, 3, n, e.data());
+    PointwiseCall call{};
+    call.op = static_cast<int>(Pointwise::chain_step), call.dtype = DType::f32, call.operands = 3, call.parameters = c;
+    call.in[0] = x.data(), call.in[1] = prediction.data(), call.in[2] = e.data(), call.out = expected.data();
+    call.loop.numel = 3 * n;
+    k.pointwise(call);
+    EXPECT_EQ(found, expected);
+  }
+}
+
+TEST_P(EveryTable, TheLossOfValueGradientRegression) {
+  for (const std::int64_t n : {1, 7, 1001})
+    for (const double limit : {0.0, 0.8 * static_cast<double>(n)}) {
+      const std::int64_t rows = 5;
+      const auto prediction = noise<double>(rows * n, 13), base = noise<double>(rows * n, 14), costate = noise<double>(rows * n, 15),
+                 weight = noise<double>(rows, 16), shift = noise<double>(rows, 17);
+      std::vector<double> w(static_cast<std::size_t>(rows), 0.5);
+      MatchingCall call{DType::f64, rows, n, prediction.data(), base.data(), costate.data(), weight.data(), shift.data()};
+      call.row_weight = w.data(), call.factor = 0.3, call.limit = limit;
+      std::vector<double> gradient(prediction.size()), expected(prediction.size());
+      const auto numbers = same_for_all_threads([&] {
+        std::vector<double> out(static_cast<std::size_t>(3 * rows));
+        k.matching(call, out.data(), gradient.data());
+        return out;
+      });
+      for (std::size_t row = 0; row < w.size(); ++row) {
+        double squares = 0, control = 0;
+        for (std::size_t i = row * static_cast<std::size_t>(n); i < (row + 1) * static_cast<std::size_t>(n); ++i) {
+          const double u = weight[row] * (prediction[i] - base[i]), r = u + shift[row] * costate[i];
+          squares += r * r, control += u * u;
+          expected[i] = 0.3 * 0.5 * 2 * r * weight[row];
+        }
+        const bool cut = limit > 0 && squares >= limit;
+        if (cut)
+          for (std::size_t i = row * static_cast<std::size_t>(n); i < (row + 1) * static_cast<std::size_t>(n); ++i) expected[i] = 0;
+        EXPECT_NEAR(numbers[3 * row], 0.15 * (cut ? limit : squares), 1e-12 * (1 + squares));
+        EXPECT_NEAR(numbers[3 * row + 1], control, 1e-12 * (1 + control));
+        EXPECT_EQ(numbers[3 * row + 2], cut ? 1 : 0);
+      }
+      near(gradient, expected, 1e-12, "matching");
+    }
 }
 
 TEST_P(EveryTable, PointwiseLoops) {

@@ -65,9 +65,12 @@ void sum(DType dtype, std::int64_t outer, std::int64_t n, std::int64_t inner, co
   else sum_typed(outer, n, inner, static_cast<const double*>(in), static_cast<double*>(out));
 }
 
-double sum_squares(DType dtype, std::int64_t n, const void* in) {
-  return dtype == DType::f32 ? sum_squares_typed(static_cast<const float*>(in), n)
-                             : sum_squares_typed(static_cast<const double*>(in), n);
+void sum_squares(DType dtype, std::int64_t pieces, const Elements* piece, double* out) {
+  double squares = 0;
+  for (std::int64_t i = 0; i < pieces; ++i)
+    squares += dtype == DType::f32 ? sum_squares_typed(static_cast<const float*>(piece[i].data), piece[i].n)
+                                   : sum_squares_typed(static_cast<const double*>(piece[i].data), piece[i].n);
+  *out = squares;
 }
 
 }  // namespace costate::cpu::COSTATE_ISA

@@ -98,7 +98,8 @@ void layer_norm_vjp(DType dtype, std::int64_t rows, std::int64_t n, const void* 
   });
 }
 
-void gather_rows(DType dtype, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* table, void* out) {
+void gather_rows(DType dtype, std::int64_t rows, std::int64_t n, std::int64_t, const std::int32_t* index, const void* table,
+                 void* out) {
   by_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     each_row(rows, n, [&](std::int64_t r) {
@@ -110,7 +111,8 @@ void gather_rows(DType dtype, std::int64_t rows, std::int64_t n, const std::int3
 }
 
 // Serial: rows that meet in one target are added in order.
-void scatter_add_rows(DType dtype, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* in, void* out) {
+void scatter_add_rows(DType dtype, std::int64_t rows, std::int64_t n, std::int64_t, const std::int32_t* index, const void* in,
+                      void* out) {
   by_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     for (std::int64_t r = 0; r < rows; ++r) {

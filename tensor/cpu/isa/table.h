@@ -9,7 +9,7 @@
   void fill(DType, std::int64_t n, double value, void* out);                                                         \
   void cast(DType from, DType to, std::int64_t n, const void* in, void* out);                                        \
   void sum(DType, std::int64_t outer, std::int64_t n, std::int64_t inner, const void* in, void* out);                \
-  double sum_squares(DType, std::int64_t n, const void* in);                                                         \
+  void sum_squares(DType, std::int64_t pieces, const Elements*, double* out);                                           \
   void matmul(const MatmulCall&);                                                                                    \
   std::int64_t matmul_workspace(const MatmulShape&);                                                                 \
   bool multiplies_bf16();                                                                                            \
@@ -40,17 +40,21 @@
   void attention(const AttentionCall&, void* out, void* log_sum_exp);                                                \
   void attention_vjp(const AttentionCall&, const void* out, const void* log_sum_exp, const void* cotangent,          \
                      void* dq, void* dk, void* dv);                                                                  \
-  void gather_rows(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* table,           \
-                   void* out);                                                                                       \
-  void scatter_add_rows(DType, std::int64_t rows, std::int64_t n, const std::int32_t* index, const void* in,         \
-                        void* out);                                                                                  \
+  void gather_rows(DType, std::int64_t rows, std::int64_t n, std::int64_t extent, const std::int32_t* index,         \
+                   const void* table, void* out);                                                                    \
+  void scatter_add_rows(DType, std::int64_t rows, std::int64_t n, std::int64_t extent, const std::int32_t* index,    \
+                        const void* in, void* out);                                                                  \
   void random(DType, bool normal, std::uint64_t seed, std::uint32_t stream, std::uint64_t first_sample,              \
               std::uint32_t step, std::int64_t samples, std::int64_t per_sample, void* out);                         \
   void dropout(DType, double probability, std::uint32_t threshold, std::uint64_t seed, std::uint32_t stream,         \
                std::uint64_t first_sample, std::uint32_t step, std::int64_t samples, std::int64_t per_sample,        \
                const void* in, void* out);                                                                           \
-  void adamw(DType, std::int64_t n, const Kernels::AdamW&, const void* gradient, void* m, void* v,                   \
-             void* parameter);                                                                                       \
+  void noisy_step(DType, const double* c, std::uint64_t seed, std::uint32_t stream, std::uint64_t first_sample,      \
+                  std::uint32_t step, std::int64_t samples, std::int64_t per_sample, const void* x,                  \
+                  const void* prediction, void* out);                                                                \
+  void matching(const MatchingCall&, double* numbers, void* gradient);                                               \
+  void adamw(DType, std::int64_t pieces, const Optimised*, const AdamWRates&, const AdamWNow*, const double* squares,\
+             const double* check);                                                                                   \
   extern const Kernels kernels;                                                                                      \
   }
 COSTATE_DECLARE_ISA(baseline)
