@@ -118,6 +118,7 @@ Recorded* end_recording(bool keep) {
 }
 void launch_recorded(Recorded* work) {
   count_launch();
+  const Access access;
   for (const auto& call : work->calls) call();
 }
 void forget(Recorded* work) { delete work; }

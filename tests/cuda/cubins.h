@@ -39,23 +39,20 @@ inline void erase_all(std::string& s, std::string_view what) {
   for (std::size_t at; (at = s.find(what)) != std::string::npos;) s.erase(at, what.size());
 }
 
-// "void costate::cuda::_GLOBAL__N__4cf35f56_8_adamw_cu_1::update<float>(Pieces...)" -> file adamw.cu, kernel update<float>.
+// "_ZN7costate4cuda40_GLOBAL__N__4cf35f56_8_adamw_cu_016updateIfEE..." -> file adamw.cu, kernel update<float>.
 inline void name_kernel(const std::string& symbol, Resources& r) {
+  // The compiler's name for what a file has to itself: _GLOBAL__N__HASH_LENGTH_FILE_HASH.
+  constexpr std::string_view own = "_GLOBAL__N__";
+  if (const std::size_t at = symbol.find(own); at != std::string::npos) {
+    const std::size_t hash = symbol.find('_', at + own.size()), length = symbol.find('_', hash + 1),
+                      end = symbol.find("_cu_", length);
+    if (end != std::string::npos) r.file = symbol.substr(length + 1, end - length - 1) + ".cu";
+  }
   int status = 0;
   char* const text = abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, &status);
   std::string s = text ? text : symbol;
   std::free(text);
-  for (std::size_t at; (at = s.find("_GLOBAL__N__")) != std::string::npos;) {
-    const std::size_t end = s.find("::", at);
-    if (end == std::string::npos) break;
-    const std::string part = s.substr(at, end - at);  // _GLOBAL__N__HASH_LENGTH_NAME_cu_HASH
-    if (const std::size_t cu = part.rfind("_cu_"); cu != std::string::npos) {
-      const std::size_t hash = part.find('_', 12), length = part.find('_', hash + 1);
-      r.file = part.substr(length + 1, cu - length - 1) + ".cu";
-    }
-    s.erase(at, end + 2 - at);
-  }
-  for (const std::string_view prefix : {"costate::cuda::", "costate::", "void "}) erase_all(s, prefix);
+  for (const std::string_view part : {"(anonymous namespace)::", "costate::cuda::", "costate::", "void "}) erase_all(s, part);
   for (std::size_t at; (at = s.find("> >")) != std::string::npos;) s.erase(at + 1, 1);
   // The parameters are behind the template's arguments, which may hold parentheses themselves.
   int depth = 0;

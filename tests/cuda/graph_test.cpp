@@ -12,6 +12,9 @@
 #include <costate/sde/grid.h>
 #include <costate/tensor/graph.h>
 
+#include <fstream>
+#include <iterator>
+
 #include "on_device.h"
 
 namespace costate {
@@ -163,7 +166,7 @@ struct Trained {
   std::int64_t launches = 0;  // of the last iteration
 };
 
-Trained train(const Make& make, ControlProblem problem, ValueGradientOptions o, bool graphs, int iterations = 5) {
+Trained train(const Make& make, ControlProblem problem, ValueGradientOptions o, bool graphs, int iterations = 4) {
   nn::Init init(5, DType::f32, device());
   const nn::Network base = make(init);
   problem.base = field_of(base), problem.device = device();
@@ -225,16 +228,18 @@ TEST(CudaRecordedTraining, AnMlpHasTheBitsOfTheLoopThatIsNotRecorded) {
   expect_same_bits(mlp, problem, full);
 }
 
-TEST(CudaRecordedTraining, AUNetAndADit) {
+TEST(CudaRecordedTraining, AUNet) {
   expect_same_bits(
       [](nn::Init& init) {
         nn::UNetOptions o;
-        o.in_channels = o.out_channels = 1, o.block_out_channels = {4, 8}, o.layers_per_block = 1, o.norm_num_groups = 2;
-        o.down_block_types = {"DownBlock2D", "AttnDownBlock2D"};
-        o.up_block_types = {"AttnUpBlock2D", "UpBlock2D"};
+        o.in_channels = o.out_channels = 1, o.block_out_channels = {4}, o.layers_per_block = 1, o.norm_num_groups = 2;
+        o.down_block_types = {"AttnDownBlock2D"}, o.up_block_types = {"AttnUpBlock2D"};
         return nn::Network(nn::make_unet(o, init));
       },
-      towards_a_point({4, 4, 1}, 2), options_of(2));
+      towards_a_point({2, 2, 1}, 2), options_of(2));
+}
+
+TEST(CudaRecordedTraining, ADit) {
   expect_same_bits(
       [](nn::Init& init) {
         nn::DitOptions o;
@@ -259,6 +264,34 @@ TEST(CudaRecordedTraining, WhereItCannotBeItSaysWhy) {
   ValueGradientOptions micro = options_of(4);
   micro.micro_batch = 2;
   EXPECT_NE(train(mlp, problem, micro, true, 1).not_recorded.find("micro_batch"), std::string::npos);
+}
+
+// docs/cuda.md tells what the host launches in one iteration: of the bench's network, whatever the batch.
+TEST(CudaRecordedTraining, LaunchesOfAnIteration) {
+  ControlProblem problem{sde::euler_maruyama({}, sde::uniform_grid(10)), {}, {2}, linear_reward({2, 0})};
+  ValueGradientOptions o;
+  o.batch = 4, o.late_steps = 2, o.early_steps = 8, o.learner.ema_decay = 0.9;
+  const Make make = [](nn::Init& init) {
+    nn::MlpOptions m;
+    m.dim = 2, m.hidden = 16, m.depth = 3, m.time_frequencies = 0;
+    nn::VelocityMlp network = nn::make_velocity_mlp(m, init);
+    network.output = nn::make_linear(init, 16, 2);
+    return nn::Network(network);
+  };
+  const std::int64_t plain = train(make, problem, o, false, 2).launches, recorded = train(make, problem, o, true, 3).launches;
+  o.keep_activations = true;  // the general way
+  const std::int64_t general = train(make, problem, o, false, 2).launches;
+  std::ifstream in(COSTATE_SOURCE_DIR "/docs/cuda.md");
+  const std::string page{std::istreambuf_iterator<char>(in), {}};
+  for (const auto& [what, count] : {std::pair{"the general way, with keep_activations", general},
+                                    std::pair{"this path", plain},
+                                    std::pair{"this path, recorded", recorded}}) {
+    const std::string row = std::string("| ") + what + " | " + std::to_string(count) + " |";
+    if (emulated()) {
+      EXPECT_NE(page.find(row), std::string::npos) << "docs/cuda.md has no row\n" << row;
+    }
+  }
+  EXPECT_LT(recorded, 40);
 }
 
 // An update whose numbers are not finite changes nothing, though the device has done it before the host knows.

@@ -199,9 +199,9 @@ TEST(CudaTraining, StatesGoAwayAndBack) {
     o.method = method, o.host_memory = host_memory;
     if (method == sde::AdjointMethod::two_level) o.slots = 1, o.segment = 2;
     const sde::Process process =
-        sde::chain_process(parametric_field_of(network), sde::exact_memoryless({}, sde::uniform_grid(9)), Tensor(), key);
+        sde::chain_process(parametric_field_of(network), sde::exact_memoryless({}, sde::uniform_grid(7)), Tensor(), key);
     const sde::Gradient g = sde::gradient(process, x0, [](const Tensor& x) { return x; }, o);
-    EXPECT_EQ(g.work.offloaded_bytes, method == sde::AdjointMethod::two_level ? 5 * 64 : 0);
+    EXPECT_EQ(g.work.offloaded_bytes, method == sde::AdjointMethod::two_level ? 3 * 64 : 0);
     return g.initial.to(Device::cpu);
   };
   const Tensor stored = gradient(device(), sde::AdjointMethod::store_all);
