@@ -27,8 +27,8 @@ class AdamW {
   //   launch   the kernels: of tensors at the addresses of `prepare`, with the numbers that the device has when they run
   //   commit   counts the update, when it is known to have changed the parameters
   // `averages` of the parameters, if there are any, follow by `average_weight` in the same pass. `squares` (1), f64 where the
-  // parameters are: the sum of the squares of all gradients, whose root is clipped to `limit` (0: not); `check` (1), f64: one more
-  // number. Unless both are finite nothing is changed. Either may be undefined.
+  // parameters are: the sum of the squares of all gradients, whose root is clipped to `limit` (0: not); `check` (1), f64:
+  // one more number. Unless both are finite nothing is changed. Either may be undefined.
   struct Now {
     double lr, gradient_scale = 1, limit = 0, average_weight = 0;
   };

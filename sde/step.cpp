@@ -31,7 +31,8 @@ Tensor advance(const Chain& chain, int k, const Tensor& x, const Tensor& predict
   return out;
 }
 
-void advance_into(const Tensor& out, const Chain& chain, int k, const Tensor& x, const Tensor& prediction, const NoiseKey& key) {
+void advance_into(const Tensor& out, const Chain& chain, int k, const Tensor& x, const Tensor& prediction,
+                  const NoiseKey& key) {
   require_one_step(chain, "advance");
   if (chain.std[k] == 0) return out.copy_from(axpby(chain.A[k], Var(x), chain.C[k], Var(prediction)).value());
   random_normal_step(out, {chain.A[k], chain.C[k], chain.std[k]}, x, prediction, key.seed, Stream::noise, key.first_sample,

@@ -3,8 +3,8 @@
 //   Graph graph(device);
 //   for (...) { write the inputs; graph.run(first_sample, body); read the results; }
 //
-// The first run calls `body` as ever, with the graph's own memory for what it allocates (the rehearsal); the second records what
-// it launches, and launches that; later ones launch it again without calling `body`. So everything that differs from one run
+// The first run calls `body` as ever, with the graph's own memory for what it allocates (the rehearsal); the second records
+// what it launches, and launches that; later ones launch it again without calling `body`. So everything that differs from one run
 // to the next must be in the device's memory, at the same addresses, when the graph is launched: `body` reads tensors that
 // its caller keeps, and leaves its results in such. Numbers that `body` passes to kernels are those of the second run for
 // ever, but for the noise: samples are counted from the `first_sample` of each run.

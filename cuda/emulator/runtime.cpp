@@ -151,7 +151,7 @@ void clear(void* data, std::int64_t bytes) {
 void synchronise() {}
 
 // A device does these copies at some time between their start and their finish; here at the one that
-// COSTATE_EMULATED_COPIES names, early or late. Late is what shows a source that is written, or a target that is read, in between.
+// COSTATE_EMULATED_COPIES names, early or late. Late shows a source that is written, or a target that is read, in between.
 namespace {
 
 struct Copies {

@@ -55,7 +55,7 @@ struct DeviceIteration::Kept {
   Tensor terminal;         // a_K (rows, ...)
   Tensor labels;           // (rows,) or undefined
   Tensor row_weight;       // (rows,) or undefined: rows whose reward failed have 0
-  Tensor numbers;          // f64: squares of costates a step, three of each pass's steps, the gradients' squares, the sum of all
+  Tensor numbers;          // f64: squares of costates a step, three of each step of a pass, the gradients' squares, the sum
   std::int64_t per_sweep = 0, at_squares = 0;
 };
 
@@ -73,6 +73,7 @@ std::string DeviceIteration::refusal(const ControlProblem& problem, const Option
   if (problem.device.kind != DeviceKind::cuda) return "the device is " + to_string(problem.device);
   if (o.costate != Costate::lean && o.costate != Costate::full && o.costate != Costate::continuous)
     return "costates of value networks and of the reparametrisation trick are computed with the host";
+  if (o.sticking_the_landing) return "sticking_the_landing draws the noise of sampling again";
   if (o.path_weights) return "path weights are computed on the host";
   if (o.replay.size > 0) return "a replay buffer is refilled by the host";
   if (o.keep_activations) return "keep_activations keeps the passes of sampling, not those of several steps together";
@@ -286,7 +287,8 @@ Learner::Update DeviceIteration::step(std::int64_t first_sample, const std::vect
   metrics.seconds.sample += lap(clock);
   reward(metrics);
   if (metrics.failed >= static_cast<double>(rows_))
-    fail(Fault::numerical, {"value-gradient regression: the reward of no sample of iteration ", learner_.updates(), " is finite"});
+    fail(Fault::numerical,
+         {"value-gradient regression: the reward of no sample of iteration ", learner_.updates(), " is finite"});
   const std::int64_t at_squares = kept_->at_squares, at_check = at_squares + 1;
   run(updating_, first_sample, [&] {
     sweep(steps);

@@ -1,4 +1,4 @@
-// An iteration of value-gradient regression where a device computes: the same numbers as value_gradient.h's up to rounding, with
+// An iteration of value-gradient regression where a device computes: the numbers of value_gradient.h up to rounding, with
 // few and large launches, and without the host but for the reward in the middle and the metrics at the end.
 //
 //   sample    x_0 .. x_K: a network evaluation and one fused step each (noise is made in the step)

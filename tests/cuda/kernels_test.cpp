@@ -125,7 +125,8 @@ TEST(CudaKernels, Sums) {
               // Three pieces, the second one empty; a device may have more than one part of each.
               const std::int64_t third = x.numel() / 3;
               const Tensor flat = x.reshape({x.numel()});
-              const Elements pieces[] = {{x.raw(), third}, {nullptr, 0}, {flat.slice(third, x.numel() - third).raw(), x.numel() - third}};
+              const Tensor rest = flat.slice(third, x.numel() - third);
+              const Elements pieces[] = {{x.raw(), third}, {nullptr, 0}, {rest.raw(), rest.numel()}};
               const Tensor squares = unwritten({1}, DType::f64, d);
               kernels(d).sum_squares(dtype, 3, pieces, static_cast<double*>(squares.raw_mutable()));
               return Tensors{out, squares};
@@ -232,7 +233,8 @@ TEST(CudaKernels, Attention) {
   // their tiles, and heads for which those of any width take a large and a small tile.
   for (const Case& c :
        {Case{1, 1, 1, 1, 3}, Case{2, 3, 33, 40, 8}, Case{1, 2, 70, 65, 16}, Case{1, 2, 20, 7, 24}, Case{1, 1, 130, 65, 32},
-        Case{1, 1, 5, 32, 50}, Case{1, 1, 66, 129, 64}, Case{1, 1, 40, 33, 100}, Case{1, 1, 17, 9, 140}, Case{1, 1, 9, 17, 300}})
+        Case{1, 1, 5, 32, 50}, Case{1, 1, 66, 129, 64}, Case{1, 1, 40, 33, 100}, Case{1, 1, 17, 9, 140},
+        Case{1, 1, 9, 17, 300}})
     for (const DType dtype : {DType::f32, DType::f64})
       compare(
           [&](Device d) {
@@ -355,7 +357,8 @@ TEST(CudaKernels, AStepOfAChainWithItsNoise) {
       compare(
           [&](Device d) {
             const Tensor x = noise({3, n}, dtype, d, 30), prediction = noise({3, n}, dtype, d, 31);
-            const Tensor out = unwritten({3, n}, dtype, d), e = unwritten({3, n}, dtype, d), apart = unwritten({3, n}, dtype, d);
+            const Tensor out = unwritten({3, n}, dtype, d), e = unwritten({3, n}, dtype, d),
+                         apart = unwritten({3, n}, dtype, d);
             kernels(d).noisy_step(dtype, c, 5, 0, 9, 4, 3, n, x.raw(), prediction.raw(), out.raw_mutable());
             kernels(d).random(dtype, true, 5, 0, 9, 4, 3, n, e.raw_mutable());
             PointwiseCall call{};

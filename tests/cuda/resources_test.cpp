@@ -66,7 +66,8 @@ TEST_F(CudaResources, HotKernelsDoNotSpill) {
         for (const Resources& other : kernels)
           if (other.architecture == architecture && other.file == hot.file) names += "\n  " + other.kernel;
       ASSERT_TRUE(r) << hot.file << " has no kernel " << hot.kernel << " for sm_" << architecture << "; it has" << names;
-      EXPECT_EQ(r->stack, 0u) << hot.kernel << " keeps " << r->stack << " bytes a thread in local memory on sm_" << architecture;
+      EXPECT_EQ(r->stack, 0u) << hot.kernel << " keeps " << r->stack << " bytes a thread in local memory on sm_"
+                              << architecture;
       EXPECT_GT(r->registers, 0u);
       EXPECT_LE(r->registers, 255u);
     }
@@ -105,8 +106,8 @@ TEST(Cubins, NamesOfKernels) {
   };
   EXPECT_EQ(named("_ZN7costate4cuda40_GLOBAL__N__20c7f844_8_adamw_cu_4cf35f566updateIfEEvlNS1_6UpdateIT_EEPKS4_PS4_S8_S8_"),
             "adamw.cu: update<float>");
-  EXPECT_EQ(named("_ZN7costate4cuda45_GLOBAL__N__0d961991_12_attention_cu_691905d912attention_dqILi32EdEEvNS1_9AttentionIT0_EEPK"
-                  "S4_S7_S7_PS4_"),
+  EXPECT_EQ(named("_ZN7costate4cuda45_GLOBAL__N__0d961991_12_attention_cu_691905d912attention_dqILi32EdEEvNS1_9"
+                  "AttentionIT0_EEPKS4_S7_S7_PS4_"),
             "attention.cu: attention_dq<32, double>");
   EXPECT_TRUE(resources_in("no device code").empty());
   std::string cut_short("\x7f" "ELF", 4);  // of the right machine, and nothing behind it

@@ -189,7 +189,8 @@ TEST(CudaTraining, CheckpointsGoToFilesAndBack) {
   }
 }
 
-// To a file, or to the host's memory beside the kernels: at the latest time that their order leaves to copies, and the earliest.
+// To a file, or to the host's memory beside the kernels: at the latest time that their order leaves to copies, and at the
+// earliest.
 TEST(CudaTraining, StatesGoAwayAndBack) {
   const auto gradient = [](Device d, sde::AdjointMethod method, bool host_memory = false) {
     const nn::Network network = small_unet(d);
