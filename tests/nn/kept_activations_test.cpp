@@ -62,7 +62,10 @@ double error(const Pulled& a, const Pulled& b) {
 // how many rules a cotangent passes, some tens here: 2^-7. What a plan says is exact.
 template <class Make>
 void expect_kept(const Make& make, const Shape& shape, double share) {
-  const Network m = randomised(make(Device::cpu));
+  const Network m = [&] {
+    const memory::TagScope scope(memory::Tag::parameters);
+    return randomised(make(Device::cpu));
+  }();
   const Pulled f32 = pullback(m, shape, DType::f32, Device::cpu), bf16 = pullback(m, shape, DType::bf16, Device::cpu);
   EXPECT_TRUE(same_bits(f32.prediction, bf16.prediction));
   EXPECT_LT(error(bf16, f32), 0x1p-6);
