@@ -40,7 +40,9 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/costate.pc DESTINATION ${CMAKE_INSTALL
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT library)
 
 if(TARGET costate_c)
-  set_target_properties(costate_c PROPERTIES INSTALL_RPATH "$ORIGIN")
+  if(COSTATE_KIND STREQUAL "SHARED_LIBRARY")  # which is then beside it, not inside
+    set_target_properties(costate_c PROPERTIES INSTALL_RPATH "$ORIGIN")
+  endif()
   costate_install(costate_c c c)
   install(FILES cli/c/costate.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT c)
   configure_file(cmake/costate_c.pc.in ${CMAKE_CURRENT_BINARY_DIR}/costate_c.pc @ONLY)

@@ -48,10 +48,12 @@ class ThreadPool::Workers {
         threads_.emplace_back([this, index, seen = generation_.load()] { loop(index, seen); });
       }
     } catch (const std::system_error& e) {
+      const bool first = !std::exchange(said_, true);
+      const std::size_t had = threads_.size() + 1;
       busy_.store(false, std::memory_order_release);
-      if (!std::exchange(said_, true))
-        log(Severity::warning, {"parallel: the system gives no more threads than ", threads_.size() + 1, " of ", pieces, " (",
-                                e.what(), "); the calling thread works alone"});
+      if (first)
+        log(Severity::warning, {"parallel: the system gives no more threads than ", had, " of ", pieces, " (", e.what(),
+                                "); the calling thread works alone"});
       return false;
     }
     pieces_ = pieces, work_ = &work;

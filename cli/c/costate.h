@@ -87,8 +87,8 @@ typedef struct costate_sampling {
 int costate_sample(costate_model* model, const costate_sampling* options, int64_t count, float* samples,
                    costate_error* error);
 
-/* The reward that the run raises, without its multiplier, of count rows in the units of the data: rewards[count], and, unless
- * NULL is given, gradients[count * item_size]. */
+/* The reward that the run raises, without its multiplier, of count rows in the units of the data (which become those that the
+ * network sees, as the reward does): rewards[count], and, unless NULL is given, gradients[count * item_size] by these rows. */
 int costate_score(costate_model* model, const float* rows, int64_t count, float* rewards, float* gradients,
                   costate_error* error);
 

@@ -93,7 +93,7 @@ TEST(Run, LeavesWhatItPromises) {
   const Result r = costate(folder, {"run", "config.json", "--out", "run", "--json", "--quiet"});
   ASSERT_EQ(r.code, 0) << r.err;
   for (const char* name :
-       {"config.resolved.json", "run.json", "metrics.jsonl", "metrics.csv", "timing.csv", "evaluation.json",
+       {"config.resolved.json", "run.json", "metrics.jsonl", "metrics.csv", "timing.csv", "evaluation.json", "data.json",
         "summary.md", "checkpoints/base.safetensors", "checkpoints/tuned.safetensors",
         "checkpoints/reward_classifier.safetensors", "checkpoints/judge.safetensors", "samples/data.png",
         "samples/base_sde.npy", "samples/base_ode.npy", "samples/tuned_sde.png", "samples/tuned_ode.png",

@@ -88,7 +88,8 @@ if(KIND STREQUAL "c")
   if(VALGRIND)
     set(ENV{COSTATE_CPU_ISA} baseline)
     step("the same under valgrind" ${VALGRIND} --quiet --leak-check=full --show-leak-kinds=definite,indirect
-         --errors-for-leak-kinds=definite,indirect --error-exitcode=9 ${SCRATCH}/build/unload ${plugin} ${SCRATCH}/run 2)
+         --errors-for-leak-kinds=definite,indirect --error-exitcode=9 --suppressions=${here}/valgrind.supp
+         ${SCRATCH}/build/unload ${plugin} ${SCRATCH}/run 2)
   else()
     message(STATUS "valgrind is not here: leaks were looked for in resident memory and mappings alone")
   endif()

@@ -50,6 +50,18 @@ static size_t kept(const char* run, const char* name, float* out, size_t most) {
   return n;
 }
 
+/* A number of data.json. */
+static float fact(const char* run, const char* key) {
+  char path[4096], text[4096];
+  snprintf(path, sizeof path, "%s/data.json", run);
+  FILE* f = fopen(path, "rb");
+  text[f ? fread(text, 1, sizeof text - 1, f) : 0] = 0;
+  if (f) fclose(f);
+  const char* at = strstr(text, key);
+  at = at ? strchr(at, ':') : NULL;
+  return at ? strtof(at + 1, NULL) : NAN;
+}
+
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
   costate_error error;
@@ -92,13 +104,17 @@ int main(int argc, char** argv) {
   }
   check(memcmp(samples, again, sizeof samples) == 0, "two halves");
 
-  /* r(x) = c x - (x - nu) Q (x - nu) / 2 with c (1, 0), nu (0, 0), Q diag(0.5, 0.5). */
+  /* r = u - (u u + v v)/4 of (u, v) = (x - offset)/scale, the units that the network sees; gradients are by x. Two dozen
+   * roundings of numbers of order 10. */
+  const float scale = fact(argv[1], "scale"), offset = fact(argv[1], "offset");
+  check(scale > 1.2f && fabsf(offset) > 0.5f, "the data are standardised");
   static float rewards[256], gradients[512];
   check(costate_score(tuned, samples, 256, rewards, gradients, &error) == COSTATE_OK, "score");
   for (int i = 0; i < 256; ++i) {
-    const float x = samples[2 * i], y = samples[2 * i + 1];
-    check(fabsf(rewards[i] - (x - 0.25f * (x * x + y * y))) < 1e-5f, "the value of a reward");
-    check(fabsf(gradients[2 * i] - (1 - 0.5f * x)) < 1e-5f && fabsf(gradients[2 * i + 1] + 0.5f * y) < 1e-5f, "a gradient");
+    const float u = (samples[2 * i] - offset) / scale, v = (samples[2 * i + 1] - offset) / scale;
+    check(fabsf(rewards[i] - (u - 0.25f * (u * u + v * v))) < 2e-5f, "the value of a reward");
+    check(fabsf(gradients[2 * i] - (1 - 0.5f * u) / scale) < 1e-5f, "a gradient");
+    check(fabsf(gradients[2 * i + 1] + 0.5f * v / scale) < 1e-5f, "a gradient");
   }
   float alone;
   check(costate_score(base, samples, 1, &alone, NULL, NULL) == COSTATE_OK && alone == rewards[0], "values alone");
