@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <condition_variable>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -54,6 +55,9 @@ class ThreadPool::Workers {
       if (first)
         log(Severity::warning, {"parallel: the system gives no more threads than ", had, " of ", pieces, " (", e.what(),
                                 "); the calling thread works alone"});
+      return false;
+    } catch (const std::bad_alloc&) {  // no memory for one: neither is there any for a sentence
+      busy_.store(false, std::memory_order_release);
       return false;
     }
     pieces_ = pieces, work_ = &work;
