@@ -107,5 +107,9 @@ int main(int argc, char** argv) {
               static_cast<long long>(steps), static_cast<long long>(loss_steps), static_cast<long long>(threads),
               1e3 * times[times.size() / 2], 1e3 * times[0], flops / times[times.size() / 2] * 1e-9, 1e3 * m.seconds.sample,
               1e3 * m.seconds.adjoint, 1e3 * m.seconds.regress, 1e3 * m.seconds.optimise, m.loss, m.reward);
+  if (device.kind == DeviceKind::cuda) {
+    const std::string why = trainer.not_recorded();
+    std::printf("%lld launches an iteration, %s\n", static_cast<long long>(launched), why.empty() ? "recorded" : why.c_str());
+  }
   return 0;
 }

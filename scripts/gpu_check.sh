@@ -14,13 +14,14 @@ Builds the CUDA backend, runs its tests on cuda:0 and measures. Ends with a tabl
   --out DIR          where logs and results go; default bench/results/gpu
   --budget SECONDS   for everything together; default 480
   --emulated         on the emulator instead of a device: checks the script itself
+  --built            what lies in the build folder as it is: for a machine with a device and without the tools to build
   --help             this text
 
 COSTATE_CUDA_ARCHITECTURES chooses the architectures; default native.
 TEXT
 }
 
-dir=build/gpu out=bench/results/gpu budget=480 emulated=0
+dir=build/gpu out=bench/results/gpu budget=480 emulated=0 built=0
 while [ $# -gt 0 ]; do
   case $1 in
     --build-dir | --out | --budget)
@@ -28,6 +29,7 @@ while [ $# -gt 0 ]; do
       case $1 in --build-dir) dir=$2 ;; --out) out=$2 ;; --budget) budget=$2 ;; esac
       shift ;;
     --emulated) emulated=1 ;;
+    --built) built=1 ;;
     --help) usage; exit 0 ;;
     *) stop "unknown option '$1'; see --help" ;;
   esac
@@ -67,11 +69,13 @@ finish() {
 
 cuda=ON architectures=${COSTATE_CUDA_ARCHITECTURES:-native}
 if [ $emulated -eq 1 ]; then cuda=OFF; else stage driver 20 nvidia-smi || finish; fi
-stage configure 60 cmake -S . -B "$dir" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCOSTATE_CUDA=$cuda \
-  -DCOSTATE_CUDA_ARCHITECTURES="$architectures" || finish
 targets=(test_cuda costate-cli bench_adjoint_matching)
 [ $emulated -eq 1 ] || targets+=(costate_cuda)
-stage build 300 cmake --build "$dir" --parallel "$(nproc)" --target "${targets[@]}" || finish
+if [ $built -eq 0 ]; then
+  stage configure 60 cmake -S . -B "$dir" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCOSTATE_CUDA=$cuda \
+    -DCOSTATE_CUDA_ARCHITECTURES="$architectures" || finish
+  stage build 300 cmake --build "$dir" --parallel "$(nproc)" --target "${targets[@]}" || finish
+fi
 
 if [ $emulated -eq 1 ]; then
   export COSTATE_CUDA_PLUGIN=$PWD/$dir/cuda/emulator/libcostate_cuda_emulated.so

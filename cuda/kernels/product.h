@@ -47,11 +47,13 @@ __global__ void __launch_bounds__(block_threads) tiled_product(std::int64_t m, s
     }
     __syncthreads();
   }
-  for (int i = 0; i < micro; ++i)
-    for (int j = 0; j < micro; ++j) {
-      const std::int64_t to_m = m0 + row + i * (tile / micro), to_n = n0 + column + j * (tile / micro);
-      if (to_m < m && to_n < n) c.put(to_m, to_n, sum[i][j]);
-    }
+  // Unrolled, or the sums would be indexed in memory.
+  COSTATE_UNROLL
+  for (int i = 0; i < micro; ++i) COSTATE_UNROLL
+  for (int j = 0; j < micro; ++j) {
+    const std::int64_t to_m = m0 + row + i * (tile / micro), to_n = n0 + column + j * (tile / micro);
+    if (to_m < m && to_n < n) c.put(to_m, to_n, sum[i][j]);
+  }
 }
 
 // `batch` products; operand.select(i) moves an operand to the i-th one.
