@@ -81,8 +81,8 @@ void add_options(CLI::App& command, Arguments& a, bool runs, bool fits) {
   if (!runs) return;
   command
       .add_option("--resume", a.run.resume,
-                  "Go on with the run in the run directory: auto, from the newest state of a training that is whole; or from the "
-                  "one at PATH. The result has the bits of a run that was never stopped. Without a run there, begin one")
+                  "Go on with the run in the run directory: auto, from the newest state of a training that is whole; or from "
+                  "the one at PATH. The result has the bits of a run that was never stopped. Without a run there, begin one")
       ->type_name("auto|PATH");
   command.add_flag("--overwrite", a.run.overwrite, "Replace what an earlier run left in the run directory");
   command.add_flag("--quiet", a.run.quiet, "No progress on stderr");

@@ -69,7 +69,9 @@ Tensor StateVisitor::take(std::string_view name, const Shape* shape, DType dtype
   return t;
 }
 
-std::vector<double> StateVisitor::take_doubles(std::string_view name) { return take(name, nullptr, DType::f64, true).to_doubles(); }
+std::vector<double> StateVisitor::take_doubles(std::string_view name) {
+  return take(name, nullptr, DType::f64, true).to_doubles();
+}
 std::vector<std::int32_t> StateVisitor::take_integers(std::string_view name) {
   const Tensor t = take(name, nullptr, DType::i32, true);
   const auto values = t.values<std::int32_t>();

@@ -69,7 +69,8 @@ std::string shown(const Json& root, const std::string& path) {
   return at->dump();
 }
 
-void check_same_keys(const Json& now, const Json& made_with, const std::vector<std::string>& sections, const std::string& path) {
+void check_same_keys(const Json& now, const Json& made_with, const std::vector<std::string>& sections,
+                     const std::string& path) {
   for (const std::string& s : sections) {
     const std::string key = first_difference(now[s], made_with[s], s);
     if (!key.empty())

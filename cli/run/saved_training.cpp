@@ -73,8 +73,8 @@ SavedTraining read_saved_training(const std::string& path, const Config& config)
   return saved;
 }
 
-std::optional<SavedTraining> newest_saved_training(const RunDirectory& directory, const std::string& stage, const Config& config,
-                                                   std::vector<std::string>& notes) {
+std::optional<SavedTraining> newest_saved_training(const RunDirectory& directory, const std::string& stage,
+                                                   const Config& config, std::vector<std::string>& notes) {
   for (const std::string& path : saved_in(directory, stage)) try {
       return read_saved_training(path, config);
     } catch (const Error& e) {

@@ -21,8 +21,8 @@ inline const std::string trainings_folder = "checkpoints";
 // refused with Fault::data where they are named. Throws Fault::argument naming the first key where `config` differs from what
 // the training was started with.
 SavedTraining read_saved_training(const std::string& path, const Config& config);
-std::optional<SavedTraining> newest_saved_training(const RunDirectory& directory, const std::string& stage, const Config& config,
-                                                   std::vector<std::string>& notes);
+std::optional<SavedTraining> newest_saved_training(const RunDirectory& directory, const std::string& stage,
+                                                   const Config& config, std::vector<std::string>& notes);
 // Removes those of a stage; or those beyond an update, and others of that one than the named one.
 void remove_saved_trainings(const RunDirectory& directory, const std::string& stage);
 void remove_saved_trainings_beyond(const RunDirectory& directory, const SavedTraining& training);

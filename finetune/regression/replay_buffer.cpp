@@ -29,7 +29,8 @@ void ReplayBuffer::visit_state(StateVisitor& v) {
   v.list("batches", batches_);
   v("order", order), v("collections", collections_);
   for (const std::size_t i : order)
-    if (i >= batches_.size()) fail(Fault::data, {"the state of a training: a replay buffer draws batch ", i, " of ", batches_.size()});
+    if (i >= batches_.size())
+      fail(Fault::data, {"the state of a training: a replay buffer draws batch ", i, " of ", batches_.size()});
   order_.assign(order.begin(), order.end());
 }
 

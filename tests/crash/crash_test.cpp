@@ -1,4 +1,4 @@
-// Runs that are killed at random moments and within every call that changes the disk, that meet errors of the disk, and that are
+// Runs that are killed at random moments and within calls that change the disk, that meet errors of the disk, and that are
 // asked to stop: going on leaves the bits of a run that was never stopped, and no state of a training is ever unreadable.
 //
 // COSTATE_CRASH_KILLS: random kills of all objectives together, 200 by default. COSTATE_CRASH_POINTS: one call in so many is a
@@ -8,6 +8,7 @@
 #include <costate/tensor/error.h>
 #include <costate/tensor/random.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -53,7 +54,8 @@ class Crash : public ::testing::TestWithParam<std::string> {
     const End logged = live(folder_, {.arguments = run(config_, true), .environment = environment});
     EXPECT_TRUE(logged.done()) << logged.errors;
     const std::string lines = contents(folder_ / "calls");
-    for (std::size_t at = 0; at < lines.size(); at = lines.find('\n', at) + 1) r.calls.push_back(lines.substr(at, lines.find('\n', at) - at));
+    for (std::size_t at = 0; at < lines.size(); at = lines.find('\n', at) + 1)
+      r.calls.push_back(lines.substr(at, lines.find('\n', at) - at));
     r.results = results(folder_ / "run");
     fs::remove_all(folder_ / "run");
     const End plain = live(folder_, {.arguments = run(config_, false)});
@@ -230,7 +232,8 @@ TEST(Resume, DamagedStatesArePassedOver) {
     const std::string lines = contents(folder / "calls");
     const auto at = lines.find("rename " + states + "step_000008");
     ASSERT_NE(at, std::string::npos) << lines;
-    environment["COSTATE_FAULTS_CALL"] = std::to_string(std::count(lines.begin(), lines.begin() + static_cast<std::ptrdiff_t>(at), '\n') + 2);
+    const auto call = std::count(lines.begin(), lines.begin() + static_cast<std::ptrdiff_t>(at), '\n') + 2;
+    environment["COSTATE_FAULTS_CALL"] = std::to_string(call);
     environment["COSTATE_FAULTS_DO"] = "killed";
     ASSERT_EQ(live(folder, {.arguments = run(config, true), .environment = environment}).code, 137);
     ASSERT_TRUE(fs::exists(states + "step_000008/manifest"));

@@ -53,7 +53,8 @@ End live(const Folder& folder, const Life& life) {
   const pid_t child = ::fork();
   if (child < 0) throw std::runtime_error("no process");
   if (child == 0) {
-    const int out = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666), err = ::open(errors.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    constexpr int anew = O_WRONLY | O_CREAT | O_TRUNC;
+    const int out = ::open(output.c_str(), anew, 0666), err = ::open(errors.c_str(), anew, 0666);
     ::dup2(out, 1), ::dup2(err, 2);
     if (::chdir(folder.path().c_str()) == 0) ::execve(argv[0], argv.data(), envp.data());
     ::_exit(127);
@@ -91,7 +92,7 @@ std::string configuration(const Folder& folder, const std::string& objective, in
                    {"threads", 1},
                    {"data", {{"kind", "mixture"}, {"count", 64}}},
                    {"network", {{"hidden", 8}, {"depth", 1}}},
-                   {"pretrain", {{"iterations", 8}, {"batch", 16}, {"log_every", 3}, {"checkpoint_every", 4}, {"ema_decay", 0.9}}},
+                   {"pretrain", {{"iterations", 8}, {"batch", 16}, {"log_every", 3}, {"checkpoint_every", 4}}},
                    {"reward", {{"kind", "quadratic"}, {"coefficients", {1, 0}}, {"precision", {{0.5, 0.5}}}}},
                    {"sampler", {{"steps", 4}}},
                    {"finetune",
@@ -143,7 +144,8 @@ int check_states(const std::string& run) {
     const std::string folder = run + "/checkpoints/" + stage;
     if (!fs::is_directory(folder)) continue;
     for (const auto& entry : fs::directory_iterator(folder))
-      if (entry.path().filename().string().find(".partial-") == std::string::npos) check_folder(entry.path().string()), ++states;
+      if (entry.path().filename().string().find(".partial-") == std::string::npos)
+        check_folder(entry.path().string()), ++states;
   }
   return states;
 }

@@ -182,7 +182,8 @@ TEST_F(Checkpoint, AProcessThatDiesLeavesTheOldOneOrTheNewOne) {
     ASSERT_GE(child, 0);
     if (child == 0) {
       const Scope scope(folder_, [&](Call call, std::size_t index) {
-        return Verdict{.most = call == Call::write && index == n ? 1u : ~std::size_t{0}, .dies = index == n ? Death::killed : Death::none};
+        return Verdict{.most = call == Call::write && index == n ? 1u : ~std::size_t{0},
+                       .dies = index == n ? Death::killed : Death::none};
       });
       nn::save(path_, model(2));
       ::_exit(1);

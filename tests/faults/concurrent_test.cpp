@@ -53,7 +53,8 @@ class Writer {
       queue_.pop_front();
       lock.unlock();
       if (name.empty()) return;
-      write_folder_atomically(folder_ + "/" + name, {{"state.safetensors", [&s = state](const WriteBytes& w) { write_safetensors(w, s); }}});
+      write_folder_atomically(folder_ + "/" + name,
+                              {{"state.safetensors", [&s = state](const WriteBytes& w) { write_safetensors(w, s); }}});
     }
   }
   std::string folder_;
@@ -68,7 +69,8 @@ std::vector<NamedTensor> state_of(finetune::Objective& o) {
 }
 
 // The state after every update as bytes, through `writer` or, null, here.
-std::vector<std::vector<std::byte>> train(const std::string& name, const nn::Network& base, const std::string& prefix, Writer* writer) {
+std::vector<std::vector<std::byte>> train(const std::string& name, const nn::Network& base, const std::string& prefix,
+                                          Writer* writer) {
   set_threads(2);
   std::vector<std::vector<std::byte>> states;
   const auto training = small_training(name, base, 70);  // several chunks

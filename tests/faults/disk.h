@@ -1,5 +1,5 @@
 // What a disk has and what it has only been told: names and bytes that are not flushed are lost with the power. A model of the
-// least that POSIX promises: fsync of a file keeps its bytes, fsync of a folder the names in it; nothing else is kept before it.
+// least that POSIX promises: fsync of a file keeps its bytes, fsync of a folder the names in it, and nothing else is.
 #pragma once
 #include <cstdint>
 #include <map>

@@ -1,4 +1,4 @@
-// Folders of files when the system fails: whatever call fails, is cut short, or is the last one of the process or of the machine,
+// Folders of files when the system fails: whatever call fails, is cut short, or is the last one of process or machine,
 // every name of a finished folder has all of it, and what came before is whole.
 #include <sys/wait.h>
 #include <unistd.h>

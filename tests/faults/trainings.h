@@ -30,7 +30,8 @@ inline finetune::ControlProblem small_problem(const nn::Network& base) {
 
 inline const std::vector<std::string> small_trainings{"adjoint matching with replay", "policy gradient with a critic",
                                                       "backpropagation"};
-inline std::unique_ptr<finetune::Objective> small_training(const std::string& name, const nn::Network& base, std::int64_t batch = 4) {
+inline std::unique_ptr<finetune::Objective> small_training(const std::string& name, const nn::Network& base,
+                                                           std::int64_t batch = 4) {
   const finetune::LearnerOptions learner{.lr = {.peak = 1e-2}, .ema_decay = 0.9};
   if (name == small_trainings[0]) {
     finetune::ValueGradientOptions o;

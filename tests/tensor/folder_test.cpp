@@ -42,7 +42,8 @@ TEST(Folder, LeftoversOfTheDeadGo) {
   touch("f.partial-" + std::to_string(::getpid()) + "-7");
   fs::create_directories(folder / "g.partial-4194305-3" / "inner");
   EXPECT_EQ(remove_leftovers(folder.string()), 3);
-  for (const char* kept : {"b.partial-1-0", "c.partial-", "d.partial-4194305-0x", "e"}) EXPECT_TRUE(fs::exists(folder / kept)) << kept;
+  for (const char* kept : {"b.partial-1-0", "c.partial-", "d.partial-4194305-0x", "e"})
+    EXPECT_TRUE(fs::exists(folder / kept)) << kept;
   fs::remove_all(folder);
 }
 

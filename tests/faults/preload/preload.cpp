@@ -1,7 +1,7 @@
 // A library that is loaded before a program (LD_PRELOAD) and takes the place of its system calls as its environment says:
 //
 //   COSTATE_FAULTS_FOLDER   calls below this folder are watched, of all threads
-//   COSTATE_FAULTS_CALL     the number of the call, from 0, of those that change the disk, at which something happens; none: never
+//   COSTATE_FAULTS_CALL     the number of the call, from 0, of those that change the disk, at which it happens; none: never
 //   COSTATE_FAULTS_DO       what: killed, power, power_in_order, or an errno, once (28: ENOSPC), or from then on (28+)
 //   COSTATE_FAULTS_LOG      a file that gets one line a call that changes the disk, "rename PATH", when the program ends well
 #include <fcntl.h>
@@ -57,7 +57,8 @@ struct Preloaded {
       if (changes(r.call)) lines += std::string(name(r.call)) + " " + r.path + "\n";
     scope.reset();
     if (log.empty()) return;
-    const auto fd = static_cast<int>(syscall(SYS_openat, AT_FDCWD, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    constexpr int anew = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC;
+    const auto fd = static_cast<int>(syscall(SYS_openat, AT_FDCWD, log.c_str(), anew, 0666));
     if (fd < 0) return;
     syscall(SYS_write, fd, lines.data(), lines.size());
     syscall(SYS_close, fd);
