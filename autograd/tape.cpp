@@ -4,6 +4,7 @@
 #include <costate/tensor/precision.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdlib>
 #include <new>
@@ -25,9 +26,10 @@ namespace {
 constexpr std::size_t align_up(std::size_t n) { return (n + 15) & ~std::size_t{15}; }
 
 struct ChunkCache {
-  std::vector<void*> free;
+  std::array<void*, 64> free{};  // takes no memory: tapes are cleared where an exception must not leave
+  std::size_t count = 0;
   ~ChunkCache() {
-    for (void* c : free) std::free(c);
+    while (count > 0) std::free(free[--count]);
   }
 };
 thread_local ChunkCache chunk_cache;
@@ -48,9 +50,8 @@ void* Tape::arena(std::size_t bytes) {
   if (static_cast<std::size_t>(end_ - next_) < bytes) {
     const std::size_t size = std::max(Chunk::standard, bytes + 64);
     void* memory = nullptr;
-    if (size == Chunk::standard && !chunk_cache.free.empty()) {
-      memory = chunk_cache.free.back();
-      chunk_cache.free.pop_back();
+    if (size == Chunk::standard && chunk_cache.count > 0) {
+      memory = chunk_cache.free[--chunk_cache.count];
     } else {
       memory = std::aligned_alloc(64, (size + 63) / 64 * 64);
       if (!memory) fail(Fault::memory, {"tape: the system refused ", size, " bytes for records"});
@@ -79,7 +80,7 @@ void Tape::clear() {
   nodes_.clear();
   while (chunks_) {
     Chunk* c = std::exchange(chunks_, chunks_->next);
-    if (c->bytes == Chunk::standard && chunk_cache.free.size() < 64) chunk_cache.free.push_back(c);
+    if (c->bytes == Chunk::standard && chunk_cache.count < chunk_cache.free.size()) chunk_cache.free[chunk_cache.count++] = c;
     else std::free(c);
   }
   next_ = end_ = nullptr;
@@ -116,6 +117,8 @@ Var Tape::record(const Rule& rule, Tensor&& result, std::span<const Var* const> 
   const std::size_t at_inputs = align_up(sizeof(Node)), at_saved = at_inputs + align_up(4 * n),
                     at_attributes = at_saved + align_up(sizeof(Tensor) * saved);
   auto* memory = static_cast<std::byte*>(arena(at_attributes + attribute_bytes));
+  // Room for it first: a record that is not in the list gives nothing back.
+  if (nodes_.size() == nodes_.capacity()) nodes_.reserve(std::max<std::size_t>(64, 2 * nodes_.size()));
   auto* node = new (memory) Node;
   node->rule = &rule;
   node->inputs = reinterpret_cast<std::int32_t*>(memory + at_inputs);
