@@ -63,7 +63,8 @@ double control_cost(const sde::Field& field, const sde::Field& base, const sde::
 
 RunProblem::RunProblem(const Config& config, const CheckGradOptions& o) : config_(config) {
   const Config& c = config_;
-  require(c.device == "cpu", "device: found \"", c.device, "\", but check-grad compares gradients on the cpu; give --set device=cpu");
+  require(c.device == "cpu", "device: found \"", c.device,
+          "\", but check-grad compares gradients on the cpu; give --set device=cpu");
   for (const auto& [name, value] : {std::pair{"--rows", o.rows}, {"--directions", o.directions}})
     require(value >= 1 && value <= 100000, name, ": found ", value, ", expected an integer in [1, 100000]");
   require(o.steps >= 0 && o.steps <= 100000, "--steps: found ", o.steps, ", expected an integer in [1, 100000]");

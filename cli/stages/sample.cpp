@@ -136,7 +136,8 @@ void sample_stage(Session& s) {
       const Tensor r = reward(found.x);
       if (s.planning()) return;
       const auto extents = found.x.shape().extents();
-      keep(found.name, data::original(data.model, found.x.to(Device::cpu).values<float>()), {extents.begin(), extents.end()}, nullptr);
+      const Tensor values = found.x.to(Device::cpu);
+      keep(found.name, data::original(data.model, values.values<float>()), {extents.begin(), extents.end()}, nullptr);
       facts[found.name] = found.facts;
       facts[found.name]["reward"] = json_estimate(finetune::mean_estimate(r.to_doubles()));
       ++made;

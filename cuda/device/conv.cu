@@ -1,6 +1,7 @@
 // Convolutions by cuDNN 9's graph interface, f32, channels last. Of the engines that the library's heuristic names, the first
 // one is taken that is deterministic and neither rounds operands (but to TF32 on tensor cores, where the shape's precision is
-// that) nor reduces in less than f32; a shape for which there is none, and f64, is the tiled kernel's. Plans are made once a shape and kept.
+// that) nor reduces in less than f32; a shape for which there is none, and f64, is the tiled kernel's. Plans are made once a
+// shape and kept.
 #include <cudnn.h>
 
 #include <map>

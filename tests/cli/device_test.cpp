@@ -161,7 +161,8 @@ void expect_same_finetuning(const Folder& folder, const std::string& objective) 
     std::vector<std::string> arguments{"finetune", "config.json", "--quiet", "--overwrite", "--out", device,
                                        "--device", device,        "--set",   "finetune.objective=" + objective};
     if (standard_finetune(objective).initial_law.kind != "noise")
-      arguments.insert(arguments.end(), {"--set", "finetune.initial_law.iterations=2", "--set", "finetune.initial_law.batch=8"});
+      for (const char* key : {"iterations=2", "batch=8"})
+        arguments.insert(arguments.end(), {"--set", std::string("finetune.initial_law.") + key});
     expect_done(folder, arguments);
   }
   expect_same_metrics(folder / "cpu", folder / "cuda:0");

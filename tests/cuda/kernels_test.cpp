@@ -449,7 +449,8 @@ TEST(CudaKernels, ProductsOfRoundedOperands) {
           kernels(d).matmul(call);
           return Tensors{out};
         },
-        emulated() || precision == Precision::bf16_products ? 8 * rounding(DType::f32, k) : 0x1p-8, "product of rounded operands");
+        emulated() || precision == Precision::bf16_products ? 8 * rounding(DType::f32, k) : 0x1p-8,
+        "product of rounded operands");
 }
 
 TEST(CudaKernels, Convolutions) {
@@ -466,7 +467,8 @@ TEST(CudaKernels, Convolutions) {
             [&, dtype = dtype, precision = precision](Device d) {
               ConvCall call;
               ConvShape& s = call.shape;
-              s.dtype = dtype, s.precision = precision, s.pass = pass, s.n = c.n, s.height = c.height, s.width = c.width, s.channels = c.channels;
+              s.dtype = dtype, s.precision = precision, s.pass = pass;
+              s.n = c.n, s.height = c.height, s.width = c.width, s.channels = c.channels;
               s.out_height = (c.height + 2 * c.pad - c.kernel) / c.stride + 1,
               s.out_width = (c.width + 2 * c.pad - c.kernel) / c.stride + 1;
               s.out_channels = c.out_channels, s.kernel_height = s.kernel_width = c.kernel, s.stride = c.stride,

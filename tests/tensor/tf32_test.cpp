@@ -17,7 +17,8 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 TEST(Tf32, RoundsToElevenSignificantBits) {
   for (const auto& [x, rounded] : {std::pair{1.0f, 1.0f}, {1 + 0x1p-10f, 1 + 0x1p-10f}, {1 + 0x1.8p-11f, 1 + 0x1p-10f},
                                    // Ties go away from zero, whichever neighbour is even.
-                                   {1 + 0x1p-11f, 1 + 0x1p-10f}, {1 + 3 * 0x1p-11f, 1 + 0x1p-9f}, {-1 - 0x1p-11f, -1 - 0x1p-10f},
+                                   {1 + 0x1p-11f, 1 + 0x1p-10f}, {1 + 3 * 0x1p-11f, 1 + 0x1p-9f},
+                                   {-1 - 0x1p-11f, -1 - 0x1p-10f},
                                    {1 + 0x1.ffep-12f, 1.0f}, {0x1.ffep-1f, 1.0f}, {-0.0f, -0.0f},
                                    {infinity, infinity}, {-infinity, -infinity},
                                    {std::numeric_limits<float>::max(), infinity}}) {
