@@ -1,7 +1,6 @@
 // costate check-grad: reads a run's configuration, compares gradients, prints, and writes no file.
 #include <costate/sde/solver/solver.h>
 #include <costate/tensor/error.h>
-#include <costate/tensor/precision.h>
 
 #include <charconv>
 #include <cmath>

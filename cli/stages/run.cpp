@@ -1,8 +1,7 @@
 // The stages one after the other, and what is written about them.
+#include <costate/tensor/backend.h>
 #include <costate/tensor/flops.h>
 #include <costate/tensor/parallel.h>
-#include <costate/tensor/backend.h>
-#include <costate/tensor/precision.h>
 
 #include <algorithm>
 #include <chrono>
