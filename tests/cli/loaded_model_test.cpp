@@ -35,7 +35,8 @@ TEST_P(Loaded, DrawsWhatTheRunKept) {
   for (const std::string which : {"base", "tuned"}) {
     const LoadedModel model(folder / "moved", which);
     const Config& c = model.config();
-    LoadedModel::Request r{.count = c.sample.count, .seed = seed_of(c, Purpose::sample)};
+    LoadedModel::Request r;
+    r.count = c.sample.count, r.seed = seed_of(c, Purpose::sample);
     std::vector<std::int32_t> labels;
     for (std::int64_t i = 0; i < r.count && !c.sample.labels.empty(); ++i)
       labels.push_back(static_cast<std::int32_t>(c.sample.labels[static_cast<std::size_t>(i) % c.sample.labels.size()]));
