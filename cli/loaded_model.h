@@ -35,11 +35,11 @@ class LoadedModel {
 
   struct Request {
     std::int64_t count = 1;
-    std::uint64_t seed = 0, first = 0;     // sample i is a function of (seed, first + i)
-    std::int64_t steps = 0;                // 0: the configuration's
-    bool ode = false;                      // sample.ode instead of the sampler
-    std::optional<double> guidance{};      // none: sample.guidance
-    std::span<const std::int32_t> labels;  // one a sample, or none
+    std::uint64_t seed = 0, first = 0;       // sample i is a function of (seed, first + i)
+    std::int64_t steps = 0;                  // 0: the configuration's
+    bool ode = false;                        // sample.ode instead of the sampler
+    std::optional<double> guidance{};        // none: sample.guidance
+    std::span<const std::int32_t> labels{};  // one a sample, or none
   };
   // (count, item) in the units of the data, as `costate sample` keeps them. Throws Fault::numerical when they are not finite.
   std::vector<float> sample(const Request& request) const;
