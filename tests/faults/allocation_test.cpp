@@ -46,7 +46,7 @@ class OutOfMemory : public ::testing::Test {
     train(name);  // lists and tables that are made once
     train(name);
     const std::vector<std::byte> right = read_file(path_);
-    const std::int64_t before = allocations().count;
+    const std::int64_t before = allocations().count, live = allocations().live_bytes, tensors = memory::live().total;
     train(name);
     const std::int64_t count = allocations().count - before;
     ASSERT_EQ(read_file(path_), right);
@@ -54,7 +54,6 @@ class OutOfMemory : public ::testing::Test {
     std::int64_t refused = 0;
     for (std::int64_t n = 0; n < count; ++n)
       for (const bool on : {false, true}) {
-        const std::int64_t live = allocations().live_bytes, tensors = memory::live().total;
         bool thrown = false, other = false;
         {
           const RefusedMemory scope(n, on);
@@ -72,13 +71,15 @@ class OutOfMemory : public ::testing::Test {
         // A list that a thread keeps, or a thread that was not to be had, may do without.
         refused += thrown;
         ASSERT_EQ(memory::live().total, tensors) << "allocation " << n << ", " << on;
-        ASSERT_EQ(allocations().live_bytes, live) << "allocation " << n << ", " << on;
+        // Less where a thread's cache went with the exception; more than a cache would be seen at once, less at the end.
+        ASSERT_LE(allocations().live_bytes, live + 4096) << "allocation " << n << ", " << on;
         ASSERT_EQ(read_file(path_), right) << n;  // the old one and the new one are the same
         ASSERT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1) << n;
       }
     EXPECT_GT(refused, 2 * count * 9 / 10);
     train(name);
     EXPECT_EQ(read_file(path_), right);
+    EXPECT_EQ(allocations().live_bytes, live);  // of all of them together nothing has stayed
     std::cout << name << ": " << count << " allocations, " << refused << " refused trainings\n";
   }
   std::string folder_, path_;

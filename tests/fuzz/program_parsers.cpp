@@ -58,18 +58,6 @@ Outcome set(Input input) {
   return resolved("{}", settings);
 }
 
-// One --set a line.
-Outcome set(Input input) {
-  std::vector<std::string> settings;
-  const std::string_view text = as_text(input);
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    settings.emplace_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return resolved("{}", settings);
-}
-
 // Rounded to eight bits, written and read back: the same picture.
 Outcome png(Input input) {
   const cli::PngLimits limits{.max_side = 1024, .max_pixels = 1 << 12};
