@@ -71,6 +71,7 @@ class WeightedPaths final : public finetune::Objective {
 
   const nn::Network& network() const override { return learner_.network(); }
   nn::Network average() const override { return learner_.average(); }
+  void visit_state(finetune::StateVisitor& v) override { v("learner", learner_); }  // all that step() depends on and changes
 
  private:
   finetune::ControlProblem problem_;
