@@ -50,7 +50,7 @@ TEST(Bf16, HasNoArithmetic) {
   EXPECT_THROW(sum(half, 0), Error);
   EXPECT_THROW(half.fill(1), Error);
   EXPECT_THROW(Tensor::full({3}, 1, DType::bf16), Error);
-  EXPECT_THROW(KeptTypeScope(DType::f64), Error);
+  EXPECT_THROW(const KeptTypeScope scope(DType::f64), Error);
   try {
     mul(half, half);
     FAIL() << "no error";
