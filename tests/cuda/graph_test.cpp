@@ -232,7 +232,7 @@ TEST(CudaRecordedTraining, AUNet) {
   expect_same_bits(
       [](nn::Init& init) {
         nn::UNetOptions o;
-        o.in_channels = o.out_channels = 1, o.block_out_channels = {4}, o.layers_per_block = 1, o.norm_num_groups = 2;
+        o.in_channels = o.out_channels = 1, o.block_out_channels = {8}, o.layers_per_block = 1, o.norm_num_groups = 2;
         o.down_block_types = {"AttnDownBlock2D"}, o.up_block_types = {"AttnUpBlock2D"};
         return nn::Network(nn::make_unet(o, init));
       },
