@@ -1,13 +1,13 @@
 #!/bin/bash
 # The reference of the C++ interface: check_api.sh SOURCE_DIR SCRATCH. The filter of comments must give what
-# tests/docs/api/marked.h holds, Doxygen must not warn, and what each public header opens with must be on the header's page.
+# tests/docs/api/marked.txt holds, Doxygen must not warn, and what each public header opens with must be on the header's page.
 set -euo pipefail
 source=$1 scratch=$2
 rm -rf "$scratch"
 mkdir -p "$scratch"
 cd "$source"
 
-awk -f docs/api/comments.awk tests/docs/api/plain.h | diff - tests/docs/api/marked.h ||
+awk -f docs/api/comments.awk tests/docs/api/plain.h | diff - tests/docs/api/marked.txt ||
   { echo "docs/api/comments.awk: found the lines marked <, expected those marked >"; exit 1; }
 
 if ! command -v doxygen >/dev/null; then
