@@ -31,6 +31,7 @@ std::uint64_t number_of(const std::string& path) {
 std::string Disk::folder_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
 
 void Disk::made(const std::string& path) {
+  if (path == folder_) return;  // the folder around it is not watched: its flushes are not seen
   changes_.push_back({Change::Kind::made, path, "", ""});
   if (const std::uint64_t file = number_of(path)) flushed_[file] = 0;
 }
