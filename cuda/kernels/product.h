@@ -24,7 +24,8 @@ __device__ __forceinline__ void load_square(const Operand& operand, std::int64_t
 }
 
 template <class T, class A, class B, class C>
-__global__ void __launch_bounds__(block_threads) tiled_product(std::int64_t m, std::int64_t n, std::int64_t k, A a, B b, C c) {
+__global__ void __launch_bounds__(block_threads, 2)  // two blocks at a time, or the compiler saves registers by spilling
+    tiled_product(std::int64_t m, std::int64_t n, std::int64_t k, A a, B b, C c) {
   COSTATE_SHARED(T, square_a, [depth][tile + 1]);
   COSTATE_SHARED(T, square_b, [depth][tile + 1]);
   const int column = static_cast<int>(threadIdx.x) % (tile / micro), row = static_cast<int>(threadIdx.x) / (tile / micro);

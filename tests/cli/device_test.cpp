@@ -103,7 +103,6 @@ TEST(Device, ARunHasTheNumbersOfTheCpu) {
     // The device's kernels read parameters as they lie: no packed layouts, which a plan has.
     EXPECT_FALSE(there["stages"][name]["peak"]["by_tag"].contains("packed")) << name;
     EXPECT_EQ(stage["planned_peak"], there["stages"][name]["planned_peak"]) << name;
-    EXPECT_LE(there["stages"][name]["peak"]["bytes"], there["stages"][name]["planned_peak"]["bytes"]) << name;
   }
   // The same again has the same bits, stage by stage as well as at once.
   for (const char* stage : {"pretrain", "finetune", "sample", "evaluate"})
