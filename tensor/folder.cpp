@@ -155,17 +155,30 @@ void write_folder_atomically(const std::string& path, const std::vector<FolderPa
   detail::flush_folder(around, path);
 }
 
-void make_folders(const std::string& path) {
-  detail::check_path("make_folders", path);
+namespace {
+
+// `path` is `asked` or a folder around it.
+void make_folders_of(const std::string& path, const std::string& asked) {
+  const auto refused = [&](int reason) {
+    const std::string what = "cannot make the folder";
+    fail_io(path == asked ? what : what + " '" + asked + "': " + what, path, reason);
+  };
   struct stat info;
   if (::stat(path.c_str(), &info) == 0) {
-    if (!S_ISDIR(info.st_mode)) fail_io("cannot make the folder", path, ENOTDIR);
+    if (!S_ISDIR(info.st_mode)) refused(ENOTDIR);
     return;
   }
   const std::string around = detail::folder_of(path);
-  if (around.size() < path.size()) make_folders(around);
-  if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST) fail_io("cannot make the folder", path, errno);
+  if (around.size() < path.size()) make_folders_of(around, asked);
+  if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST) refused(errno);
   detail::flush_folder(around, path);
+}
+
+}  // namespace
+
+void make_folders(const std::string& path) {
+  detail::check_path("make_folders", path);
+  make_folders_of(path, path);
 }
 
 std::string format_manifest(const std::vector<FolderFile>& files) {

@@ -248,7 +248,7 @@ TEST(Malformed, Commands) {
   expect_refusal(costate(folder, {"run", "."}), 6, {"'.'"});
   expect_refusal(costate(folder, {"run", "config.json", "--set"}), 2, {"--set"});
   expect_refusal(costate(folder, {"run", "config.json", "--out", "text"}), 2, {"'text'", "file"});
-  expect_refusal(costate(folder, {"run", "config.json", "--out", "/proc/none/run"}), 6, {"'/proc/none'"});
+  expect_refusal(costate(folder, {"run", "config.json", "--out", "/proc/none/run"}), 6, {"'/proc/none/run'", "'/proc/none'"});
   expect_refusal(costate(folder, {"run", "config.json", "--out", folder.path(), "--overwrite"}), 2,
                  {"not a run directory"});
   EXPECT_TRUE(fs::exists(folder / "text"));
