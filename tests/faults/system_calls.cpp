@@ -167,26 +167,24 @@ std::string path_at(int folder, const char* name) {
   const auto n = syscall(SYS_readlinkat, AT_FDCWD, ("/proc/self/fd/" + std::to_string(folder)).c_str(), path, sizeof path);
   return std::string(path, n > 0 ? static_cast<std::size_t>(n) : 0) + "/" + name;
 }
+// What open was called with behind its flags.
+mode_t mode_of(int flags, va_list list) {
+  return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(list, mode_t) : mode_t{0};
+}
 }  // namespace
 
 extern "C" int open(const char* path, int flags, ...) {
-  mode_t mode = 0;
-  if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE) {
-    va_list list;
-    va_start(list, flags);
-    mode = va_arg(list, mode_t);
-    va_end(list);
-  }
+  va_list list;
+  va_start(list, flags);
+  const mode_t mode = mode_of(flags, list);
+  va_end(list);
   return open_at(path, flags, mode);
 }
 extern "C" int open64(const char* path, int flags, ...) {
-  mode_t mode = 0;
-  if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE) {
-    va_list list;
-    va_start(list, flags);
-    mode = va_arg(list, mode_t);
-    va_end(list);
-  }
+  va_list list;
+  va_start(list, flags);
+  const mode_t mode = mode_of(flags, list);
+  va_end(list);
   return open_at(path, flags, mode);
 }
 

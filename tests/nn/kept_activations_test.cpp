@@ -1,4 +1,5 @@
 // Networks whose activations are kept in bf16: the results of f32, gradients within the rounding, and what is kept.
+#include "pullback.h"
 #include "small_unet.h"
 
 #include <costate/autograd/ops.h>
@@ -12,40 +13,9 @@
 namespace costate::nn {
 namespace {
 
-struct Pulled {
-  Tensor prediction;
-  std::vector<Tensor> gradients;
-  memory::Usage kept, peak;  // by the tape after the forward pass; at most
-};
-
 Pulled pullback(const Network& m, const Shape& shape, DType kept, Device device) {
-  const auto input = [&](std::uint32_t which) {
-    return device == Device::cpu ? random_tensor(shape, which, DType::f32) : Tensor::zeros(shape, DType::f32, device);
-  };
-  const Tensor x = input(1), cotangent = input(2), t = Tensor::full({shape[0]}, 0.5, DType::f32, device);
-  Pulled out;
-  for (int time = 0; time < 2; ++time) {  // packed layouts are there the second time
-    out = {};
-    const memory::Usage before = memory::live();
-    const memory::PeakScope scope;
-    const auto beyond = [&](memory::Usage u) {
-      u.total -= before.total;
-      for (int i = 0; i < memory::tag_count; ++i) u.by_tag[i] -= before.by_tag[i];
-      return u;
-    };
-    Tape tape;
-    std::vector<Var> watched;
-    const Network tracked = watch(m, tape, watched);
-    const Var y = [&] {
-      const KeptTypeScope keeping(kept);
-      return tracked(Var(x), Var(t), Tensor());
-    }();
-    out.kept = beyond(memory::live());
-    out.prediction = y.value();
-    out.gradients = std::move(tape).vjp(y, cotangent, watched);
-    out.peak = beyond(scope.peak());
-  }
-  return out;
+  const KeptTypeScope keeping(kept);
+  return pullback(m, shape, Tensor(), Wrt::parameters, device);
 }
 
 // All gradients together, as an optimiser that clips their norm sees them: relative error.
