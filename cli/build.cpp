@@ -33,7 +33,7 @@ data::PlaneMixture plane_mixture(const DataConfig& c) {
 DataSpec data_spec(const DataConfig& c) {
   DataSpec s;
   s.kind = data_kind(c.kind);
-  s.path = c.path, s.labels = c.labels, s.item_shape = c.item_shape;
+  s.path = c.path, s.labels = c.labels, s.array = c.array, s.item_shape = c.item_shape;
   s.csv.delimiter = c.csv_delimiter[0];
   s.csv.header = c.csv_header == "present"  ? data::CsvHeader::present
                  : c.csv_header == "absent" ? data::CsvHeader::absent

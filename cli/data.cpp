@@ -4,18 +4,20 @@
 #include <costate/finetune/data/idx.h>
 #include <costate/finetune/data/npy.h>
 #include <costate/tensor/error.h>
+#include <costate/tensor/utf8.h>
 
 #include <algorithm>
 #include <filesystem>
 
 #include "gzip.h"
 #include "image/png.h"
+#include "npz.h"
 
 namespace costate::cli {
 namespace {
 
 constexpr std::string_view kind_names[] = {
-    "glyphs", "mixture", "moons", "rings", "checkerboard", "swiss_roll", "file", "idx", "csv", "npy", "png"};
+    "glyphs", "mixture", "moons", "rings", "checkerboard", "swiss_roll", "file", "idx", "csv", "npy", "npz", "png"};
 
 bool is_file(DataKind kind) { return kind >= DataKind::file; }
 
@@ -29,15 +31,22 @@ std::vector<std::byte> contents(const std::string& path) {
 DataKind kind_of(const std::string& path, const std::vector<std::byte>& bytes) {
   const auto at = [&](std::size_t i) { return i < bytes.size() ? std::to_integer<int>(bytes[i]) : -1; };
   if (at(0) == 0x93 && at(1) == 'N') return DataKind::npy;
+  if (is_npz(bytes)) return DataKind::npz;
   if (at(0) == 0 && at(1) == 0) return DataKind::idx;
   if (at(0) == 0x89 && at(1) == 'P')
     fail(Fault::data, {"'", path, "' is a single picture; give the folder that holds the pictures"});
   return DataKind::csv;
 }
 
-data::Dataset from_npy(const DataSpec& spec, const std::vector<std::byte>& bytes) {
-  const std::string what = "'" + spec.path + "'";
-  const data::NpyArray array = data::parse_npy(bytes, what);
+// An NPY file and what sentences call it.
+struct Held {
+  std::string what;
+  std::vector<std::byte> bytes;
+};
+
+data::Dataset from_arrays(const DataSpec& spec, const Held& items, const std::optional<Held>& classes) {
+  const std::string& what = items.what;
+  const data::NpyArray array = data::parse_npy(items.bytes, what);
   if (array.shape.size() < 2)
     fail(Fault::data, {what, " has ", array.shape.size(),
                        " axes, but a data set has at least two: items, and the values of one"});
@@ -52,10 +61,9 @@ data::Dataset from_npy(const DataSpec& spec, const std::vector<std::byte>& bytes
     out.item_shape = spec.item_shape;
   }
   out.values = data::npy_values<float>(array, what);
-  if (!spec.labels.empty()) {
-    const std::string name = "'" + spec.labels + "'";
-    const std::vector<std::byte> held = contents(spec.labels);
-    const data::NpyArray labels = data::parse_npy(held, name);
+  if (classes) {
+    const std::string& name = classes->what;
+    const data::NpyArray labels = data::parse_npy(classes->bytes, name);
     if (labels.shape != std::vector<std::int64_t>{out.count})
       fail(Fault::data,
            {name, " must hold one label for each of the ", out.count, " items of ", what, ", in one axis"});
@@ -67,6 +75,28 @@ data::Dataset from_npy(const DataSpec& spec, const std::vector<std::byte>& bytes
   }
   check(out);
   return out;
+}
+
+data::Dataset from_npz(const DataSpec& spec, const std::vector<std::byte>& bytes) {
+  const std::string file = "'" + spec.path + "'";
+  const std::vector<NpzMember> members = npz_members(bytes, file);
+  std::string all;
+  for (const NpzMember& m : members) all += (all.empty() ? "" : ", ") + utf8::quoted(m.name);
+  const auto held = [&](const std::string& name) -> Held {
+    for (const NpzMember& m : members)
+      if (m.name == name)
+        return {utf8::quoted(name) + " of " + file, npz_array(bytes, m, data::default_max_file, file)};
+    fail(Fault::data, {file, " has no array ", utf8::quoted(name), "; it has ", all.empty() ? "none" : all.substr(0, 400)});
+  };
+  std::string items = spec.array;
+  if (items.empty())
+    for (const NpzMember& m : members)
+      if (m.name != spec.labels) {
+        if (!items.empty())
+          fail(Fault::argument, {"data: ", file, " has the arrays ", all.substr(0, 400), "; data.array must name the one with the items"});
+        items = m.name;
+      }
+  return from_arrays(spec, held(items), spec.labels.empty() ? std::nullopt : std::optional(held(spec.labels)));
 }
 
 data::Dataset from_files(const DataSpec& spec) {
@@ -87,12 +117,18 @@ data::Dataset from_files(const DataSpec& spec) {
   const std::string what = "'" + spec.path + "'";
   require(kind == DataKind::csv || spec.csv == data::CsvOptions{},
           "data: the csv options apply to csv files only, but ", what, " is read as ", name(kind));
-  if (kind == DataKind::npy) return from_npy(spec, bytes);
+  require(kind == DataKind::npz || spec.array.empty(), "data: array applies to npz files only, but ", what, " is read as ",
+          name(kind));
+  if (kind == DataKind::npz) return from_npz(spec, bytes);
+  if (kind == DataKind::npy)
+    return from_arrays(spec, {what, bytes},
+                       spec.labels.empty() ? std::nullopt
+                                           : std::optional(Held{"'" + spec.labels + "'", contents(spec.labels)}));
   if (kind == DataKind::csv) {
     const data::CsvTable table = data::parse_csv(data::as_text(bytes), spec.csv, what);
     return csv_dataset(table, spec.labels.empty() ? -1 : csv_column(table, spec.labels), spec.item_shape);
   }
-  require(spec.item_shape.empty(), "data: item_shape applies to csv and npy files only, but ", what,
+  require(spec.item_shape.empty(), "data: item_shape applies to csv, npy and npz files only, but ", what,
           " is read as idx");
   const std::vector<std::byte> labels =
       spec.labels.empty() ? std::vector<std::byte>{} : contents(spec.labels);
@@ -129,7 +165,8 @@ void check_unused(const DataSpec& s) {
              noisy = s.kind == DataKind::moons || s.kind == DataKind::rings || s.kind == DataKind::swiss_roll;
   only(file, !s.path.empty(), "path", "files");
   only(file, !s.labels.empty(), "labels", "files");
-  only(file, !s.item_shape.empty(), "item_shape", "csv and npy files");
+  only(s.kind == DataKind::npz || s.kind == DataKind::file, !s.array.empty(), "array", "npz files");
+  only(file, !s.item_shape.empty(), "item_shape", "csv, npy and npz files");
   only(s.kind == DataKind::png || s.kind == DataKind::file, s.grey, "grey", "folders of pictures");
   only(!file, s.seed != 0, "seed", "generators");
   only(s.kind == DataKind::glyphs, s.glyphs != data::GlyphOptions{}, "glyphs", "glyphs");

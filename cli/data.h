@@ -23,6 +23,7 @@ enum class DataKind {
   idx,   // MNIST; also gzip
   csv,   // also gzip
   npy,   // also gzip
+  npz,   // an archive of arrays
   png,   // a folder
 };
 
@@ -37,10 +38,11 @@ struct DataSpec {
 
   // Files.
   std::string path;
-  std::string labels;  // idx, npy: a second file of the same format; csv: a column ("last", a name or a
-                       // number); "": none
+  std::string labels;  // idx, npy: a second file of the same format; npz: an array of the archive; csv: a column
+                       // ("last", a name or a number); "": none
+  std::string array;   // npz: the array that holds the items; "": the only one beside the labels
   std::vector<std::int64_t>
-      item_shape;  // csv, npy: reading each item as (height, width, channels), say; empty: as it is
+      item_shape;  // csv, npy, npz: reading each item as (height, width, channels), say; empty: as it is
   data::CsvOptions csv;
   bool grey = false;  // png: colour pictures become grey
 

@@ -28,7 +28,7 @@ struct OptimiserConfig {
 
 struct DataConfig {
   std::string kind = "glyphs";
-  std::string path, labels;
+  std::string path, labels, array;
   std::vector<std::int64_t> item_shape;
   std::string csv_delimiter = ",", csv_header = "automatic";
   bool grey = false;
@@ -164,6 +164,7 @@ struct SampleConfig {
   std::string model = "both";
   std::vector<std::int64_t> labels;
   double guidance = 0.0;
+  bool archive = false;
   std::string ode = "euler";
   std::int64_t ode_steps = 0;
   std::vector<std::string> methods;

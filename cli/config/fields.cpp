@@ -12,16 +12,17 @@ void data_fields(FieldList& l, DataConfig& d) {
   l.section("data");
   l.choice("kind", d.kind,
            {"glyphs", "mixture", "moons", "rings", "checkerboard", "swiss_roll", "file", "idx", "csv", "npy",
-            "png"},
+            "npz", "png"},
            "What the model learns: a generator (glyphs: drawn digits; the plane point sets) or files, told "
            "apart by their "
            "contents if 'file'.");
   l.add("path", d.path, "The file, or the folder of pictures; relative to where costate is started.");
   l.add(
       "labels", d.labels,
-      "A second file with labels (idx, npy) or the label column of a csv file: 'last', a name or a number.");
+      "A second file with labels (idx, npy), an array of an npz file, or the label column of a csv file: 'last', a name or a number.");
+  l.add("array", d.array, "npz: the array that holds the items; '': the only one beside the labels.");
   l.add("item_shape", d.item_shape,
-        "csv, npy: the shape of one item, [height, width, channels] for pictures; []: as stored.",
+        "csv, npy, npz: the shape of one item, [height, width, channels] for pictures; []: as stored.",
         count_from(1));
   l.add("csv.delimiter", d.csv_delimiter, "One character between the fields of a csv file.");
   l.choice("csv.header", d.csv_header, {"automatic", "present", "absent"},
@@ -306,6 +307,8 @@ std::vector<Field> fields(Config& c) {
         {0, 65535});
   l.add("guidance", c.sample.guidance,
         "w of classifier-free guidance (1 + w) v(x | y) - w v(x); needs sample.labels.", at_least(0));
+  l.add("archive", c.sample.archive,
+        "All sets of samples and their labels as arrays of one file too, samples/samples.npz, which numpy.load reads.");
   l.choice("ode", c.sample.ode, {"euler", "exponential", "dpmpp_2m", "heun", "midpoint", "rk4"},
            "Steps of ode sampling, here and in evaluate: Euler's; exponential, which is DPM-Solver++(1) and DDIM with eta = 0; "
            "or the second-order DPM-Solver++(2M).");

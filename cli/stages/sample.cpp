@@ -5,6 +5,7 @@
 
 #include "image/png.h"
 #include "image/scatter.h"
+#include "npz.h"
 #include "stages/evaluation.h"
 #include "stages/initial_law.h"
 #include "stages/search.h"
@@ -68,9 +69,12 @@ void sample_stage(Session& s) {
   const Tensor labels = make_labels(c.sample.labels, c.sample.count, data.model, "sample.labels", s.device);
   std::optional<Painter> painter;
   if (!s.planning()) painter.emplace(c, data.model);
+  std::vector<NpzArray> archive;
   const auto keep = [&](const std::string& name, const std::vector<float>& values,
                         std::vector<std::int64_t> shape, std::vector<Raster>* row) {
-    s.directory->write("samples/" + name + ".npy", data::npy_bytes(values, shape));
+    std::vector<std::byte> npy = data::npy_bytes(values, shape);
+    s.directory->write("samples/" + name + ".npy", npy);
+    if (c.sample.archive) archive.push_back({name, std::move(npy)});
     if (!painter->draws()) return;
     Raster raster = painter->draw(values);
     s.directory->write("samples/" + name + ".png", png_bytes(raster));
@@ -145,6 +149,13 @@ void sample_stage(Session& s) {
     if (!s.planning()) s.directory->write("samples/methods.json", facts.dump(2) + "\n");
   }
   if (s.planning()) return;
+  if (c.sample.archive) {
+    if (labels.defined()) {
+      const Tensor classes = labels.to(Device::cpu);
+      archive.push_back({"labels", data::npy_bytes(classes.values<std::int32_t>(), classes.shape().extents())});
+    }
+    s.directory->write("samples/samples.npz", npz_bytes(archive));
+  }
   std::erase_if(row, [&](const Raster& r) { return r.height != row.back().height; });
   if (row.size() > 1) s.directory->write("samples/overview.png", png_bytes(side_by_side(row, 12)));
   s.end(std::to_string(made) + " sets of " + std::to_string(c.sample.count) + " samples");

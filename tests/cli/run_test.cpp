@@ -6,9 +6,11 @@
 #include <cctype>
 #include <set>
 
+#include <costate/finetune/data/npy.h>
 #include <costate/tensor/safetensors.h>
 
 #include "config/json.h"
+#include "npz.h"
 #include "program.h"
 
 namespace costate::cli::testing {
@@ -86,6 +88,31 @@ TEST_P(TinyRun, IsTheSameForAnyThreadsAndStageByStage) {
 
 INSTANTIATE_TEST_SUITE_P(Run, TinyRun, ::testing::Values("points", "digits", "unet", "dit"),
                          [](const auto& c) { return c.param; });
+
+// The archive has what the files have, and the labels in the order of the samples.
+TEST(Run, KeepsItsSamplesAsOneArchiveToo) {
+  const Folder folder;
+  folder.file("config.json", tiny_digits);
+  const Result r = costate(folder, {"run", "config.json", "--out", "run", "--quiet", "--set", "sample.archive=true", "--set",
+                                    "sample.labels=[2,0,1]"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  const std::string text = contents(folder / "run/samples/samples.npz");
+  const auto archive = std::as_bytes(std::span(text));
+  std::set<std::string> names;
+  for (const NpzMember& m : npz_members(archive, "archive")) {
+    names.insert(m.name);
+    const std::vector<std::byte> array = npz_array(archive, m, 1 << 24, "archive");
+    const std::string_view held(reinterpret_cast<const char*>(array.data()), array.size());
+    if (m.name != "labels") {
+      EXPECT_EQ(held, contents(folder / ("run/samples/" + m.name + ".npy"))) << m.name;
+      continue;
+    }
+    const auto labels = data::npy_values<std::int32_t>(data::parse_npy(array, "labels"), "labels");
+    for (std::size_t i = 0; i < labels.size(); ++i) EXPECT_EQ(labels[i], (std::vector{2, 0, 1})[i % 3]);
+    EXPECT_GE(labels.size(), 3u);
+  }
+  EXPECT_EQ(names, (std::set<std::string>{"base_sde", "base_ode", "tuned_sde", "tuned_ode", "data", "labels"}));
+}
 
 TEST(Run, LeavesWhatItPromises) {
   const Folder folder;

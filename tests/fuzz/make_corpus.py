@@ -10,6 +10,7 @@ import io
 import json
 import pathlib
 import struct
+import zipfile
 import zlib
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
@@ -181,6 +182,53 @@ def make_pictures():
     seed("gzip", "refused-plain", b"plain")
 
 
+def make_archives():
+    def archive(members, method=zipfile.ZIP_STORED, wide=True, comment=b""):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", method) as z:
+            z.comment = comment
+            for name, content in members:
+                info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                info.compress_type = method
+                with z.open(info, "w", force_zip64=wide) as f:  # as NumPy writes them
+                    f.write(content)
+        return out.getvalue()
+
+    def edited(content, at, new):
+        return content[:at] + new + content[at + len(new):]
+    two = [("x.npy", npy("<f4", "(2, 3)", struct.pack("<6f", *range(6)))), ("label\u00e9.npy", npy("<i4", "(2,)", struct.pack("<2i", 3, 1)))]
+    plain, packed = archive(two), archive(two, zipfile.ZIP_DEFLATED)
+    entry = plain.index(b"PK\x01\x02")  # of the first array in the directory
+    seed("npz", "accepted-none", b"PK\x05\x06" + b"\0" * 18)
+    seed("npz", "accepted-stored", plain)
+    seed("npz", "accepted-deflated", packed)
+    seed("npz", "accepted-narrow", archive(two, wide=False))
+    seed("npz", "accepted-comment", archive(two, comment=b"PK\x05\x06 is no end"))
+    # The end of a ZIP64 directory, with a locator, before an end whose numbers are saturated.
+    end = plain.index(b"PK\x05\x06")
+    count, size, begin = struct.unpack("<HII", plain[end + 10:end + 20])
+    wide_end = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, begin)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, end, 1)
+    saturated = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    seed("npz", "accepted-zip64", plain[:end] + wide_end + locator + saturated)
+    seed("npz", "refused-zip64-elsewhere", plain[:end] + wide_end + struct.pack("<4sIQI", b"PK\x06\x07", 0, end + 1, 1) + saturated)
+    seed("npz", "refused-truncated", plain[:-1])
+    seed("npz", "refused-tail", plain + b"tail")
+    seed("npz", "refused-checksum", edited(packed, packed.index(b"PK\x01\x02") + 16, b"abcd"))
+    seed("npz", "refused-encrypted", edited(plain, entry + 8, b"\1"))
+    seed("npz", "refused-method", edited(plain, entry + 10, b"\x0c"))
+    seed("npz", "refused-elsewhere", edited(plain, entry + 42, b"\7"))
+    seed("npz", "refused-bomb", edited(packed, packed.index(b"PK\x01\x02") + 24, b"\xff\xff\xff\x7f"))
+    seed("npz", "refused-long", archive([("x.npy", b"\0" * 100000)], zipfile.ZIP_DEFLATED))
+    seed("npz", "refused-entries", edited(plain, end + 8, b"\3\0\3\0"))
+    seed("npz", "refused-parts", edited(plain, end + 4, b"\1"))
+    seed("npz", "refused-path", archive([("../x.npy", two[0][1])]))
+    seed("npz", "refused-text", archive([("x.txt", b"x")]))
+    seed("npz", "refused-empty", b"")
+    twice = archive([("x.npy", two[0][1]), ("y.npy", two[0][1])]).replace(b"y.npy", b"x.npy")
+    seed("npz", "refused-twice", twice)
+
+
 def crc32c(content):
     crc = 0xFFFFFFFF
     for byte in content:
@@ -214,3 +262,4 @@ make_manifests()
 make_json()
 make_arrays()
 make_pictures()
+make_archives()

@@ -33,6 +33,7 @@ Outcome idx(Input input);
 Outcome csv(Input input);
 Outcome png(Input input);
 Outcome gzip(Input input);
+Outcome npz(Input input);
 
 struct Parser {
   std::string_view name;  // of its corpus and its fuzzer

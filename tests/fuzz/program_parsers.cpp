@@ -9,6 +9,7 @@
 #include "fuzz/outcome.h"
 #include "gzip.h"
 #include "image/png.h"
+#include "npz.h"
 #include "pretrained/state.h"
 
 namespace costate::fuzz {
@@ -85,6 +86,30 @@ Outcome gzip(Input input) {
   const auto unpacked = accepted([&] { return cli::gunzip(input, limit, "input"); });
   must(!unpacked || (cli::is_gzip(input) && unpacked->size() <= limit), "more was unpacked than allowed");
   return outcome(unpacked.has_value());
+}
+
+// Unpacked, stored in an archive of our own and read again: the same arrays by the same names.
+Outcome npz(Input input) {
+  constexpr std::uint64_t limit = 1 << 14;
+  const auto arrays = accepted([&] {
+    std::vector<cli::NpzArray> out;
+    for (const cli::NpzMember& m : cli::npz_members(input, "input")) {
+      out.push_back({m.name, cli::npz_array(input, m, limit, "input")});
+      must(out.back().npy.size() == m.size && m.size <= limit, "more was unpacked than announced or allowed");
+      if (out.size() == 64) break;  // members may share their bytes: many large ones fit into few
+    }
+    return out;
+  });
+  if (!arrays) return Outcome::refused;
+  const auto stored = accepted([&] { return cli::npz_bytes(*arrays); });
+  if (!stored) return Outcome::accepted;  // a name of a thousand bytes and more is read and not written
+  const auto again =
+      read_again([&] { return cli::npz_members(*stored, "input"); }, "what was written is refused");
+  must(again.size() == arrays->size(), "the number of arrays changed");
+  for (std::size_t i = 0; i < again.size(); ++i)
+    must(again[i].name == (*arrays)[i].name && cli::npz_array(*stored, again[i], limit, "input") == (*arrays)[i].npy,
+         "an array changed");
+  return Outcome::accepted;
 }
 
 }  // namespace costate::fuzz
