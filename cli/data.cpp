@@ -93,7 +93,8 @@ data::Dataset from_npz(const DataSpec& spec, const std::vector<std::byte>& bytes
     for (const NpzMember& m : members)
       if (m.name != spec.labels) {
         if (!items.empty())
-          fail(Fault::argument, {"data: ", file, " has the arrays ", all.substr(0, 400), "; data.array must name the one with the items"});
+          fail(Fault::argument, {"data: ", file, " has the arrays ", all.substr(0, 400),
+                                 "; data.array must name the one with the items"});
         items = m.name;
       }
   return from_arrays(spec, held(items), spec.labels.empty() ? std::nullopt : std::optional(held(spec.labels)));

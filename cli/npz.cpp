@@ -35,7 +35,8 @@ class Reader {
   }
   std::span<const std::byte> piece(std::uint64_t place, std::uint64_t count, std::string_view of) const {
     if (place > size() || count > size() - place)
-      fail(Fault::data, {what_, ": ", of, " has ", count, " bytes from byte ", place, " on, but the archive has only ", size()});
+      fail(Fault::data,
+           {what_, ": ", of, " has ", count, " bytes from byte ", place, " on, but the archive has only ", size()});
     return bytes_.subspan(place, count);
   }
   std::string_view text(std::uint64_t place, std::uint64_t count, std::string_view of) const {
@@ -77,23 +78,26 @@ Directory directory(const Reader& in) {
     here = in.at<std::uint64_t>(wide + 24);
     out = {in.at<std::uint64_t>(wide + 48), in.at<std::uint64_t>(wide + 40), in.at<std::uint64_t>(wide + 32), wide};
   }
-  if (disks != 0 || here != out.members) fail(Fault::data, {in.what(), " is one of several parts of an archive; it must be whole"});
+  if (disks != 0 || here != out.members)
+    fail(Fault::data, {in.what(), " is one of several parts of an archive; it must be whole"});
   if (out.members > saturated16)
     fail(Fault::data, {in.what(), " announces ", out.members, " arrays, but at most 65535 are read"});
   if (out.begin > out.end || out.size != out.end - out.begin)
-    fail(Fault::data, {in.what(), ": the directory has ", out.size, " bytes from byte ", out.begin, " on, but its end is at byte ",
-                       out.end});
+    fail(Fault::data, {in.what(), ": the directory has ", out.size, " bytes from byte ", out.begin,
+                       " on, but its end is at byte ", out.end});
   return out;
 }
 
 std::string array_name(const Reader& in, std::string_view file) {
-  if (utf8::find_invalid(file) != std::string_view::npos) fail(Fault::data, {in.what(), " has an array whose name is not UTF-8"});
+  if (utf8::find_invalid(file) != std::string_view::npos)
+    fail(Fault::data, {in.what(), " has an array whose name is not UTF-8"});
   const std::string_view name = file.substr(0, file.size() - std::min<std::size_t>(file.size(), 4));
   if (!file.ends_with(".npy") || name.empty())
     fail(Fault::data, {in.what(), " has a member ", utf8::quoted(file), ", but those of NPZ archives are called NAME.npy"});
   // Nothing is unpacked to a path here; a name that would be one elsewhere is somebody's attempt.
   if (name.find_first_of(std::string_view("/\\:\0", 4)) != std::string_view::npos)
-    fail(Fault::data, {in.what(), " has an array named ", utf8::quoted(name), ", which is a path and not the name of an array"});
+    fail(Fault::data,
+         {in.what(), " has an array named ", utf8::quoted(name), ", which is a path and not the name of an array"});
   return std::string(name);
 }
 
@@ -107,7 +111,8 @@ void widen(const Reader& in, std::span<const std::byte> extra, NpzMember& m) {
       std::uint64_t place = at + 4;
       for (std::uint64_t* extent : {&m.size, &m.packed_size, &m.header})
         if (*extent == saturated32) {
-          if (place + 8 > at + 4 + count) fail(Fault::data, {in.what(), ": the extents of ", utf8::quoted(m.name), " are not there"});
+          if (place + 8 > at + 4 + count)
+            fail(Fault::data, {in.what(), ": the extents of ", utf8::quoted(m.name), " are not there"});
           *extent = fields.at<std::uint64_t>(place);
           place += 8;
         }
@@ -123,7 +128,8 @@ std::uint64_t contents(const Reader& in, const NpzMember& m) {
   const std::uint64_t name = in.at<std::uint16_t>(m.header + 26), extra = in.at<std::uint16_t>(m.header + 28);
   const std::string of = utf8::quoted(m.name);
   if (in.at<std::uint32_t>(m.header) != local_signature || in.text(m.header + local_size, name, of) != m.name + ".npy")
-    fail(Fault::data, {in.what(), ": the header of ", utf8::quoted(m.name), " is not at byte ", m.header, ", where it is said to be"});
+    fail(Fault::data,
+         {in.what(), ": the header of ", utf8::quoted(m.name), " is not at byte ", m.header, ", where it is said to be"});
   const std::uint64_t begin = m.header + local_size + name + extra;
   in.piece(begin, m.packed_size, of);
   return begin;
@@ -135,7 +141,8 @@ NpzMember member(const Reader& in, std::uint64_t at) {
   const std::uint16_t method = in.at<std::uint16_t>(at + 10);
   if (in.at<std::uint16_t>(at + 8) & encrypted) fail(Fault::data, {in.what(), ": ", utf8::quoted(m.name), " is encrypted"});
   if (method != stored && method != deflated)
-    fail(Fault::data, {in.what(), ": ", utf8::quoted(m.name), " is packed by method ", method, ", but only 0 (stored) and 8 (deflated) are read"});
+    fail(Fault::data, {in.what(), ": ", utf8::quoted(m.name), " is packed by method ", method,
+                       ", but only 0 (stored) and 8 (deflated) are read"});
   m.deflated = method == deflated;
   m.checksum = in.at<std::uint32_t>(at + 16);
   m.packed_size = in.at<std::uint32_t>(at + 20);
@@ -172,7 +179,8 @@ bool inflate_to(std::span<const std::byte> packed, std::span<std::byte> out) {
   std::byte spare{};  // zlib wants a place for no bytes, too
   std::uint64_t from = 0, made = 0;
   while (true) {
-    const std::uint64_t given = std::min<std::uint64_t>(packed.size() - from, at_once), room = std::min(out.size() - made, at_once);
+    const std::uint64_t given = std::min<std::uint64_t>(packed.size() - from, at_once),
+                        room = std::min(out.size() - made, at_once);
     z.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(packed.data() + from));
     z.avail_in = static_cast<uInt>(given);
     z.next_out = reinterpret_cast<Bytef*>(room > 0 ? out.data() + made : &spare);
@@ -240,15 +248,18 @@ std::vector<NpzMember> npz_members(std::span<const std::byte> bytes, std::string
 std::vector<std::byte> npz_array(std::span<const std::byte> bytes, const NpzMember& m, std::uint64_t max_bytes,
                                  std::string_view what) {
   if (m.size > max_bytes)
-    fail(Fault::data, {what, ": ", utf8::quoted(m.name), " unpacks to ", m.size, " bytes, but at most ", max_bytes, " are read"});
+    fail(Fault::data,
+         {what, ": ", utf8::quoted(m.name), " unpacks to ", m.size, " bytes, but at most ", max_bytes, " are read"});
   const Reader in(bytes, what);
   const auto packed = bytes.subspan(contents(in, m), m.packed_size);
   std::vector<std::byte> out(m.size);
   if (!m.deflated)
     std::copy(packed.begin(), packed.end(), out.begin());
   else if (!inflate_to(packed, out))
-    fail(Fault::data, {what, ": the packed bytes of ", utf8::quoted(m.name), " are damaged or not of the ", m.size, " bytes announced"});
-  if (checksum_of(out) != m.checksum) fail(Fault::data, {what, ": ", utf8::quoted(m.name), " is damaged: its checksum is another"});
+    fail(Fault::data,
+         {what, ": the packed bytes of ", utf8::quoted(m.name), " are damaged or not of the ", m.size, " bytes announced"});
+  if (checksum_of(out) != m.checksum)
+    fail(Fault::data, {what, ": ", utf8::quoted(m.name), " is damaged: its checksum is another"});
   return out;
 }
 

@@ -1,5 +1,5 @@
-// NPZ, NumPy's archive of arrays: a ZIP file (PKWARE's APPNOTE 6.3) whose members are NPY files by the names of the arrays, stored
-// or deflated, in ZIP64's form where extents ask for it.
+// NPZ, NumPy's archive of arrays: a ZIP file (PKWARE's APPNOTE 6.3) whose members are NPY files by the names of the
+// arrays, stored or deflated, in ZIP64's form where extents ask for it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -21,13 +21,13 @@ struct NpzMember {
 // Whether the bytes begin like a ZIP archive.
 bool is_npz(std::span<const std::byte> bytes);
 
-// The arrays of an archive in the order of its directory. Throws Fault::data, naming `what`, for anything that is no such archive:
-// members that are encrypted, packed in other ways, twice there, not called *.npy, or named by a path; more than 65535 of them;
-// extents that lie outside the file or that nothing of the packed size can unpack to.
+// The arrays of an archive in the order of its directory. Throws Fault::data, naming `what`, for anything that is no such
+// archive: members that are encrypted, packed in other ways, twice there, not called *.npy, or named by a path; more than
+// 65535 of them; extents that lie outside the file or that nothing of the packed size can unpack to.
 std::vector<NpzMember> npz_members(std::span<const std::byte> bytes, std::string_view what);
 
-// The NPY file of a member of npz_members(bytes). Throws Fault::data, naming `what` and the array, where it is damaged or has more
-// than max_bytes.
+// The NPY file of a member of npz_members(bytes). Throws Fault::data, naming `what` and the array, where it is damaged or
+// has more than max_bytes.
 std::vector<std::byte> npz_array(std::span<const std::byte> bytes, const NpzMember& member, std::uint64_t max_bytes,
                                  std::string_view what);
 
@@ -37,8 +37,8 @@ struct NpzArray {
   std::vector<std::byte> npy;
 };
 
-// An archive of them, stored, that numpy.load reads; the same arrays give the same bytes. Names must not be twice there, empty or
-// paths; the whole must stay below 4 GiB and 65536 arrays.
+// An archive of them, stored, that numpy.load reads; the same arrays give the same bytes. Names must not be twice there,
+// empty or paths; the whole must stay below 4 GiB and 65535 arrays.
 std::vector<std::byte> npz_bytes(std::span<const NpzArray> arrays);
 
 }  // namespace costate::cli

@@ -19,10 +19,16 @@ std::size_t sequence(std::string_view s) {
   return 0;
 }
 
+// Where the run of printable ASCII that begins at `i` ends: most texts are one.
+std::size_t end_of_plain(std::string_view s, std::size_t i) {
+  while (i < s.size() && s[i] >= ' ' && s[i] <= '~') ++i;
+  return i;
+}
+
 }  // namespace
 
 std::size_t find_invalid(std::string_view s) {
-  for (std::size_t i = 0; i < s.size();) {
+  for (std::size_t i = end_of_plain(s, 0); i < s.size(); i = end_of_plain(s, i)) {
     const std::size_t n = sequence(s.substr(i));
     if (n == 0) return i;
     i += n;
@@ -48,6 +54,9 @@ std::string printable(std::string_view text) {
   std::string s;
   s.reserve(text.size());
   for (std::size_t i = 0; i < text.size();) {
+    const std::size_t end = end_of_plain(text, i);
+    s.append(text, i, end - i);
+    if ((i = end) == text.size()) break;
     const auto c = static_cast<unsigned char>(text[i]);
     const std::size_t n = sequence(text.substr(i));
     if (n == 0 || c < 0x20 || c == 0x7F) {

@@ -19,7 +19,8 @@ void data_fields(FieldList& l, DataConfig& d) {
   l.add("path", d.path, "The file, or the folder of pictures; relative to where costate is started.");
   l.add(
       "labels", d.labels,
-      "A second file with labels (idx, npy), an array of an npz file, or the label column of a csv file: 'last', a name or a number.");
+      "A second file with labels (idx, npy), an array of an npz file, or the label column of a csv file: 'last', a "
+      "name or a number.");
   l.add("array", d.array, "npz: the array that holds the items; '': the only one beside the labels.");
   l.add("item_shape", d.item_shape,
         "csv, npy, npz: the shape of one item, [height, width, channels] for pictures; []: as stored.",

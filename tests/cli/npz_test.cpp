@@ -19,10 +19,11 @@ using namespace std::string_literals;
 
 std::vector<std::byte> seed(const string& name) { return read_file(COSTATE_SOURCE_DIR "/tests/fuzz/corpus/npz/" + name); }
 
-// Archives as NumPy writes them (with ZIP64's field before the contents), with DEFLATE, without ZIP64, with a comment that looks
-// like an end, with the end of a ZIP64 directory: the same two arrays.
+// Archives as NumPy writes them (with ZIP64's field before the contents), with DEFLATE, without ZIP64, with a comment that
+// looks like an end, with the end of a ZIP64 directory: the same two arrays.
 TEST(Npz, ArchivesOfAllForms) {
-  for (const string& name : {"accepted-stored"s, "accepted-deflated"s, "accepted-narrow"s, "accepted-comment"s, "accepted-zip64"s}) {
+  for (const string& name :
+       {"accepted-stored"s, "accepted-deflated"s, "accepted-narrow"s, "accepted-comment"s, "accepted-zip64"s}) {
     const std::vector<std::byte> archive = seed(name);
     const std::vector<NpzMember> members = npz_members(archive, "archive");
     ASSERT_EQ(members.size(), 2u) << name;

@@ -196,7 +196,8 @@ def make_archives():
 
     def edited(content, at, new):
         return content[:at] + new + content[at + len(new):]
-    two = [("x.npy", npy("<f4", "(2, 3)", struct.pack("<6f", *range(6)))), ("label\u00e9.npy", npy("<i4", "(2,)", struct.pack("<2i", 3, 1)))]
+    two = [("x.npy", npy("<f4", "(2, 3)", struct.pack("<6f", *range(6)))),
+           ("label\u00e9.npy", npy("<i4", "(2,)", struct.pack("<2i", 3, 1)))]
     plain, packed = archive(two), archive(two, zipfile.ZIP_DEFLATED)
     entry = plain.index(b"PK\x01\x02")  # of the first array in the directory
     seed("npz", "accepted-none", b"PK\x05\x06" + b"\0" * 18)

@@ -44,6 +44,4 @@ auto read_again(const Read& read, const char* what) {
 }
 inline Outcome outcome(bool is_accepted) { return is_accepted ? Outcome::accepted : Outcome::refused; }
 
-
-
 }  // namespace costate::fuzz
