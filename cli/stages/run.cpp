@@ -13,6 +13,7 @@
 #include "control/control.h"
 #include "stages/evaluation.h"
 #include "stages/initial_law.h"
+#include "run/lock.h"
 #include "run/saved_training.h"
 #include "run/stop.h"
 #include "stages/mem_limit.h"
@@ -179,6 +180,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
       fail(Fault::memory, {"memory_limit: ", r.name, " will need ", r.peak.total, " bytes, but the limit is ",
                            config.memory_limit, " MiB; costate plan shows for what"});
   const RunDirectory directory(config.out);
+  RunLock lock(config.out);
   const std::vector<Part> parts = parts_of(config, stages);
   require(options.resume.empty() || !options.overwrite, "--resume goes on with a run, and --overwrite begins it again; give one");
   GoingOn from;
@@ -193,6 +195,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
   const std::string resolved = to_json(config).dump(2) + "\n";
   if (from.fresh && stages.front() == Stage::pretrain) {
     directory.create(options.overwrite);
+    lock.take();
     directory.write("config.resolved.json", resolved);
   } else if (from.fresh) {
     directory.resume(outputs, options.overwrite);

@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "run/directory.h"
+#include "run/lock.h"
 #include "study/study.h"
 
 namespace costate::cli {
@@ -39,7 +40,9 @@ void study_command(const StudyOptions& options, std::ostream& out) {
     return;
   }
   const RunDirectory directory(study.out);
+  RunLock lock(study.out);
   directory.create(options.overwrite);
+  lock.take();
   directory.write("config.resolved.json", to_json(study).dump(2) + "\n");
   const auto start = std::chrono::steady_clock::now();
   const std::vector<StudyRow> rows = run_study(study, false, progress);

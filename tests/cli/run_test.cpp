@@ -12,6 +12,7 @@
 #include "config/json.h"
 #include "npz.h"
 #include "program.h"
+#include "run/lock.h"
 
 namespace costate::cli::testing {
 namespace {
@@ -112,6 +113,29 @@ TEST(Run, KeepsItsSamplesAsOneArchiveToo) {
     EXPECT_GE(labels.size(), 3u);
   }
   EXPECT_EQ(names, (std::set<std::string>{"base_sde", "base_ode", "tuned_sde", "tuned_ode", "data", "labels"}));
+}
+
+// A directory that another process writes to is neither replaced nor gone on with; readers do not care.
+TEST(Run, OneProcessAtATimeWrites) {
+  const Folder folder;
+  folder.file("config.json", tiny_digits);
+  ASSERT_EQ(costate(folder, {"run", "config.json", "--out", "run", "--quiet"}).code, 0);
+  const std::string before = contents(folder / "run/checkpoints/tuned.safetensors"), record = contents(folder / "run/run.json");
+  {
+    const RunLock other(folder / "run");
+    for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+             {"run", "config.json", "--out", "run", "--overwrite", "--seed", "3"},
+             {"run", "config.json", "--out", "run", "--resume", "auto"},
+             {"evaluate", "config.json", "--out", "run", "--overwrite"}}) {
+      const Result r = costate(folder, arguments);
+      EXPECT_EQ(r.code, 2) << r.err;
+      EXPECT_NE(r.err.find("another process is writing to 'run'"), std::string::npos) << r.err;
+    }
+    EXPECT_EQ(costate(folder, {"report", "run"}).code, 0);
+    EXPECT_EQ(contents(folder / "run/checkpoints/tuned.safetensors"), before);
+    EXPECT_EQ(contents(folder / "run/run.json"), record);
+  }
+  EXPECT_EQ(costate(folder, {"evaluate", "config.json", "--out", "run", "--overwrite", "--quiet"}).code, 0);
 }
 
 TEST(Run, LeavesWhatItPromises) {
