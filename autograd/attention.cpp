@@ -1,11 +1,15 @@
 // Attention: the sweep needs q, k, v, the result and one number a row; the matrix of scores is never stored.
 #include <costate/autograd/ops.h>
+#include <costate/autograd/widen.h>
 #include <costate/tensor/flops.h>
 
 #include <array>
+#include <utility>
 
 namespace costate {
 namespace {
+
+using detail::widened;
 
 // Of one product of scores with values, or of values with values.
 std::int64_t product_flops(const AttentionCall& c) { return 2 * c.n * c.heads * c.queries * c.keys * c.width; }
@@ -16,8 +20,8 @@ void run(const AttentionCall& call, const Tensor& out, const Tensor& log_sum_exp
 }
 // Gradients of those of q, k, v that are wanted. The scores are computed again; dq and dk need their gradient besides.
 void run_vjp(const Backward& b, const AttentionCall& call, std::array<bool, 3> wanted, std::array<void*, 3> d) {
-  const Tensor out = b.output().value();
-  kernels(out).attention_vjp(call, out.raw(), b.extra(0).raw(), b.cotangent().value().raw(), d[0], d[1], d[2]);
+  const Tensor out = widened(b.output().value()), cotangent = widened(b.cotangent().value());
+  kernels(out).attention_vjp(call, out.raw(), b.extra(0).raw(), cotangent.raw(), d[0], d[1], d[2]);
   const auto [q, k, v] = wanted;
   detail::count_flops((1 + v + (q || k) + q + k) * product_flops(call));
 }
@@ -35,10 +39,11 @@ AttentionCall call_of(const Tensor& q, const Tensor& k, const Tensor& v, std::in
 void attention_vjp(Backward& b) {
   require(!b.recorded(),
           "attention: second derivatives are not offered; compose it from matmul and softmax to differentiate twice");
-  const Tensor &q = b.input_value(0), &k = b.input_value(1), &v = b.input_value(2);
+  const Tensor in[3] = {widened(b.input_value(0)), widened(b.input_value(1)), widened(b.input_value(2))};
+  const Tensor &q = in[0], &k = in[1], &v = in[2];
   Tensor d[3];
   for (int i = 0; i < 3; ++i)
-    if (b.needs(i)) d[i] = Tensor::empty_like(b.input_value(i));
+    if (b.needs(i)) d[i] = Tensor::empty_like(in[i]);
   if (q.numel())
     run_vjp(b, call_of(q, k, v, b.attributes<std::int64_t>()), {b.needs(0), b.needs(1), b.needs(2)},
             {d[0].raw_mutable(), d[1].raw_mutable(), d[2].raw_mutable()});
@@ -46,7 +51,7 @@ void attention_vjp(Backward& b) {
     for (const Tensor& t : d)
       if (t.defined()) t.fill(0);
   for (int i = 0; i < 3; ++i)
-    if (d[i].defined()) b.add(i, Var(std::move(d[i])));
+    if (d[i].defined()) b.add(i, cast(std::exchange(d[i], Tensor()), b.cotangent().dtype()));
 }
 constexpr Rule attention_rule{"attention", attention_vjp};
 
@@ -68,27 +73,29 @@ AttentionCall packed_call(const Tensor& qkv, std::int64_t heads) {
 void packed_attention_vjp(Backward& b) {
   require(!b.recorded(),
           "attention: second derivatives are not offered; compose it from matmul and softmax to differentiate twice");
-  const Tensor& qkv = b.input_value(0);
+  const Tensor qkv = widened(b.input_value(0));
   Tensor d = Tensor::empty_like(qkv);
   const auto out = [&](int i) { return const_cast<void*>(third(d, i)); };
   run_vjp(b, packed_call(qkv, b.attributes<std::int64_t>()), {true, true, true}, {out(0), out(1), out(2)});
-  b.add(0, Var(std::move(d)));
+  b.add(0, cast(std::exchange(d, Tensor()), b.cotangent().dtype()));
 }
 constexpr Rule packed_attention_rule{"attention", packed_attention_vjp};
 
 }  // namespace
 
 Var attention(const Var& qkv, int heads) {
-  require(qkv.defined() && qkv.rank() == 3 && computes(qkv.dtype()), "attention: q, k and v together are ",
+  require(qkv.defined() && qkv.rank() == 3 && is_floating(qkv.dtype()), "attention: q, k and v together are ",
           qkv.defined() ? Piece(qkv.dtype()) : Piece("undefined"), " of shape ", qkv.shape(),
           "; expected f32 or f64 of shape (n, tokens, 3 d)");
   require(heads >= 1 && qkv.extent(2) >= 1 && qkv.extent(2) % (3 * std::int64_t{heads}) == 0, "attention: rows of ",
           qkv.extent(2), " elements cannot be cut into q, k and v of ", heads, " heads of equal width");
   const std::int64_t n = qkv.extent(0), tokens = qkv.extent(1), d = qkv.extent(2) / 3;
   require(n >= 1 && tokens >= 1, "attention: there are no tokens in shape ", qkv.shape());
-  Tensor out = Tensor::empty({n, tokens, d}, qkv.dtype(), qkv.device()), log_sum_exp;
-  if (qkv.tracked()) log_sum_exp = Tensor::empty({n, heads, tokens}, qkv.dtype(), qkv.device());
-  run(packed_call(qkv.value(), heads), out, log_sum_exp);
+  const Tensor in = widened(qkv.value());
+  Tensor out = Tensor::empty({n, tokens, d}, in.dtype(), in.device()), log_sum_exp;
+  if (qkv.tracked()) log_sum_exp = Tensor::empty({n, heads, tokens}, arithmetic_of(qkv.dtype()), qkv.device());
+  run(packed_call(in, heads), out, log_sum_exp);
+  out = std::exchange(out, Tensor()).to(qkv.dtype());
   if (!qkv.tracked()) return Var(std::move(out));
   return record(packed_attention_rule, std::move(out), {&qkv}, save_input(0) | save_output, std::int64_t{heads},
                 {&log_sum_exp, 1});
@@ -99,7 +106,7 @@ Var attention(const Var& q, const Var& k, const Var& v, int heads) {
   require(q.rank() == 3 && k.rank() == 3 && k.shape() == v.shape() && q.extent(0) == k.extent(0) && q.extent(2) == k.extent(2),
           "attention: q, k and v have shapes ", q.shape(), ", ", k.shape(), " and ", v.shape(),
           "; expected (n, queries, d), (n, keys, d) and (n, keys, d)");
-  require(q.dtype() == k.dtype() && q.dtype() == v.dtype() && computes(q.dtype()) && q.device() == k.device() &&
+  require(q.dtype() == k.dtype() && q.dtype() == v.dtype() && is_floating(q.dtype()) && q.device() == k.device() &&
               q.device() == v.device(),
           "attention: the operands are ", q.dtype(), " on the ", q.device(), ", ", k.dtype(), " on the ", k.device(), " and ",
           v.dtype(), " on the ", v.device());
@@ -107,10 +114,12 @@ Var attention(const Var& q, const Var& k, const Var& v, int heads) {
           " elements cannot be cut into ", heads, " heads of equal width");
   require(k.extent(1) >= 1, "attention: there are no keys in k of shape ", k.shape());
   const bool tracked = q.tracked() || k.tracked() || v.tracked();
-  Tensor out = Tensor::empty_like(q.value()), log_sum_exp;
-  if (tracked) log_sum_exp = Tensor::empty({q.extent(0), heads, q.extent(1)}, q.dtype(), q.device());
+  const Tensor in[3] = {widened(q.value()), widened(k.value()), widened(v.value())};
+  Tensor out = Tensor::empty_like(in[0]), log_sum_exp;
+  if (tracked) log_sum_exp = Tensor::empty({q.extent(0), heads, q.extent(1)}, arithmetic_of(q.dtype()), q.device());
   if (out.numel())
-    run(call_of(q.value(), k.value(), v.value(), heads), out, log_sum_exp);
+    run(call_of(in[0], in[1], in[2], heads), out, log_sum_exp);
+  out = std::exchange(out, Tensor()).to(q.dtype());
   if (!tracked) return Var(std::move(out));
   return record(attention_rule, std::move(out), {&q, &k, &v}, save_input(0) | save_input(1) | save_input(2) | save_output,
                 std::int64_t{heads}, {&log_sum_exp, 1});

@@ -1,6 +1,7 @@
 // Convolution and its two transposes. All three are linear in both operands, and the derivatives of each are
 // the others: a recorded sweep goes through the same rules, to any order.
 #include <costate/autograd/ops.h>
+#include <costate/autograd/widen.h>
 #include <costate/tensor/flops.h>
 #include <costate/tensor/packed.h>
 #include <costate/tensor/precision.h>
@@ -24,17 +25,20 @@ bool winograd_allowed() {
 }
 
 // The result of one pass; `first` and `second` are the two arrays it reads, in the order x, y, weight.
-Tensor run(ConvShape s, Pass pass, const Tensor& first, const Tensor& second, const Tensor* bias = nullptr) {
-  s.pass = pass;
+Tensor run(ConvShape s, Pass pass, const Tensor& given_first, const Tensor& given_second, const Tensor* given_bias = nullptr) {
+  const DType type = s.dtype;
+  const Tensor first = detail::widened(given_first), second = detail::widened(given_second),
+               bias = given_bias ? detail::widened(*given_bias) : Tensor();
+  s.pass = pass, s.dtype = first.dtype();
   Tensor out = Tensor::empty(pass == Pass::forward ? Shape{s.n, s.out_height, s.out_width, s.out_channels}
                              : pass == Pass::data_gradient ? Shape{s.n, s.height, s.width, s.channels}
                                                            : Shape{s.out_channels, s.kernel_height,
                                                                    s.kernel_width, s.channels / s.groups},
                              s.dtype, first.device());
-  if (!out.numel()) return out;
+  if (!out.numel()) return out.to(type);
   if (s.n == 0) {
     out.fill(0);
-    return out;
+    return out.to(type);
   }
   const Kernels& table = kernels(out);
   ConvCall call;
@@ -45,10 +49,10 @@ Tensor run(ConvShape s, Pass pass, const Tensor& first, const Tensor& second, co
   } else {
     (pass == Pass::forward ? call.x : call.y) = first.raw();
     call.weight = second.raw();
-    packed = packed_conv(second, s);
+    if (type != DType::bf16) packed = packed_conv(second, s);  // a copy for the time of one pass is not worth a layout
     call.packed = packed.data;
   }
-  if (bias && bias->defined()) call.bias = bias->raw();
+  call.bias = bias.raw();
   call.out = out.raw_mutable();
   const std::int64_t bytes = table.conv_workspace(s, packed.offered);
   const Tensor workspace =
@@ -58,7 +62,7 @@ Tensor run(ConvShape s, Pass pass, const Tensor& first, const Tensor& second, co
   table.conv(call);
   detail::count_flops(2 * s.n * s.out_height * s.out_width * s.out_channels * s.kernel_height *
                       s.kernel_width * (s.channels / s.groups));
-  return out;
+  return out.to(type);
 }
 
 Var forward(const Var& x, const Var& w, const Var& bias, const ConvShape& s);
@@ -111,7 +115,7 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, const Conv2d& o) {
   require(x.defined() && x.rank() == 4 && weight.rank() == 4, "conv2d: x has shape ", x.shape(),
           " and the weight ", weight.shape(),
           "; expected (n, height, width, in) and (out, kernel height, kernel width, in/groups)");
-  require(x.dtype() == weight.dtype() && computes(x.dtype()) && x.device() == weight.device() &&
+  require(x.dtype() == weight.dtype() && is_floating(x.dtype()) && x.device() == weight.device() &&
               (!bias.defined() || (bias.dtype() == x.dtype() && bias.device() == x.device())),
           "conv2d: x is ", x.dtype(), " on the ", x.device(), " and the weight ", weight.dtype(), " on the ",
           weight.device(),

@@ -1,5 +1,6 @@
 // Dropout: the mask is a pure function of its counter, made again in the sweep and never stored.
 #include <costate/autograd/ops.h>
+#include <costate/autograd/widen.h>
 #include <costate/tensor/random.h>
 
 #include <cmath>
@@ -22,7 +23,7 @@ constexpr Rule dropout_rule{"dropout", dropout_vjp};
 }  // namespace
 
 Var dropout(const Var& x, double probability, std::uint64_t seed, std::uint64_t first_sample, std::uint32_t step) {
-  require(x.defined() && x.rank() >= 1 && computes(x.dtype()), "dropout: the operand is ",
+  require(x.defined() && x.rank() >= 1 && is_floating(x.dtype()), "dropout: the operand is ",
           x.defined() ? Piece(x.dtype()) : Piece("undefined"), " of shape ", x.shape(),
           "; expected f32 or f64 with an axis that counts samples");
   require(probability >= 0 && probability < 1, "dropout: the probability ", probability, " is not in [0, 1)");
@@ -33,11 +34,12 @@ Var dropout(const Var& x, double probability, std::uint64_t seed, std::uint64_t 
   if (probability == 0) return x;
   const double words = std::floor(probability * 0x1p32 + 0.5);
   const auto threshold = words < 0x1p32 ? static_cast<std::uint32_t>(words) : UINT32_MAX;
-  Tensor out = Tensor::empty_like(x.value());
+  const Tensor in = detail::widened(x.value());
+  Tensor out = Tensor::empty_like(in);
   if (out.numel())
-    kernels(out).dropout(x.dtype(), probability, threshold, seed, static_cast<std::uint32_t>(Stream::dropout), first_sample, step,
-                         samples, per_sample, x.value().raw(), out.raw_mutable());
-  return record(dropout_rule, std::move(out), {&x}, save_nothing, Attributes{probability, seed, first_sample, step});
+    kernels(out).dropout(in.dtype(), probability, threshold, seed, static_cast<std::uint32_t>(Stream::dropout), first_sample, step,
+                         samples, per_sample, in.raw(), out.raw_mutable());
+  return record(dropout_rule, out.to(x.dtype()), {&x}, save_nothing, Attributes{probability, seed, first_sample, step});
 }
 
 }  // namespace costate

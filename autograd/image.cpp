@@ -1,5 +1,6 @@
 // Images: nearest upsampling, average pooling, zero padding.
 #include <costate/autograd/ops.h>
+#include <costate/autograd/widen.h>
 #include <costate/tensor/loop.h>
 
 namespace costate {
@@ -8,7 +9,7 @@ namespace {
 void check_image(const char* op, const Var& x) {
   require(x.defined() && x.rank() == 4, op, ": x has shape ", x.shape(),
           "; expected images (n, height, width, channels)");
-  require(computes(x.dtype()), op, ": x is ", x.dtype(), "; expected f32 or f64");
+  require(is_floating(x.dtype()), op, ": x is ", x.dtype(), "; expected f32 or f64");
 }
 
 struct Scaling {
@@ -25,20 +26,22 @@ constexpr Rule shrink_rule{"average_pool", shrink_vjp};
 
 // Every pixel becomes a square of `factor` pixels a side, times `scale`; shrink is the transpose.
 Var enlarge(const Var& x, const Scaling& a) {
+  const Tensor in = detail::widened(x.value());
   Tensor out = Tensor::empty({x.extent(0), a.factor * x.extent(1), a.factor * x.extent(2), x.extent(3)},
-                             x.dtype(), x.device());
+                             in.dtype(), x.device());
   if (out.numel())
-    kernels(out).upsample(x.dtype(), x.extent(0), x.extent(1), x.extent(2), x.extent(3), a.factor, a.scale,
-                          x.value().raw(), out.raw_mutable());
-  return record(enlarge_rule, std::move(out), {&x}, save_nothing, a);
+    kernels(out).upsample(in.dtype(), x.extent(0), x.extent(1), x.extent(2), x.extent(3), a.factor, a.scale,
+                          in.raw(), out.raw_mutable());
+  return record(enlarge_rule, out.to(x.dtype()), {&x}, save_nothing, a);
 }
 Var shrink(const Var& x, const Scaling& a) {
+  const Tensor in = detail::widened(x.value());
   Tensor out = Tensor::empty({x.extent(0), x.extent(1) / a.factor, x.extent(2) / a.factor, x.extent(3)},
-                             x.dtype(), x.device());
+                             in.dtype(), x.device());
   if (out.numel())
-    kernels(out).pool(x.dtype(), out.extent(0), out.extent(1), out.extent(2), out.extent(3), a.factor,
-                      a.scale, x.value().raw(), out.raw_mutable());
-  return record(shrink_rule, std::move(out), {&x}, save_nothing, a);
+    kernels(out).pool(in.dtype(), out.extent(0), out.extent(1), out.extent(2), out.extent(3), a.factor,
+                      a.scale, in.raw(), out.raw_mutable());
+  return record(shrink_rule, out.to(x.dtype()), {&x}, save_nothing, a);
 }
 
 struct Frame {

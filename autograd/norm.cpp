@@ -1,8 +1,13 @@
 // Group norm and modulated layer norm: of the operand only itself, its means and its reciprocal deviations are kept.
 #include <costate/autograd/ops.h>
+#include <costate/autograd/widen.h>
+
+#include <utility>
 
 namespace costate {
 namespace {
+
+using detail::widened;
 
 enum : int { at_x, at_gamma, at_beta, at_scale, at_shift };
 
@@ -24,33 +29,40 @@ GroupNormCall call_of(const Tensor& x, const GroupNormAttributes& a) {
   return call;
 }
 
-// What the rule of group_norm computes for x and for every channel: dx, and the sums over space of h and h xhat.
+// What the rule of group_norm computes for x and for every channel: dx, and the sums over space of h and h xhat, which the
+// fused kernel gives in f32 where x is bf16.
 struct GroupNormVjp {
   Var dx, sum_h, sum_hx;
 };
 
 GroupNormVjp fused_vjp(const Backward& b, const GroupNormAttributes& a, bool want_h, bool want_hx) {
-  const Tensor& x = b.input_value(at_x);
+  const Tensor x = widened(b.input_value(at_x)), cotangent = widened(b.cotangent().value());
   GroupNormCall call = call_of(x, a);
-  const auto raw = [&](int i, bool used) { return a.defined[i] && used ? b.input_value(i).raw() : nullptr; };
+  Tensor operands[5];
+  const auto raw = [&](int i, bool used) -> const void* {
+    if (!a.defined[i] || !used) return nullptr;
+    operands[i] = widened(b.input_value(i));
+    return operands[i].raw();
+  };
   const bool nonlinear = a.activation != Activation::none;
   call.gamma = raw(at_gamma, nonlinear || b.needs(at_x)), call.scale = raw(at_scale, nonlinear || b.needs(at_x));
   call.beta = raw(at_beta, nonlinear), call.shift = raw(at_shift, nonlinear);
   GroupNormVjp r;
-  const auto wanted = [&](bool want, const Shape& shape, Var& out) -> void* {
+  const auto wanted = [&](bool want, const Shape& shape, DType dtype, Var& out) -> void* {
     if (!want) return nullptr;
-    out = Var(Tensor::empty(shape, x.dtype(), x.device()));
+    out = Var(Tensor::empty(shape, dtype, x.device()));
     return out.value().raw_mutable();
   };
   const Shape sums{call.n, call.channels};
-  void* const dx = wanted(b.needs(at_x), x.shape(), r.dx);
-  void* const h = wanted(want_h, sums, r.sum_h);
-  void* const hx = wanted(want_hx, sums, r.sum_hx);
+  void* const dx = wanted(b.needs(at_x), x.shape(), x.dtype(), r.dx);
+  void* const h = wanted(want_h, sums, arithmetic_of(x.dtype()), r.sum_h);
+  void* const hx = wanted(want_hx, sums, arithmetic_of(x.dtype()), r.sum_hx);
   if (x.numel())
-    kernels(x).group_norm_vjp(call, b.extra(0).raw(), b.extra(1).raw(), b.cotangent().value().raw(), dx, h, hx);
+    kernels(x).group_norm_vjp(call, b.extra(0).raw(), b.extra(1).raw(), cotangent.raw(), dx, h, hx);
   else
     for (const Var* s : {&r.sum_h, &r.sum_hx})
       if (s->defined()) s->value().fill(0);
+  if (r.dx.defined()) r.dx = cast(std::exchange(r.dx, Var()), b.cotangent().dtype());
   return r;
 }
 
@@ -91,16 +103,21 @@ void group_norm_vjp(Backward& b) {
   if (b.recorded() || (!b.needs(at_x) && !want_hx && !nonlinear)) r = composed_vjp(b, a, want_h, want_hx);
   else r = fused_vjp(b, a, want_h, want_hx);
   // y = (gamma xhat + beta) (1 + scale) + shift
-  const auto with_scale = [&](const Var& sums) { return sum(scaled ? multiply_add(b.input(at_scale), sums, sums) : sums, 0); };
+  // What a channel's gradient is made of is cast last.
+  const auto operand = [&](int i, const Var& sums) { return cast(b.input(i), sums.dtype()); };
+  const auto like_x = [&](const Var& v) { return cast(v, b.cotangent().dtype()); };
+  const auto with_scale = [&](const Var& sums) {
+    return like_x(sum(scaled ? multiply_add(operand(at_scale, sums), sums, sums) : sums, 0));
+  };
   if (b.needs(at_x)) b.add(at_x, std::move(r.dx));
   if (b.needs(at_gamma)) b.add(at_gamma, with_scale(r.sum_hx));
   if (b.needs(at_beta)) b.add(at_beta, with_scale(r.sum_h));
   if (b.needs(at_scale)) {
-    Var d = a.defined[at_gamma] ? mul(b.input(at_gamma), r.sum_hx) : r.sum_hx;
-    if (a.defined[at_beta]) d = multiply_add(b.input(at_beta), r.sum_h, d);
-    b.add(at_scale, std::move(d));
+    Var d = a.defined[at_gamma] ? mul(operand(at_gamma, r.sum_hx), r.sum_hx) : r.sum_hx;
+    if (a.defined[at_beta]) d = multiply_add(operand(at_beta, d), r.sum_h, d);
+    b.add(at_scale, like_x(d));
   }
-  if (b.needs(at_shift)) b.add(at_shift, std::move(r.sum_h));
+  if (b.needs(at_shift)) b.add(at_shift, like_x(r.sum_h));
 }
 constexpr Rule group_norm_rule{"group_norm", group_norm_vjp};
 
@@ -147,15 +164,14 @@ void modulated_vjp(Backward& b) {
     b.add(0, mul(rstd, sub(sub(u, mean(u, -1, true)), mul(xhat, mean(mul(u, xhat), -1, true)))));
     return;
   }
-  const Tensor& x = b.input_value(0);
-  Tensor dx, dscale;
-  if (b.needs(0)) dx = Tensor::empty_like(x);
+  const Tensor x = widened(b.input_value(0)), cotangent = widened(g.value());
+  Tensor scale, dx, dscale;
+  if (b.needs(0)) scale = widened(b.input_value(1)), dx = Tensor::empty_like(x);
   if (b.needs(1)) dscale = Tensor::empty({n, d}, x.dtype(), x.device());
-  kernels(x).modulated_layer_norm_vjp(x.dtype(), n, t, d, x.raw(), b.needs(0) ? b.input_value(1).raw() : nullptr,
-                                      b.extra(0).raw(), b.extra(1).raw(), g.value().raw(), dx.raw_mutable(),
-                                      dscale.raw_mutable());
-  if (dx.defined()) b.add(0, Var(std::move(dx)));
-  if (dscale.defined()) b.add(1, Var(std::move(dscale)));
+  kernels(x).modulated_layer_norm_vjp(x.dtype(), n, t, d, x.raw(), scale.raw(), b.extra(0).raw(), b.extra(1).raw(),
+                                      cotangent.raw(), dx.raw_mutable(), dscale.raw_mutable());
+  if (dx.defined()) b.add(0, cast(std::exchange(dx, Tensor()), g.dtype()));
+  if (dscale.defined()) b.add(1, cast(std::exchange(dscale, Tensor()), g.dtype()));
 }
 constexpr Rule modulated_rule{"modulated_layer_norm", modulated_vjp};
 
@@ -163,7 +179,7 @@ constexpr Rule modulated_rule{"modulated_layer_norm", modulated_vjp};
 
 Var group_norm(const Var& x, const Var& gamma, const Var& beta, int groups, double eps, Activation activation, const Var& scale,
                const Var& shift) {
-  require(x.defined() && x.rank() >= 2 && computes(x.dtype()), "group_norm: the operand is ",
+  require(x.defined() && x.rank() >= 2 && is_floating(x.dtype()), "group_norm: the operand is ",
           x.defined() ? Piece(x.dtype()) : Piece("undefined"), " of shape ", x.shape(), "; expected f32 or f64 of shape (n, ..., channels)");
   const std::int64_t n = x.extent(0), channels = x.extent(-1);
   require(groups >= 1 && channels >= 1 && channels % groups == 0, "group_norm: ", channels, " channels cannot be cut into ",
@@ -178,22 +194,25 @@ Var group_norm(const Var& x, const Var& gamma, const Var& beta, int groups, doub
   if (scale.defined()) check_like("group_norm", "scale", scale, {n, channels}, x);
   if (shift.defined()) check_like("group_norm", "shift", shift, {n, channels}, x);
   const bool tracked = common_tape("group_norm", operands) != nullptr;
-  GroupNormCall call = call_of(x.value(), a);
-  call.gamma = gamma.value().raw(), call.beta = beta.value().raw();
-  call.scale = scale.value().raw(), call.shift = shift.value().raw();
-  Tensor out = Tensor::empty_like(x.value());
+  Tensor in[5];
+  for (int i = 0; i < 5; ++i) in[i] = widened(operands[i]->value());
+  GroupNormCall call = call_of(in[at_x], a);
+  call.gamma = in[at_gamma].raw(), call.beta = in[at_beta].raw();
+  call.scale = in[at_scale].raw(), call.shift = in[at_shift].raw();
+  Tensor out = Tensor::empty_like(in[at_x]);
   Tensor moments[2];
   const std::uint32_t save = tracked ? saved_operands(a, operands) : save_nothing;
   if (save & save_input(at_x))
-    for (Tensor& m : moments) m = Tensor::empty({n, groups}, x.dtype(), x.device());
+    for (Tensor& m : moments) m = Tensor::empty({n, groups}, arithmetic_of(x.dtype()), x.device());
   if (out.numel()) kernels(out).group_norm(call, out.raw_mutable(), moments[0].raw_mutable(), moments[1].raw_mutable());
+  out = std::exchange(out, Tensor()).to(x.dtype());
   if (!tracked) return Var(std::move(out));
   return record(group_norm_rule, std::move(out), {&x, &gamma, &beta, &scale, &shift}, save, a,
                 {moments, moments[0].defined() ? 2u : 0u});
 }
 
 Var modulated_layer_norm(const Var& x, const Var& scale, const Var& shift, double eps) {
-  require(x.defined() && x.rank() == 3 && x.extent(2) >= 1 && computes(x.dtype()), "modulated_layer_norm: the operand is ",
+  require(x.defined() && x.rank() == 3 && x.extent(2) >= 1 && is_floating(x.dtype()), "modulated_layer_norm: the operand is ",
           x.defined() ? Piece(x.dtype()) : Piece("undefined"), " of shape ", x.shape(), "; expected f32 or f64 of shape (n, t, d)");
   require(eps >= 0, "modulated_layer_norm: eps ", eps, " is negative or not a number");
   const std::int64_t n = x.extent(0), t = x.extent(1), d = x.extent(2);
@@ -201,14 +220,16 @@ Var modulated_layer_norm(const Var& x, const Var& scale, const Var& shift, doubl
           " is undefined; layer_norm takes neither");
   check_like("modulated_layer_norm", "scale", scale, {n, d}, x);
   check_like("modulated_layer_norm", "shift", shift, {n, d}, x);
-  Tensor out = Tensor::empty_like(x.value());
+  const Tensor in = widened(x.value()), a = widened(scale.value()), c = widened(shift.value());
+  Tensor out = Tensor::empty_like(in);
   Tensor moments[2];
   const bool save = x.tracked() || scale.tracked();
   if (save)
-    for (Tensor& m : moments) m = Tensor::empty({n, t}, x.dtype(), x.device());
+    for (Tensor& m : moments) m = Tensor::empty({n, t}, arithmetic_of(x.dtype()), x.device());
   if (out.numel())
-    kernels(out).modulated_layer_norm(x.dtype(), n, t, d, eps, x.value().raw(), scale.value().raw(), shift.value().raw(),
-                                      out.raw_mutable(), moments[0].raw_mutable(), moments[1].raw_mutable());
+    kernels(out).modulated_layer_norm(in.dtype(), n, t, d, eps, in.raw(), a.raw(), c.raw(), out.raw_mutable(),
+                                      moments[0].raw_mutable(), moments[1].raw_mutable());
+  out = std::exchange(out, Tensor()).to(x.dtype());
   const std::uint32_t bits = (save ? save_input(0) : 0u) | (x.tracked() ? save_input(1) : 0u);
   return record(modulated_rule, std::move(out), {&x, &scale, &shift}, bits, ModulatedAttributes{eps}, {moments, save ? 2u : 0u});
 }

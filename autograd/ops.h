@@ -1,6 +1,8 @@
 // Every differentiable operation. Operands are Vars (Tensors convert: they are constants) of one element type and device;
 // shapes broadcast by NumPy's rule where that is said. All throw Error(Fault::argument) with one sentence that names the op
 // and the shapes. Second order: everything here unless stated; fused forms have first order only and say so when asked.
+// Operands may be bf16: an op then computes in f32 and rounds its result, and its rule does the same with cotangents; the
+// numbers that rules keep of sums over an operand (means, reciprocal deviations) are f32.
 #pragma once
 #include <costate/autograd/tape.h>
 #include <costate/tensor/kernels.h>
@@ -55,6 +57,9 @@ inline Var operator*(double s, const Var& x) { return affine(x, s, 0.0); }
 inline Var operator*(const Var& x, double s) { return affine(x, s, 0.0); }
 inline Var operator+(const Var& x, double s) { return affine(x, 1.0, s); }
 inline Var operator-(const Var& x, double s) { return affine(x, 1.0, -s); }
+
+// x with elements of another floating type; the cotangent is cast back. x itself where it is of that type already.
+Var cast(const Var& x, DType type);
 
 // ---------------------------------------------------------------------------------------------- reductions
 Var sum(const Var& x);                                      // of all elements, a scalar

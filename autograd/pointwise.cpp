@@ -33,7 +33,7 @@ constexpr std::array<Rule, rows> rules = make_rules(std::make_index_sequence<row
   require(x.device() == first.device(), op, ": operand ", i, " is on the ", x.device(), ", operand 0 on the ",
           first.device());
   fail(Fault::argument, {op, ": operand ", i, " is ", x.dtype(), "; expected ",
-                         !computes(first.dtype()) ? Piece("f32 or f64") : Piece(first.dtype())});
+                         !is_floating(first.dtype()) ? Piece("f32 or f64") : Piece(first.dtype())});
 }
 
 // The shape that the operands broadcast to, in `shape`, and the loop over it.
@@ -56,7 +56,7 @@ Tensor compute(const Attributes& a, const Tensor* const* operands, std::size_t n
   same = true;
   for (std::size_t i = 0; i < n; ++i) {
     const Tensor& x = *operands[i];
-    if (!x.defined() || x.dtype() != dtype || !computes(dtype) || x.device() != first.device()) [[unlikely]]
+    if (!x.defined() || x.dtype() != dtype || !is_floating(dtype) || x.device() != first.device()) [[unlikely]]
       misfit(rules[a.op].name, i, x, first);
     same = same && (i == 0 || x.shape() == first.shape());
     call.in[i] = x.raw();
@@ -287,8 +287,20 @@ Var matching_residual(double weight, const Var& prediction, const Var& base, dou
 }
 
 namespace {
+void cast_vjp(Backward& b) { b.add(0, cast(b.cotangent(), b.attributes<DType>())); }
+constexpr Rule cast_rule{"cast", cast_vjp};
+}  // namespace
+
+Var cast(const Var& x, DType type) {
+  require(x.defined() && is_floating(x.dtype()) && is_floating(type), "cast: from ",
+          x.defined() ? Piece(x.dtype()) : Piece("undefined"), " to ", type, "; expected f32, f64 or bf16");
+  if (x.dtype() == type) return x;
+  return record(cast_rule, x.value().to(type), {&x}, save_nothing, x.dtype());
+}
+
+namespace {
 void in_place(Pointwise op, const Tensor& x, const Tensor* y, double p0, double p1) {
-  require(x.defined() && computes(x.dtype()), row(op).name, " in place: the tensor is ",
+  require(x.defined() && is_floating(x.dtype()), row(op).name, " in place: the tensor is ",
           x.defined() ? Piece(x.dtype()) : Piece("undefined"), "; expected f32 or f64");
   if (y)
     require(y->defined() && y->shape() == x.shape() && y->dtype() == x.dtype() && y->device() == x.device(), row(op).name,

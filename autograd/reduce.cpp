@@ -1,5 +1,6 @@
 // Sums and their transpose.
 #include <costate/autograd/ops.h>
+#include <costate/autograd/widen.h>
 #include <costate/tensor/loop.h>
 
 namespace costate {
@@ -7,7 +8,7 @@ namespace {
 
 void check_float(const char* op, const Var& x) {
   require(x.defined(), op, ": the operand is undefined");
-  require(computes(x.dtype()), op, ": the operand is ", x.dtype(), "; expected f32 or f64");
+  require(is_floating(x.dtype()), op, ": the operand is ", x.dtype(), "; expected f32 or f64");
 }
 
 struct SumAttributes {
@@ -22,9 +23,10 @@ void sum_vjp(Backward& b) {
 constexpr Rule sum_rule{"sum", sum_vjp};
 
 Var sum_middle(const Var& x, std::int64_t outer, std::int64_t n, std::int64_t inner, const Shape& kept, const Shape& result) {
-  Tensor out = Tensor::empty(result, x.dtype(), x.device());
-  kernels(out).sum(x.dtype(), outer, n, inner, x.value().raw(), out.raw_mutable());
-  return record(sum_rule, std::move(out), {&x}, save_nothing, SumAttributes{x.shape(), kept});
+  const Tensor in = detail::widened(x.value());
+  Tensor out = Tensor::empty(result, in.dtype(), in.device());
+  kernels(out).sum(in.dtype(), outer, n, inner, in.raw(), out.raw_mutable());
+  return record(sum_rule, out.to(x.dtype()), {&x}, save_nothing, SumAttributes{x.shape(), kept});
 }
 
 void broadcast_vjp(Backward& b) { b.add(0, sum_to(b.cotangent(), b.attributes<Shape>())); }

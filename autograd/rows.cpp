@@ -1,15 +1,18 @@
 // Ops over rows: softmax, layer norm, gather.
 #include <costate/autograd/ops.h>
+#include <costate/autograd/widen.h>
 
 namespace costate {
 namespace {
+
+using detail::widened;
 
 struct Rows {
   std::int64_t rows, n;
 };
 Rows rows_of(const Var& x, const char* op) {
   require(x.defined() && x.rank() >= 1 && x.extent(-1) >= 1, op, ": shape ", x.shape(), " has no last axis with elements");
-  require(computes(x.dtype()), op, ": the operand is ", x.dtype(), "; expected f32 or f64");
+  require(is_floating(x.dtype()), op, ": the operand is ", x.dtype(), "; expected f32 or f64");
   return {x.numel() / x.extent(-1), x.extent(-1)};
 }
 
@@ -22,10 +25,11 @@ void softmax_vjp(Backward& b) {
     else b.add(0, mul(y, sub(g, sum(mul(y, g), -1, true))));
     return;
   }
-  Tensor dx = Tensor::empty_like(y.value());
-  kernels(dx).softmax_vjp(y.dtype(), log, y.numel() / y.extent(-1), y.extent(-1), y.value().raw(), g.value().raw(),
+  const Tensor out = widened(y.value()), cotangent = widened(g.value());
+  Tensor dx = Tensor::empty_like(out);
+  kernels(dx).softmax_vjp(out.dtype(), log, y.numel() / y.extent(-1), y.extent(-1), out.raw(), cotangent.raw(),
                           dx.raw_mutable());
-  b.add(0, Var(std::move(dx)));
+  b.add(0, Var(dx.to(y.dtype())));
 }
 constexpr Rule softmax_rule{"softmax", softmax_vjp<false>};
 constexpr Rule log_softmax_rule{"log_softmax", softmax_vjp<true>};
@@ -34,9 +38,10 @@ template <bool log>
 Var softmax_of(const Var& x) {
   const Rule& rule = log ? log_softmax_rule : softmax_rule;
   const Rows r = rows_of(x, rule.name);
-  Tensor out = Tensor::empty_like(x.value());
-  kernels(out).softmax(x.dtype(), log, r.rows, r.n, x.value().raw(), out.raw_mutable());
-  return record(rule, std::move(out), {&x}, save_output);
+  const Tensor in = widened(x.value());
+  Tensor out = Tensor::empty_like(in);
+  kernels(out).softmax(in.dtype(), log, r.rows, r.n, in.raw(), out.raw_mutable());
+  return record(rule, out.to(x.dtype()), {&x}, save_output);
 }
 
 void layer_norm_vjp(Backward& b) {
@@ -50,11 +55,11 @@ void layer_norm_vjp(Backward& b) {
     b.add(0, mul(rstd, sub(sub(g, mean(g, -1, true)), mul(y, mean(mul(g, y), -1, true)))));
     return;
   }
-  const Tensor y = b.output().value();
+  const Tensor y = widened(b.output().value()), cotangent = widened(g.value());
   Tensor dx = Tensor::empty_like(y);
-  kernels(dx).layer_norm_vjp(y.dtype(), y.numel() / y.extent(-1), y.extent(-1), y.raw(), b.extra(0).raw(), g.value().raw(),
+  kernels(dx).layer_norm_vjp(y.dtype(), y.numel() / y.extent(-1), y.extent(-1), y.raw(), b.extra(0).raw(), cotangent.raw(),
                              dx.raw_mutable());
-  b.add(0, Var(std::move(dx)));
+  b.add(0, Var(dx.to(g.dtype())));
 }
 constexpr Rule layer_norm_rule{"layer_norm", layer_norm_vjp};
 
@@ -83,14 +88,15 @@ Var log_softmax(const Var& x) { return softmax_of<true>(x); }
 Var layer_norm(const Var& x, double eps) {
   const Rows r = rows_of(x, "layer_norm");
   require(eps >= 0, "layer_norm: eps ", eps, " is negative");
-  Tensor out = Tensor::empty_like(x.value());
-  const Tensor rstd = Tensor::empty({r.rows}, x.dtype(), x.device());
-  kernels(out).layer_norm(x.dtype(), r.rows, r.n, eps, x.value().raw(), out.raw_mutable(), rstd.raw_mutable());
-  return record(layer_norm_rule, std::move(out), {&x}, save_input(0) | save_output, eps, {&rstd, 1});
+  const Tensor in = widened(x.value());
+  Tensor out = Tensor::empty_like(in);
+  const Tensor rstd = Tensor::empty({r.rows}, arithmetic_of(x.dtype()), x.device());
+  kernels(out).layer_norm(in.dtype(), r.rows, r.n, eps, in.raw(), out.raw_mutable(), rstd.raw_mutable());
+  return record(layer_norm_rule, out.to(x.dtype()), {&x}, save_input(0) | save_output, eps, {&rstd, 1});
 }
 
 Var gather_rows(const Var& table, const Tensor& index) {
-  require(table.rank() == 2 && computes(table.dtype()), "gather_rows: the table is ", table.dtype(), " of shape ",
+  require(table.rank() == 2 && is_floating(table.dtype()), "gather_rows: the table is ", table.dtype(), " of shape ",
           table.shape(), "; expected a matrix of f32 or f64");
   check_index("gather_rows", index, table.extent(0), table.device());
   Tensor out = Tensor::empty({index.extent(0), table.extent(1)}, table.dtype(), table.device());
@@ -101,15 +107,17 @@ Var gather_rows(const Var& table, const Tensor& index) {
 }
 
 Var scatter_rows(const Var& rows, const Tensor& index, std::int64_t n) {
-  require(rows.rank() == 2 && computes(rows.dtype()) && index.rank() == 1 && index.extent(0) == rows.extent(0),
+  require(rows.rank() == 2 && is_floating(rows.dtype()) && index.rank() == 1 && index.extent(0) == rows.extent(0),
           "scatter_rows: the rows are ", rows.dtype(), " of shape ", rows.shape(), " and the index has shape ", index.shape());
   require(n >= 0, "scatter_rows: ", n, " rows were asked for");
   check_index("scatter_rows", index, n, rows.device());
-  Tensor out = Tensor::zeros({n, rows.extent(1)}, rows.dtype(), rows.device());
+  // Rows that meet are added in f32 on every device: no kernel adds in bf16.
+  const Tensor in = rows.dtype() == DType::bf16 ? rows.value().to(DType::f32) : rows.value();
+  Tensor out = Tensor::zeros({n, rows.extent(1)}, in.dtype(), in.device());
   if (rows.numel() && !out.is_meta())
     kernels(out).scatter_add_rows(out.dtype(), rows.extent(0), rows.extent(1), n,
-                                  static_cast<const std::int32_t*>(index.raw()), rows.value().raw(), out.raw_mutable());
-  return record(scatter_rule, std::move(out), {&rows}, save_nothing, std::int64_t{0}, {&index, 1});
+                                  static_cast<const std::int32_t*>(index.raw()), in.raw(), out.raw_mutable());
+  return record(scatter_rule, out.to(rows.dtype()), {&rows}, save_nothing, std::int64_t{0}, {&index, 1});
 }
 
 }  // namespace costate

@@ -91,7 +91,7 @@ void Tape::clear() {
 Var Tape::watch(const Tensor& value) {
   static constexpr Rule leaf{"watch", nullptr};
   require(value.defined(), "watch: the tensor is undefined");
-  require(computes(value.dtype()), "watch: the tensor is ", value.dtype(), ", which has no derivatives");
+  require(is_floating(value.dtype()), "watch: the tensor is ", value.dtype(), ", which has no derivatives");
   return record(leaf, Tensor(value), {}, save_nothing, {}, nullptr, 0);
 }
 
@@ -129,15 +129,26 @@ Var Tape::record(const Rule& rule, Tensor&& result, std::span<const Var* const> 
   node->saved_count = static_cast<std::int16_t>(saved);
   node->saved_inputs = static_cast<std::uint16_t>(save);
   node->rounded = nullptr;
+  node->widened = 0;
   Tensor* to = node->saved;
+  // What is kept in less than its type is marked: a bf16 tensor is a rounded f32 one, or one that was bf16 all along. Beyond
+  // the marks everything is kept as it is.
+  const auto save_kept = [&](const Tensor& value, Node* producer) {
+    const std::ptrdiff_t slot = to - node->saved;
+    new (to++) Tensor(slot < 32 ? kept(value, producer) : value);
+    if (slot < 32 && to[-1].dtype() != value.dtype()) node->widened |= std::uint32_t{1} << slot;
+  };
   for (std::size_t i = 0; i < n; ++i) {
     node->inputs[i] = inputs[i]->tape() ? inputs[i]->node() : -1;
     if (i < 15 && (save & save_input(static_cast<int>(i))))
-      new (to++) Tensor(kept(inputs[i]->value(), inputs[i]->tape() ? nodes_[inputs[i]->node()] : nullptr));
+      save_kept(inputs[i]->value(), inputs[i]->tape() ? nodes_[inputs[i]->node()] : nullptr);
   }
-  if (save & save_output) new (to++) Tensor(kept(result, node));
+  if (save & save_output) save_kept(result, node);
   node->extra_first = static_cast<std::int16_t>(to - node->saved);
-  for (const Tensor& t : extras) new (to++) Tensor(rounds_extras ? kept(t, nullptr) : t);
+  for (const Tensor& t : extras) {
+    if (rounds_extras) save_kept(t, nullptr);
+    else new (to++) Tensor(t);
+  }
   if (attribute_bytes) std::memcpy(node->attributes, attributes, attribute_bytes);
   const auto index = static_cast<std::int32_t>(nodes_.size());
   nodes_.push_back(node);
@@ -174,7 +185,8 @@ Var Backward::output() const {
 const Tensor& Backward::extra(int i) const { return kept(node_->saved[node_->extra_first + i]); }
 
 const Tensor& Backward::kept(Tensor& slot) const {
-  if (slot.defined() && slot.dtype() == DType::bf16) {
+  const std::ptrdiff_t i = &slot - node_->saved;
+  if (i < 32 && (node_->widened >> i & 1u) && slot.dtype() == DType::bf16) {
     widened_.emplace_back(&slot, slot);
     slot = slot.to(DType::f32);
   }

@@ -67,6 +67,7 @@ struct Node {
   std::int16_t input_count, saved_count;
   std::int16_t extra_first;  // index of the first extra among `saved`
   std::uint16_t saved_inputs;  // bit i: operand i is saved; bit 15: the result is
+  std::uint32_t widened;     // bit i: saved[i] is kept in less than its type (precision.h), and widened for the rule
   Tensor* rounded;           // the result in the type that tapes keep (precision.h), once a record kept it so; or null
 };
 

@@ -60,6 +60,7 @@ Tensor make_labels(const std::vector<std::int64_t>& classes, std::int64_t count,
 void use_threads(std::int64_t threads);
 
 // The arithmetic of products and the type of kept activations while it stands, from the keys `precision` and `activations`.
+// Networks that compute in bf16 do so by themselves (make_network).
 struct ArithmeticScope {
   explicit ArithmeticScope(const Config& config);
   PrecisionScope products;

@@ -1,4 +1,5 @@
 // Networks from the configuration and the shape of an item.
+#include <costate/nn/computed.h>
 #include <costate/nn/dit.h>
 #include <costate/nn/mlp.h>
 #include <costate/nn/unet.h>
@@ -143,8 +144,9 @@ Json network_json(const Config& c, const data::Dataset& data) {
   return config_json(spec, spec.dialect);
 }
 
-nn::Network make_network(const Config& c, const data::Dataset& data, Device device) {
-  const memory::TagScope scope(memory::Tag::parameters);
+namespace {
+
+nn::Network make_in_f32(const Config& c, const data::Dataset& data, Device device) {
   nn::Init init(seed_of(c, Purpose::pretrain), DType::f32, device);
   const NetworkConfig& n = c.network;
   if (n.kind == "pretrained") return pretrained(c, data, device);
@@ -153,6 +155,15 @@ nn::Network make_network(const Config& c, const data::Dataset& data, Device devi
   const std::int64_t classes = n.conditional ? data.classes : 0;
   if (n.kind == "unet") return nn::make_unet(checked(n, unet_options(n, picture, classes)), init);
   return nn::make_dit(checked(n, dit_options(n, picture, classes)), init);
+}
+
+}  // namespace
+
+nn::Network make_network(const Config& c, const data::Dataset& data, Device device) {
+  const memory::TagScope scope(memory::Tag::parameters);
+  nn::Network network = make_in_f32(c, data, device);
+  if (c.precision == "bf16") network = nn::Computed{std::move(network), DType::bf16};
+  return network;
 }
 
 }  // namespace costate::cli

@@ -4,6 +4,7 @@ namespace costate::cuda {
 
 const Kernels kernel_table = {
     "cuda",
+    true,
     pointwise,
     copy,
     fill,

@@ -59,8 +59,9 @@ void tiled_conv(const ConvCall&);
 // + bias and the activation in place of (m x n) pre-activations c, and the derivative, as MatmulCall wants them.
 void finish_product(const MatmulCall&);
 
-// What libraries compute: c = op(a) op(b), or += when `accumulate`, + bias, then max(., 0) when `relu`. Operands are of
-// `dtype`, or bf16 (the upper halves of f32) with f32 results; tf32: f32 operands, which are rounded to TF32.
+// What libraries compute: c = op(a) op(b), or += when `accumulate`, + bias, then max(., 0) when `relu`, in f32 unless `dtype`,
+// that of the result and the bias, is f64. Operands are of `dtype` too, or, with `bf16`, bf16 for f32 results; tf32: f32
+// operands, which are rounded to TF32.
 struct LibraryProduct {
   DType dtype;
   bool bf16, tf32, transpose_a, transpose_b, accumulate, relu;

@@ -14,6 +14,7 @@ struct Guided {
   }
   void visit(const nn::Visitor& v) { network.visit(v); }
   Guided recompute_blocks(bool on) const { return {network.recompute_blocks(on), w}; }
+  Guided prepared() const { return {network.prepared(), w}; }
 };
 
 }  // namespace

@@ -7,11 +7,11 @@ namespace costate::finetune {
 
 // The field of a network as it is now: later updates of the network are not seen (they write to storage of their own).
 inline sde::Field field_of(const nn::Network& network) {
-  return [network](const Var& x, const Var& t, const Tensor& labels) { return network(x, t, labels); };
+  return [network = network.prepared()](const Var& x, const Var& t, const Tensor& labels) { return network(x, t, labels); };
 }
 inline sde::ParametricField parametric_field_of(const nn::Network& network) {
   return {field_of(network), [network](Tape& tape, std::vector<Var>& watched) {
-            return field_of(nn::watch(network, tape, watched));
+            return field_of(nn::watch(network, tape, watched));  // what is prepared is on the tape too
           }};
 }
 

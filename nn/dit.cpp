@@ -70,8 +70,10 @@ Var Dit::raw(const Var& x, const Var& timestep, const Tensor& labels) const {
   // product.
   const Var patches = reshape(permute(reshape(x, {n, rows, p, columns, p, o.channels}), {0, 1, 3, 2, 4, 5}),
                               {n, rows * columns, p * p * o.channels});
-  Var h = add(linear(patches, reshape(patch_weight, {o.hidden, -1}), patch_bias), positions);
-  Var c = time2(time0(timestep_features(timestep, frequency_features, true, o.dialect.frequency_shift)));
+  Var h = add(linear(patches, reshape(patch_weight, {o.hidden, -1}), patch_bias),
+              cast(positions, x.dtype()));
+  Var c = time2(
+      time0(cast(timestep_features(timestep, frequency_features, true, o.dialect.frequency_shift), x.dtype())));
   if (o.classes > 0) c = add(c, classes(labels, n));
   c = silu(c);
   for (const DitBlock& block : blocks)

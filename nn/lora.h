@@ -84,6 +84,11 @@ struct Adapters {
   {
     return {model.recompute_blocks(on)};
   }
+  Adapters prepared() const
+    requires requires(const Model& m) { m.prepared(); }
+  {
+    return {model.prepared()};
+  }
 };
 template <class Model>
 Adapters(Model) -> Adapters<Model>;

@@ -47,8 +47,8 @@ Var VelocityMlp::operator()(const Var& x, const Var& t, const Tensor& labels) co
   require(options.classes > 0 || !labels.defined(),
           "velocity network: labels were given to a network without classes");
   const Var flat = reshape(x, {rows, options.dim});
-  const Var time =
-      options.time_frequencies > 0 ? time_features(t, options.time_frequencies) : reshape(t, {rows, 1});
+  const Var time = cast(
+      options.time_frequencies > 0 ? time_features(t, options.time_frequencies) : reshape(t, {rows, 1}), x.dtype());
   Var h;
   if (options.classes > 0) {
     const Var c = embedding(labels, rows);

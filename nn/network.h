@@ -40,6 +40,9 @@ class Network {
   // The network with its blocks' activations computed again in the sweep, or (on = false) kept, see nn/recompute.h. Throws
   // Error(argument) when a model without blocks (a member recompute_blocks of its own) is asked for it.
   Network recompute_blocks(bool on = true) const { return held_ ? held_->recompute_blocks(on) : Network(); }
+  // The network to be called many times as it is now: what its calls derive from its parameters (nn/computed.h) is made once,
+  // where the model has any (a member `prepared` of its own). Later updates of the parameters are not seen by it.
+  Network prepared() const { return held_ ? held_->prepared() : Network(); }
   bool defined() const { return held_ != nullptr; }
 
  private:
@@ -49,6 +52,7 @@ class Network {
     virtual void visit(const Visitor& v) = 0;
     virtual Network with_dropout(const DropoutKey& key) const = 0;
     virtual Network recompute_blocks(bool on) const = 0;
+    virtual Network prepared() const = 0;
     virtual std::unique_ptr<Concept> copy() const = 0;
   };
   template <class Model>
@@ -69,6 +73,12 @@ class Network {
         require(!on, "network: this model has no blocks whose activations could be computed again");
         return Network(model);
       }
+    }
+    Network prepared() const override {
+      if constexpr (requires { model.prepared(); })
+        return Network(model.prepared());
+      else
+        return Network(model);
     }
     std::unique_ptr<Concept> copy() const override { return std::make_unique<Held>(model); }
     Model model;

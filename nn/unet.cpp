@@ -172,7 +172,7 @@ Var UNet::raw(const Var& x, const Var& timestep, const Tensor& labels) const {
   check_rows(timestep, n, "the timestep", "UNet");
 
   const auto features = [&](const Var& at) {
-    return timestep_features(at, o.block_out_channels[0], o.flip_sin_to_cos, o.freq_shift);
+    return cast(timestep_features(at, o.block_out_channels[0], o.flip_sin_to_cos, o.freq_shift), x.dtype());
   };
   Var time;
   if (o.time_embedding_type == "positional") {
@@ -182,7 +182,7 @@ Var UNet::raw(const Var& x, const Var& timestep, const Tensor& labels) const {
   } else {
     const Var angle = mul(reshape(affine(log(timestep), 2 * M_PI, 0.0), {n, 1}), time_table);
     const Var s = sin(angle), c = cos(angle);
-    time = concat({&s, &c}, 1);
+    time = cast(concat({&s, &c}, 1), x.dtype());
   }
   Var embedding = time2(time1(time));
 
@@ -203,7 +203,7 @@ Var UNet::raw(const Var& x, const Var& timestep, const Tensor& labels) const {
     if (by_table)
       embedding = add(embedding, gather_rows(class_table, given));
     else if (by_time)
-      embedding = add(embedding, class2(class1(features(Var(given.to(x.dtype()))))));
+      embedding = add(embedding, class2(class1(features(Var(given.to(timestep.dtype()))))));
     else
       embedding = add(embedding, Var(given.to(x.dtype())));
   } else {

@@ -159,10 +159,15 @@ struct MatchingCall {
 struct Kernels {
   const char* name;  // "cpu (avx512)", "meta"
 
+  // Whether calls of bf16 may be made: operands and results are bf16, and everything between is f32, as are mean, rstd,
+  // log_sum_exp, sum_h and sum_hx. Where it is false (the cpu, for which ops widen operands), pointwise, copy, fill, cast and
+  // gather_rows take bf16 all the same. Nowhere do sum_squares, scatter_add_rows, random, noisy_step, matching and adamw.
+  bool takes_bf16;
+
   void (*pointwise)(const PointwiseCall&);
 
   // out[i] = in[i] over a loop whose operand 0 is the source and operand 1 the destination: broadcasting, transposing,
-  // concatenating and slicing are all this. Elements have `item` bytes (4 or 8).
+  // concatenating and slicing are all this. Elements have `item` bytes (2, 4 or 8).
   void (*copy)(const Loop&, std::int64_t item, const void* in, void* out);
   void (*fill)(DType, std::int64_t n, double value, void* out);
   // bf16 from and to f32 only; rounding of rounding.h.

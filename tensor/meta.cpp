@@ -6,6 +6,7 @@ namespace costate {
 
 const Kernels detail::meta_table = {
     "meta",
+    false,  // ops ask for memory as on the cpu
     [](const PointwiseCall&) {},
     [](const Loop&, std::int64_t, const void*, void*) {},
     [](DType, std::int64_t, double, void*) {},

@@ -1,7 +1,7 @@
 // Pointwise operations. A row of pointwise.def names a functor of this file; everything else is generated from the two.
 //
 // A functor F is evaluated on scalars of type S, which is T (float or double) for the value and a dual number over T for
-// derivatives; its parameters are constants of type T.
+// derivatives; its parameters are constants of type T. Operands and results of bf16 are float in between.
 //
 // Kernel variants of an n-ary row, by number:
 //   0                        f(x_1 .. x_n)                       operands x

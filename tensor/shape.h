@@ -9,14 +9,17 @@
 
 namespace costate {
 
-// i32 holds indices and labels, bf16 what tapes keep of activations (precision.h): ops compute in f32 and f64 only.
+// i32 holds indices and labels. bf16 is the upper half of f32: networks may compute with it (nn/computed.h), each op in f32
+// with its result rounded, and tapes may keep activations in it (precision.h).
 enum class DType : std::uint8_t { f32, f64, i32, bf16 };
 
 constexpr std::int64_t size_of(DType t) { return t == DType::f64 ? 8 : t == DType::bf16 ? 2 : 4; }
 constexpr std::string_view name(DType t) {
   return t == DType::f32 ? "f32" : t == DType::f64 ? "f64" : t == DType::i32 ? "i32" : "bf16";
 }
-constexpr bool computes(DType t) { return t == DType::f32 || t == DType::f64; }
+constexpr bool computes(DType t) { return t == DType::f32 || t == DType::f64; }  // everything: noise, optimisers, ...
+constexpr bool is_floating(DType t) { return t != DType::i32; }                   // what has derivatives
+constexpr DType arithmetic_of(DType t) { return t == DType::bf16 ? DType::f32 : t; }  // of sums and statistics
 
 // Of the three element types in C++; other types do not compile.
 template <class T>

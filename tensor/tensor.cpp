@@ -17,7 +17,6 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
 void Tensor::check_defined(const char* what) const { require(defined(), what, ": the tensor is undefined"); }
 
 Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
-  require(dtype != DType::bf16, "tensor: bf16 has no arithmetic; to(DType::bf16) rounds the values of another type");
   Tensor t = empty(shape, dtype, device);
   kernels(t).fill(dtype, t.numel(), value, t.data_);
   return t;
@@ -161,7 +160,6 @@ void Tensor::copy_from(const Tensor& source) const {
 
 void Tensor::fill(double value) const {
   check_defined("fill");
-  require(dtype_ != DType::bf16, "fill: bf16 has no arithmetic; to(DType::bf16) rounds the values of another type");
   kernels(*this).fill(dtype_, numel(), value, data_);
   storage_->written();
 }

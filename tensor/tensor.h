@@ -74,7 +74,7 @@ class Tensor {
   Tensor operator[](std::int64_t index) const;                 // slice of one, without its axis
 
   Tensor clone() const;
-  Tensor to(DType dtype) const;    // itself when it is of that type already; bf16 takes and gives its values this way alone
+  Tensor to(DType dtype) const;    // itself when it is of that type already; the host reads and writes bf16 this way alone
   Tensor to(Device device) const;  // itself when it is there already; from meta there is nothing to copy: throws
   // Overwrites the values with those of `source` (same shape, type and device), in place and seen by all sharers.
   void copy_from(const Tensor& source) const;

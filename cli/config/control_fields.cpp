@@ -33,6 +33,8 @@ void check_control(const Config& c) {
     require(c.control == ControlConfig{}, "control: its keys need a problem, but control.problem is none");
     return;
   }
+  require(c.precision != "bf16", "precision: found \"bf16\", but the network of a control problem adds to a drift that is known "
+          "exactly and would be rounded with it; expected f32, tf32 or bf16_products");
   require(!c.control.terminal_gradient || c.control.problem != "molecular_dynamics",
           "control.terminal_gradient: molecular_dynamics has no cost at the end whose gradient there could be");
   require(!c.control.hidden.empty(), "control.hidden: found [], expected at least one width");

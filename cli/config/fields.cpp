@@ -268,13 +268,16 @@ std::vector<Field> fields(Config& c) {
         "Largest memory of tensors in MiB: a run that will need more is refused, and on a cuda device, where plans estimate, "
         "stopped; 0: none.",
         at_least(0));
-  l.choice("precision", c.precision, {"f32", "tf32", "bf16_products"},
-           "Arithmetic of matrix products. tf32: operands, those of convolutions too, rounded to 11 significant bits, sums in "
-           "f32; faster on cuda devices. bf16_products: operands rounded to bf16 (8 bits), sums in f32; faster there and on "
-           "processors that multiply bf16; convolutions stay in f32.");
+  l.choice("precision", c.precision, {"f32", "tf32", "bf16_products", "bf16"},
+           "Arithmetic of networks. tf32: operands of matrix products and convolutions rounded to 11 significant bits, sums in "
+           "f32; faster on cuda devices. bf16_products: operands of products rounded to bf16 (8 bits), sums in f32; faster "
+           "there and on processors that multiply bf16; convolutions stay in f32. bf16: the network computes in bf16, each op in "
+           "f32 with its result rounded; half the memory of activations, and for cuda devices: the cpu is slower that way. "
+           "Parameters, their gradients, predictions, costates, losses and rewards stay f32.");
   l.choice("activations", c.activations, {"f32", "bf16"},
            "What is kept of activations until gradients are computed. bf16: half the memory; results are the same, gradients "
-           "err by the rounding of what they are computed from, about 2^-9. Parameters, costates and losses stay in f32.");
+           "err by the rounding of what they are computed from, about 2^-9. Parameters, costates and losses stay in f32. A "
+           "network that computes in bf16 has no others.");
   l.add("out", c.out, "The run directory; empty: runs/NAME.");
   data_fields(l, c.data);
   path_fields(l, c.path);

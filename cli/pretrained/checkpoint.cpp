@@ -113,6 +113,7 @@ struct Negated {
   }
   void visit(const nn::Visitor& v) { network.visit(v); }
   Negated recompute_blocks(bool on) const { return {network.recompute_blocks(on)}; }
+  Negated prepared() const { return {network.prepared()}; }
   Negated with_dropout(const nn::DropoutKey& key) const { return {network.with_dropout(key)}; }
 };
 

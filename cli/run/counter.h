@@ -58,6 +58,7 @@ inline nn::Network counted(nn::Network network, std::shared_ptr<Counter> counter
     }
     void visit(const nn::Visitor& v) { network.visit(v); }
     Counting recompute_blocks(bool on) const { return {network.recompute_blocks(on), counter}; }
+    Counting prepared() const { return {network.prepared(), counter}; }
     Counting with_dropout(const nn::DropoutKey& key) const { return {network.with_dropout(key), counter}; }
   };
   return nn::Network(Counting{std::move(network), std::move(counter)});

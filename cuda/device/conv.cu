@@ -1,7 +1,8 @@
-// Convolutions by cuDNN 9's graph interface, f32, channels last. Of the engines that the library's heuristic names, the first
-// one is taken that is deterministic and neither rounds operands (but to TF32 on tensor cores, where the shape's precision is
-// that) nor reduces in less than f32; a shape for which there is none, and f64, is the tiled kernel's. Plans are made once a
-// shape and kept.
+// Convolutions by cuDNN 9's graph interface, f32 or bf16, channels last, added in f32. Of the engines that the library's
+// heuristic names, the first one is taken that is deterministic and neither rounds operands (but to TF32 on tensor cores, where
+// the shape's precision is that) nor reduces in less than f32; for bf16, whose operands tensor cores take as they are, one that
+// transforms them first (Winograd's, which would round the transformed ones) is left out. A shape for which there is none, and
+// f64, is the tiled kernel's. Plans are made once a shape and kept.
 #include <cudnn.h>
 
 #include <map>
@@ -52,10 +53,11 @@ class Descriptor {
 constexpr std::int64_t aligned = 16;  // bytes, of every operand: what vector loads want
 
 // Dimensions in cuDNN's order (n, channels, height, width), laid out as (n, height, width, channels).
-Descriptor tensor(std::int64_t id, std::int64_t n, std::int64_t channels, std::int64_t height, std::int64_t width) {
+Descriptor tensor(cudnnDataType_t type, std::int64_t id, std::int64_t n, std::int64_t channels, std::int64_t height,
+                  std::int64_t width) {
   Descriptor d(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
   return d.set(CUDNN_ATTR_TENSOR_UNIQUE_ID, std::vector<std::int64_t>{id})
-      .set(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_DATA_FLOAT)
+      .set(CUDNN_ATTR_TENSOR_DATA_TYPE, type)
       .set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, std::vector<std::int64_t>{aligned})
       .set(CUDNN_ATTR_TENSOR_DIMENSIONS, {n, channels, height, width})
       .set(CUDNN_ATTR_TENSOR_STRIDES, {height * width * channels, 1, width * channels, channels})
@@ -71,9 +73,10 @@ std::int64_t padding_after(std::int64_t extent, std::int64_t out, std::int64_t k
 }
 
 Descriptor graph_of(const ConvShape& s, cudnnHandle_t handle) {
-  const Descriptor x = tensor(id_x, s.n, s.channels, s.height, s.width),
-                   w = tensor(id_weight, s.out_channels, s.channels / s.groups, s.kernel_height, s.kernel_width),
-                   y = tensor(id_y, s.n, s.out_channels, s.out_height, s.out_width);
+  const cudnnDataType_t type = s.dtype == DType::bf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
+  const Descriptor x = tensor(type, id_x, s.n, s.channels, s.height, s.width),
+                   w = tensor(type, id_weight, s.out_channels, s.channels / s.groups, s.kernel_height, s.kernel_width),
+                   y = tensor(type, id_y, s.n, s.out_channels, s.out_height, s.out_width);
   Descriptor conv(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
   const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
   conv.set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_DATA_FLOAT)
@@ -161,7 +164,7 @@ bool is_faithful(const Descriptor& configuration, const ConvShape& s) {
         "asking about an engine");
   for (std::int64_t i = 0; i < count; ++i) switch (notes[i]) {
       case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:
-        if (s.precision != Precision::tf32) return false;
+        if (s.precision != Precision::tf32 && s.dtype != DType::bf16) return false;
         break;
       case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
       case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
@@ -172,7 +175,7 @@ bool is_faithful(const Descriptor& configuration, const ConvShape& s) {
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13:
-        if (!s.winograd) return false;
+        if (!s.winograd || s.dtype == DType::bf16) return false;
         break;
       default:
         break;
@@ -186,7 +189,7 @@ struct Plan {
   std::int64_t workspace = 0;
 };
 
-using Key = std::tuple<int, bool, bool, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+using Key = std::tuple<int, DType, bool, bool, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
                        std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
 
 struct Library {
@@ -230,6 +233,7 @@ const Plan& plan_of(Library& l, const ConvShape& s) {
     check(cudnnSetStream(l.handle, stream), "starting");
   }
   const Key key{static_cast<int>(s.pass),
+                s.dtype,
                 s.winograd,
                 s.precision == Precision::tf32,
                 s.n,
@@ -251,7 +255,7 @@ const Plan& plan_of(Library& l, const ConvShape& s) {
 }
 
 bool takes(const ConvShape& s) {
-  return s.dtype == DType::f32 && s.n * s.height * s.width * s.channels * s.out_height * s.out_width * s.out_channels > 0;
+  return s.dtype != DType::f64 && s.n * s.height * s.width * s.channels * s.out_height * s.out_width * s.out_channels > 0;
 }
 
 }  // namespace

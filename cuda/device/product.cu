@@ -1,6 +1,7 @@
 // Matrix products by cuBLASLt. Row-major c = op(a) op(b) is column-major c^T = op(b)^T op(a)^T: b is the library's first
 // operand, and the bias along n runs along its rows. Algorithms are asked for once a shape and kept; those that add partial
-// sums in no fixed order are left out. f32 is f32; TF32 is used where it is asked for.
+// sums in no fixed order are left out. f32 is f32; TF32 is used where it is asked for; bf16 is
+// multiplied by tensor cores, added in f32, bias and ReLU included, and rounded once.
 #include <cublasLt.h>
 
 #include <algorithm>
@@ -47,15 +48,13 @@ unsigned alignment(const void* p) {
 }
 
 Plan make_plan(Library& l, const LibraryProduct& p, unsigned aligned) {
-  const cudaDataType_t in = p.bf16                  ? CUDA_R_16BF
-                            : p.dtype == DType::f64 ? CUDA_R_64F
-                                                    : CUDA_R_32F,
-                       out = p.dtype == DType::f64 ? CUDA_R_64F : CUDA_R_32F;
+  const auto type_of = [](DType t) { return t == DType::f64 ? CUDA_R_64F : t == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; };
+  const cudaDataType_t out = type_of(p.dtype), in = p.bf16 ? CUDA_R_16BF : out, scale = type_of(arithmetic_of(p.dtype));
   Plan plan;
   const cublasComputeType_t compute = p.dtype == DType::f64 ? CUBLAS_COMPUTE_64F
                                       : p.tf32              ? CUBLAS_COMPUTE_32F_FAST_TF32
                                                             : CUBLAS_COMPUTE_32F;
-  check(cublasLtMatmulDescCreate(&plan.product, compute, out), "describing a product");
+  check(cublasLtMatmulDescCreate(&plan.product, compute, scale), "describing a product");
   const auto set = [&](cublasLtMatmulDescAttributes_t name, const auto& value) {
     check(cublasLtMatmulDescSetAttribute(plan.product, name, &value, sizeof value), "describing a product");
   };

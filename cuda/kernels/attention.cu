@@ -1,8 +1,8 @@
 // Attention without its matrix of scores in memory (Dao, FlashAttention-2, 2023): a block holds a tile of queries, keys and
 // values pass by in tiles, and the softmax is corrected as its maximum grows (Milakov and Gimelshein 2018). The sweep
 // computes the probabilities again from the log of the sums; its two kernels own queries resp. keys, so that nothing is
-// added by several blocks and the bits do not depend on their order. f32 heads of up to 128 elements have their sums in
-// registers (attention_tiles.h); the kernels of this file are for the others.
+// added by several blocks and the bits do not depend on their order. f32 and bf16 heads of up to 128 elements have their sums
+// in registers (attention_tiles.h); the kernels of this file are for the others.
 #include <algorithm>
 #include <type_traits>
 
@@ -17,10 +17,10 @@ constexpr int threads = block_threads;
 // Rows of a tile lie width + 1 apart in shared memory, so that a column is spread over all banks.
 template <int tile, class T>
 __device__ __forceinline__ void load_tile(const T* from, std::int64_t row, std::int64_t first, std::int64_t count,
-                                          std::int64_t width, T* to) {
+                                          std::int64_t width, Wide<T>* to) {
   for (std::int64_t e = threadIdx.x; e < tile * width; e += threads) {
     const std::int64_t r = e / width, d = e % width;
-    to[r * (width + 1) + d] = first + r < count ? from[(first + r) * row + d] : T(0);
+    to[r * (width + 1) + d] = first + r < count ? Wide<T>(from[(first + r) * row + d]) : Wide<T>(0);
   }
 }
 template <class T>
@@ -31,42 +31,43 @@ __device__ __forceinline__ T dot(std::int64_t width, const T* a, const T* b) {
 }
 template <int tile, class T>
 constexpr std::int64_t forward_bytes(std::int64_t width) {
-  return (3 * tile * (width + 1) + tile * (tile + 1) + 3 * tile) * static_cast<std::int64_t>(sizeof(T));
+  return (3 * tile * (width + 1) + tile * (tile + 1) + 3 * tile) * static_cast<std::int64_t>(sizeof(Wide<T>));
 }
 
 // grid: tiles of queries, heads, samples.
 template <int tile, class T>
-__global__ void __launch_bounds__(threads) attention_forward(Attention<T> c, T* out, T* log_sum_exp) {
-  COSTATE_DYNAMIC_SHARED(T, shared);
+__global__ void __launch_bounds__(threads) attention_forward(Attention<T> c, T* out, Wide<T>* log_sum_exp) {
+  using W = Wide<T>;
+  COSTATE_DYNAMIC_SHARED(W, shared);
   const std::int64_t w = c.width, row = w + 1;
-  T* const q = shared;
-  T* const kv = q + tile * row;
-  T* const sum = kv + tile * row;        // of p v
-  T* const p = sum + tile * row;         // scores, then probabilities but for their common factor
-  T* const top = p + tile * (tile + 1);  // of the scores so far
-  T* const mass = top + tile;            // sum of p
-  T* const shrink = mass + tile;         // what a new maximum does to older sums
+  W* const q = shared;
+  W* const kv = q + tile * row;
+  W* const sum = kv + tile * row;        // of p v
+  W* const p = sum + tile * row;         // scores, then probabilities but for their common factor
+  W* const top = p + tile * (tile + 1);  // of the scores so far
+  W* const mass = top + tile;            // sum of p
+  W* const shrink = mass + tile;         // what a new maximum does to older sums
   const std::int64_t sample = blockIdx.z, head = blockIdx.y, q0 = static_cast<std::int64_t>(blockIdx.x) * tile;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % warp;
   const T* const keys = c.k + sample * c.keys * c.row_k + head * w;
   const T* const values = c.v + sample * c.keys * c.row_v + head * w;
   load_tile<tile>(c.q + sample * c.queries * c.row_q + head * w, c.row_q, q0, c.queries, w, q);
-  for (std::int64_t e = thread; e < tile * row; e += threads) sum[e] = T(0);
-  for (int r = thread; r < tile; r += threads) top[r] = lowest<T>(), mass[r] = T(0);
+  for (std::int64_t e = thread; e < tile * row; e += threads) sum[e] = W(0);
+  for (int r = thread; r < tile; r += threads) top[r] = lowest<W>(), mass[r] = W(0);
   for (std::int64_t k0 = 0; k0 < c.keys; k0 += tile) {
     load_tile<tile>(keys, c.row_k, k0, c.keys, w, kv);
     __syncthreads();
     for (int e = thread; e < tile * tile; e += threads) {
       const int r = e / tile, j = e % tile;
-      p[r * (tile + 1) + j] = k0 + j < c.keys ? c.scale * dot(w, q + r * row, kv + j * row) : lowest<T>();
+      p[r * (tile + 1) + j] = k0 + j < c.keys ? c.scale * dot(w, q + r * row, kv + j * row) : lowest<W>();
     }
     __syncthreads();
     load_tile<tile>(values, c.row_v, k0, c.keys, w, kv);  // the keys have been read
     for (int r = thread / warp; r < tile; r += threads / warp) {
-      const T score = lane < tile ? p[r * (tile + 1) + lane] : lowest<T>();
-      const T before = top[r], now = Larger{}(before, Team<warp>::of_warp(score, Larger{}));
-      const T weight = lane < tile ? scalar::exp(score - now) : T(0);
-      const T added = Team<warp>::of_warp(weight, Add{});
+      const W score = lane < tile ? p[r * (tile + 1) + lane] : lowest<W>();
+      const W before = top[r], now = Larger{}(before, Team<warp>::of_warp(score, Larger{}));
+      const W weight = lane < tile ? scalar::exp(score - now) : W(0);
+      const W added = Team<warp>::of_warp(weight, Add{});
       if (lane < tile) p[r * (tile + 1) + lane] = weight;
       __syncwarp();  // every lane has read top[r]
       if (lane == 0) {
@@ -77,7 +78,7 @@ __global__ void __launch_bounds__(threads) attention_forward(Attention<T> c, T* 
     __syncthreads();
     for (std::int64_t e = thread; e < tile * w; e += threads) {
       const std::int64_t r = e / w, d = e % w;
-      T s = sum[r * row + d] * shrink[r];
+      W s = sum[r * row + d] * shrink[r];
       for (int j = 0; j < tile; ++j) s += p[r * (tile + 1) + j] * kv[j * row + d];
       sum[r * row + d] = s;
     }
@@ -95,13 +96,13 @@ __global__ void __launch_bounds__(threads) attention_forward(Attention<T> c, T* 
 // inner (n, heads, queries): <out, cotangent> of a query, what the sweep of a softmax subtracts.
 template <class T>
 __global__ void __launch_bounds__(threads)
-    attention_inner(Attention<T> c, std::int64_t rows, const T* out, const T* cotangent, T* inner) {
+    attention_inner(Attention<T> c, std::int64_t rows, const T* out, const T* cotangent, Wide<T>* inner) {
   const Team<warp> team;
   const std::int64_t task = static_cast<std::int64_t>(blockIdx.x) * (threads / warp) + threadIdx.x / warp;
   if (task >= rows) return;
   const std::int64_t query = task % c.queries, head = task / c.queries % c.heads, sample = task / (c.queries * c.heads);
   const std::int64_t at = (sample * c.queries + query) * c.row_out() + head * c.width;
-  T s = T(0);
+  Wide<T> s = 0;
   for (std::int64_t d = team.thread; d < c.width; d += warp) s += out[at + d] * cotangent[at + d];
   s = team.sum(s);
   if (team.thread == 0) inner[task] = s;
@@ -109,18 +110,19 @@ __global__ void __launch_bounds__(threads)
 
 template <int tile, class T>
 constexpr std::int64_t backward_bytes(std::int64_t width) {
-  return (6 * tile * (width + 1) + 2 * tile * (tile + 1)) * static_cast<std::int64_t>(sizeof(T));
+  return (6 * tile * (width + 1) + 2 * tile * (tile + 1)) * static_cast<std::int64_t>(sizeof(Wide<T>));
 }
 
 // p(r, j) and ds(r, j), the cotangent of the score before its scale, of two tiles; q0, k0: their first rows.
 template <int tile, class T>
 __device__ __forceinline__ void probabilities(const Attention<T>& c, std::int64_t at_row, std::int64_t q0, std::int64_t k0,
-                                              const T* q, const T* g, const T* k, const T* v, const T* log_sum_exp,
-                                              const T* inner, T* p, T* ds) {
+                                              const Wide<T>* q, const Wide<T>* g, const Wide<T>* k, const Wide<T>* v,
+                                              const Wide<T>* log_sum_exp, const Wide<T>* inner, Wide<T>* p, Wide<T>* ds) {
+  using W = Wide<T>;
   const std::int64_t row = c.width + 1;
   for (int e = static_cast<int>(threadIdx.x); e < tile * tile; e += threads) {
     const int r = e / tile, j = e % tile;
-    T weight = T(0), slope = T(0);
+    W weight = 0, slope = 0;
     if (q0 + r < c.queries && k0 + j < c.keys) {
       weight = scalar::exp(c.scale * dot(c.width, q + r * row, k + j * row) - log_sum_exp[at_row + q0 + r]);
       slope = weight * (dot(c.width, g + r * row, v + j * row) - inner[at_row + q0 + r]);
@@ -132,26 +134,27 @@ __device__ __forceinline__ void probabilities(const Attention<T>& c, std::int64_
 
 template <int tile, class T>
 __global__ void __launch_bounds__(threads)
-    attention_dq(Attention<T> c, const T* log_sum_exp, const T* inner, const T* cotangent, T* dq) {
-  COSTATE_DYNAMIC_SHARED(T, shared);
+    attention_dq(Attention<T> c, const Wide<T>* log_sum_exp, const Wide<T>* inner, const T* cotangent, T* dq) {
+  using W = Wide<T>;
+  COSTATE_DYNAMIC_SHARED(W, shared);
   const std::int64_t w = c.width, row = w + 1;
-  T *const q = shared, *const g = q + tile * row, *const k = g + tile * row, *const v = k + tile * row,
+  W *const q = shared, *const g = q + tile * row, *const k = g + tile * row, *const v = k + tile * row,
            *const sum = v + tile * row, *const ds = sum + 2 * tile * row;
   const std::int64_t sample = blockIdx.z, head = blockIdx.y, q0 = static_cast<std::int64_t>(blockIdx.x) * tile;
   const int thread = static_cast<int>(threadIdx.x);
   load_tile<tile>(c.q + sample * c.queries * c.row_q + head * w, c.row_q, q0, c.queries, w, q);
   load_tile<tile>(cotangent + sample * c.queries * c.row_out() + head * w, c.row_out(), q0, c.queries, w, g);
-  for (std::int64_t e = thread; e < tile * row; e += threads) sum[e] = T(0);
+  for (std::int64_t e = thread; e < tile * row; e += threads) sum[e] = W(0);
   for (std::int64_t k0 = 0; k0 < c.keys; k0 += tile) {
     load_tile<tile>(c.k + sample * c.keys * c.row_k + head * w, c.row_k, k0, c.keys, w, k);
     load_tile<tile>(c.v + sample * c.keys * c.row_v + head * w, c.row_v, k0, c.keys, w, v);
     __syncthreads();
     probabilities<tile>(c, (sample * c.heads + head) * c.queries, q0, k0, q, g, k, v, log_sum_exp, inner,
-                        static_cast<T*>(nullptr), ds);
+                        static_cast<W*>(nullptr), ds);
     __syncthreads();
     for (std::int64_t e = thread; e < tile * w; e += threads) {
       const std::int64_t r = e / w, d = e % w;
-      T s = sum[r * row + d];
+      W s = sum[r * row + d];
       for (int j = 0; j < tile; ++j) s += ds[r * (tile + 1) + j] * k[j * row + d];
       sum[r * row + d] = s;
     }
@@ -165,17 +168,18 @@ __global__ void __launch_bounds__(threads)
 
 template <int tile, class T>
 __global__ void __launch_bounds__(threads)
-    attention_dkv(Attention<T> c, const T* log_sum_exp, const T* inner, const T* cotangent, T* dk, T* dv) {
-  COSTATE_DYNAMIC_SHARED(T, shared);
+    attention_dkv(Attention<T> c, const Wide<T>* log_sum_exp, const Wide<T>* inner, const T* cotangent, T* dk, T* dv) {
+  using W = Wide<T>;
+  COSTATE_DYNAMIC_SHARED(W, shared);
   const std::int64_t w = c.width, row = w + 1;
-  T *const q = shared, *const g = q + tile * row, *const k = g + tile * row, *const v = k + tile * row,
+  W *const q = shared, *const g = q + tile * row, *const k = g + tile * row, *const v = k + tile * row,
            *const sum_k = v + tile * row, *const sum_v = sum_k + tile * row, *const p = sum_v + tile * row,
            *const ds = p + tile * (tile + 1);
   const std::int64_t sample = blockIdx.z, head = blockIdx.y, k0 = static_cast<std::int64_t>(blockIdx.x) * tile;
   const int thread = static_cast<int>(threadIdx.x);
   load_tile<tile>(c.k + sample * c.keys * c.row_k + head * w, c.row_k, k0, c.keys, w, k);
   load_tile<tile>(c.v + sample * c.keys * c.row_v + head * w, c.row_v, k0, c.keys, w, v);
-  for (std::int64_t e = thread; e < tile * row; e += threads) sum_k[e] = T(0), sum_v[e] = T(0);
+  for (std::int64_t e = thread; e < tile * row; e += threads) sum_k[e] = W(0), sum_v[e] = W(0);
   for (std::int64_t q0 = 0; q0 < c.queries; q0 += tile) {
     load_tile<tile>(c.q + sample * c.queries * c.row_q + head * w, c.row_q, q0, c.queries, w, q);
     load_tile<tile>(cotangent + sample * c.queries * c.row_out() + head * w, c.row_out(), q0, c.queries, w, g);
@@ -184,7 +188,7 @@ __global__ void __launch_bounds__(threads)
     __syncthreads();
     for (std::int64_t e = thread; e < tile * w; e += threads) {
       const std::int64_t j = e / w, d = e % w;
-      T s = sum_k[j * row + d], u = sum_v[j * row + d];
+      W s = sum_k[j * row + d], u = sum_v[j * row + d];
       for (int r = 0; r < tile; ++r) s += ds[r * (tile + 1) + j] * q[r * row + d], u += p[r * (tile + 1) + j] * g[r * row + d];
       sum_k[j * row + d] = s, sum_v[j * row + d] = u;
     }
@@ -221,10 +225,10 @@ void with_tile(std::int64_t width, const Bytes& bytes, const Body& body) {
   fail(Fault::argument, "attention: heads of width " + std::to_string(width) + " do not fit into the shared memory of a block");
 }
 
-// body(Tiles<...>) for f32 heads that the kernels with sums in registers take: large tiles where there are rows for them.
+// body(Tiles<...>) for f32 and bf16 heads that the kernels with sums in registers take: large tiles where there are rows for them.
 template <class Body>
 bool with_tiles(const AttentionCall& call, const Body& body) {
-  if (call.dtype != DType::f32 || call.width > 128) return false;
+  if (call.dtype == DType::f64 || call.width > 128) return false;
   const bool many = std::max(call.queries, call.keys) > 2 * side;
   if (call.width <= side)
     body(Tiles<2, 1>{});
@@ -241,21 +245,23 @@ bool with_tiles(const AttentionCall& call, const Body& body) {
 
 void attention(const AttentionCall& call, void* out, void* log_sum_exp) {
   if (call.n * call.heads * call.queries * call.width == 0) return;
-  if (with_tiles(call, [&]<int R, int C>(Tiles<R, C>) {
-        launch("attention", attention_forward_tiles<R, C>, grid_of(call, call.queries, Tiles<R, C>::rows), dim3(block_threads),
-               forward_tiles_bytes<R, C>(), Attention<float>(call), static_cast<float*>(out),
-               static_cast<float*>(log_sum_exp));
-      }))
-    return;
-  by_type(call.dtype, [&](auto zero) {
+  by_stored_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);
+    const Attention<T> c(call);
+    auto* const result = static_cast<T*>(out);
+    auto* const sums = static_cast<Wide<T>*>(log_sum_exp);
+    if constexpr (!std::is_same_v<T, double>)
+      if (with_tiles(call, [&]<int R, int C>(Tiles<R, C>) {
+            launch("attention", attention_forward_tiles<R, C, T>, grid_of(call, call.queries, Tiles<R, C>::rows),
+                   dim3(block_threads), forward_tiles_bytes<R, C>(), c, result, sums);
+          }))
+        return;
     with_tile(
         call.width, [&](auto t) { return forward_bytes<decltype(t)::value, T>(call.width); },
         [&](auto t) {
           constexpr int tile = decltype(t)::value;
           launch("attention", attention_forward<tile, T>, grid_of(call, call.queries, tile), dim3(threads),
-                 static_cast<std::size_t>(forward_bytes<tile, T>(call.width)), Attention<T>(call), static_cast<T*>(out),
-                 static_cast<T*>(log_sum_exp));
+                 static_cast<std::size_t>(forward_bytes<tile, T>(call.width)), c, result, sums);
         });
   });
 }
@@ -264,22 +270,23 @@ void attention_vjp(const AttentionCall& call, const void* out, const void* log_s
                    void* dk, void* dv) {
   const std::int64_t rows = call.n * call.heads * call.queries;
   if (rows * call.width == 0) return;
-  const pool::Scratch scratch(rows * size_of(call.dtype));
-  by_type(call.dtype, [&](auto zero) {
+  const pool::Scratch scratch(rows * size_of(arithmetic_of(call.dtype)));
+  by_stored_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Attention<T> c(call);
-    T* const inner = scratch.as<T>();
-    const T *const sums = static_cast<const T*>(log_sum_exp), *const g = static_cast<const T*>(cotangent);
+    auto* const inner = scratch.as<Wide<T>>();
+    const auto* const sums = static_cast<const Wide<T>*>(log_sum_exp);
+    const auto* const g = static_cast<const T*>(cotangent);
     launch("attention <out, cotangent>", attention_inner<T>, dim3(static_cast<unsigned>((rows + 7) / 8)), dim3(threads), 0, c,
            rows, static_cast<const T*>(out), g, inner);
-    if constexpr (std::is_same_v<T, float>)
+    if constexpr (!std::is_same_v<T, double>)
       if (with_tiles(call, [&]<int R, int C>(Tiles<R, C>) {
             if (dq)
-              launch("attention dq", attention_dq_tiles<R, C>, grid_of(call, call.queries, Tiles<R, C>::rows), dim3(threads),
-                     dq_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<float*>(dq));
+              launch("attention dq", attention_dq_tiles<R, C, T>, grid_of(call, call.queries, Tiles<R, C>::rows), dim3(threads),
+                     dq_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<T*>(dq));
             if (dk || dv)
-              launch("attention dk, dv", attention_dkv_tiles<R, C>, grid_of(call, call.keys, Tiles<R, C>::rows), dim3(threads),
-                     dkv_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<float*>(dk), static_cast<float*>(dv));
+              launch("attention dk, dv", attention_dkv_tiles<R, C, T>, grid_of(call, call.keys, Tiles<R, C>::rows), dim3(threads),
+                     dkv_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<T*>(dk), static_cast<T*>(dv));
           }))
         return;
     with_tile(

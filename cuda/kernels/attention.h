@@ -7,8 +7,9 @@ namespace {
 
 template <class T>
 struct Attention {
+  using W = Wide<T>;
   std::int64_t heads, queries, keys, width, row_q, row_k, row_v;
-  T scale;
+  W scale;
   const T *q, *k, *v;
 
   explicit Attention(const AttentionCall& c)
@@ -19,7 +20,7 @@ struct Attention {
         row_q(c.row_q),
         row_k(c.row_k),
         row_v(c.row_v),
-        scale(T(1) / scalar::sqrt(static_cast<T>(c.width))),
+        scale(W(1) / scalar::sqrt(static_cast<W>(c.width))),
         q(static_cast<const T*>(c.q)),
         k(static_cast<const T*>(c.k)),
         v(static_cast<const T*>(c.v)) {}

@@ -29,12 +29,12 @@ struct Geometry {
 };
 
 template <class T>
-__device__ __forceinline__ T pixel_under(const Geometry& g, const T* x, std::int64_t out_pixel, std::int64_t tap,
+__device__ __forceinline__ Wide<T> pixel_under(const Geometry& g, const T* x, std::int64_t out_pixel, std::int64_t tap,
                                          std::int64_t channel) {
   const std::int64_t q = out_pixel % g.out_width, p = out_pixel / g.out_width % g.out_height,
                      b = out_pixel / (g.out_width * g.out_height);
   const std::int64_t row = g.stride * p + tap / g.kernel_width - g.top, column = g.stride * q + tap % g.kernel_width - g.left;
-  if (row < 0 || row >= g.height || column < 0 || column >= g.width) return T(0);
+  if (row < 0 || row >= g.height || column < 0 || column >= g.width) return Wide<T>(0);
   return x[((b * g.height + row) * g.width + column) * g.channels + channel];
 }
 
@@ -46,7 +46,7 @@ struct Patches {
   const T* x;
   std::int64_t group = 0;
   __device__ __forceinline__ void select(std::int64_t i) { group = i; }
-  __device__ __forceinline__ T at(std::int64_t pixel, std::int64_t k) const {
+  __device__ __forceinline__ Wide<T> at(std::int64_t pixel, std::int64_t k) const {
     return pixel_under(g, x, pixel, k / g.in_group, group * g.in_group + k % g.in_group);
   }
 };
@@ -56,7 +56,7 @@ struct Filters {
   const T* w;
   std::int64_t out_group, length;  // length: of a filter
   __device__ __forceinline__ void select(std::int64_t i) { w += i * out_group * length; }
-  __device__ __forceinline__ T at(std::int64_t o, std::int64_t k) const { return w[o * length + k]; }
+  __device__ __forceinline__ Wide<T> at(std::int64_t o, std::int64_t k) const { return w[o * length + k]; }
 };
 template <class T>
 struct Channels {  // of pixels with `channels`, those of one group
@@ -67,7 +67,7 @@ struct Channels {  // of pixels with `channels`, those of one group
     out += i * of_group;
     if (bias) bias += i * of_group;
   }
-  __device__ __forceinline__ void put(std::int64_t pixel, std::int64_t c, T sum) const {
+  __device__ __forceinline__ void put(std::int64_t pixel, std::int64_t c, Wide<T> sum) const {
     out[pixel * channels + c] = bias ? sum + bias[c] : sum;
   }
 };
@@ -80,12 +80,12 @@ struct ReversedPatches {
   const T* y;
   std::int64_t group = 0;
   __device__ __forceinline__ void select(std::int64_t i) { group = i; }
-  __device__ __forceinline__ T at(std::int64_t pixel, std::int64_t k) const {
+  __device__ __forceinline__ Wide<T> at(std::int64_t pixel, std::int64_t k) const {
     const std::int64_t tap = k / g.out_group, column = pixel % g.width, row = pixel / g.width % g.height,
                        b = pixel / (g.width * g.height);
     const std::int64_t p = row + g.top - tap / g.kernel_width, q = column + g.left - tap % g.kernel_width;
     if (p < 0 || q < 0 || p % g.stride || q % g.stride || p / g.stride >= g.out_height || q / g.stride >= g.out_width)
-      return T(0);
+      return Wide<T>(0);
     return y[((b * g.out_height + p / g.stride) * g.out_width + q / g.stride) * g.out_channels + group * g.out_group +
              k % g.out_group];
   }
@@ -96,7 +96,7 @@ struct TransposedFilters {
   const T* w;
   std::int64_t in_group, out_group, taps;
   __device__ __forceinline__ void select(std::int64_t i) { w += i * out_group * taps * in_group; }
-  __device__ __forceinline__ T at(std::int64_t c, std::int64_t k) const {
+  __device__ __forceinline__ Wide<T> at(std::int64_t c, std::int64_t k) const {
     return w[((k % out_group) * taps + k / out_group) * in_group + c];
   }
 };
@@ -108,8 +108,8 @@ struct Cotangents {
   const T* y;
   std::int64_t channels, of_group, pixels, length, parts, first = 0;
   __device__ __forceinline__ void select(std::int64_t i) { y += i / parts * of_group, first = i % parts * length; }
-  __device__ __forceinline__ T at(std::int64_t o, std::int64_t k) const {
-    return first + k < pixels ? y[(first + k) * channels + o] : T(0);
+  __device__ __forceinline__ Wide<T> at(std::int64_t o, std::int64_t k) const {
+    return first + k < pixels ? Wide<T>(y[(first + k) * channels + o]) : Wide<T>(0);
   }
 };
 template <class T>
@@ -119,8 +119,8 @@ struct Taps {
   const T* x;
   std::int64_t pixels, length, parts, first = 0, group = 0;
   __device__ __forceinline__ void select(std::int64_t i) { group = i / parts, first = i % parts * length; }
-  __device__ __forceinline__ T at(std::int64_t n, std::int64_t k) const {
-    return first + k < pixels ? pixel_under(g, x, first + k, n / g.in_group, group * g.in_group + n % g.in_group) : T(0);
+  __device__ __forceinline__ Wide<T> at(std::int64_t n, std::int64_t k) const {
+    return first + k < pixels ? pixel_under(g, x, first + k, n / g.in_group, group * g.in_group + n % g.in_group) : Wide<T>(0);
   }
 };
 template <class T>
@@ -128,7 +128,7 @@ struct Partial {  // (part, output channel, tap and channel)
   T* out;
   std::int64_t parts, of_group, length, all;  // all: elements of the weight
   __device__ __forceinline__ void select(std::int64_t i) { out += i % parts * all + i / parts * of_group * length; }
-  __device__ __forceinline__ void put(std::int64_t o, std::int64_t n, T sum) const { out[o * length + n] = sum; }
+  __device__ __forceinline__ void put(std::int64_t o, std::int64_t n, Wide<T> sum) const { out[o * length + n] = sum; }
 };
 
 template <class T>
@@ -141,21 +141,29 @@ void typed(const ConvCall& call) {
                      length = taps * g.in_group;
   switch (s.pass) {
     case ConvShape::Pass::forward:
-      return launch_product<T>("conv", pixels, g.out_group, length, s.groups, Patches<T>{g, x},
+      return launch_product<Wide<T>>("conv", pixels, g.out_group, length, s.groups, Patches<T>{g, x},
                                Filters<T>{w, g.out_group, length},
                                Channels<T>{out, static_cast<const T*>(call.bias), s.out_channels, g.out_group});
     case ConvShape::Pass::data_gradient:
-      return launch_product<T>("conv data gradient", s.n * s.height * s.width, g.in_group, taps * g.out_group, s.groups,
+      return launch_product<Wide<T>>("conv data gradient", s.n * s.height * s.width, g.in_group, taps * g.out_group, s.groups,
                                ReversedPatches<T>{g, y}, TransposedFilters<T>{w, g.in_group, g.out_group, taps},
                                Channels<T>{out, nullptr, s.channels, g.in_group});
     case ConvShape::Pass::weight_gradient: {
       // Pixels are cut into parts by their number alone, whose sums are added in order.
       const std::int64_t part = 4096, parts = pixels > part ? (pixels + part - 1) / part : 1, all = s.out_channels * length;
-      const pool::Scratch scratch(parts > 1 ? parts * all * static_cast<std::int64_t>(sizeof(T)) : 0);
-      launch_product<T>("conv weight gradient", g.out_group, length, parts > 1 ? part : pixels, s.groups * parts,
-                        Cotangents<T>{y, s.out_channels, g.out_group, pixels, part, parts}, Taps<T>{g, x, pixels, part, parts},
-                        Partial<T>{parts > 1 ? scratch.as<T>() : out, parts, g.out_group, length, all});
-      if (parts > 1) sum(s.dtype, 1, parts, all, scratch.as<T>(), out);
+      const pool::Scratch scratch(parts > 1 ? parts * all * static_cast<std::int64_t>(sizeof(Wide<T>)) : 0);
+      const Cotangents<T> left{y, s.out_channels, g.out_group, pixels, part, parts};
+      const Taps<T> right{g, x, pixels, part, parts};
+      const auto run = [&](auto* to) {
+        launch_product<Wide<T>>("conv weight gradient", g.out_group, length, parts > 1 ? part : pixels, s.groups * parts, left,
+                                right, Partial<std::remove_pointer_t<decltype(to)>>{to, parts, g.out_group, length, all});
+      };
+      if (parts == 1) return run(out);
+      run(scratch.as<Wide<T>>());
+      if constexpr (std::is_same_v<T, Wide<T>>) return sum(s.dtype, 1, parts, all, scratch.as<T>(), out);
+      const pool::Scratch whole(all * static_cast<std::int64_t>(sizeof(Wide<T>)));
+      sum(arithmetic_of(s.dtype), 1, parts, all, scratch.as<Wide<T>>(), whole.as<Wide<T>>());
+      cast(arithmetic_of(s.dtype), s.dtype, all, whole.as<Wide<T>>(), out);
     }
   }
 }
@@ -190,7 +198,7 @@ void rounded_conv(const ConvCall& call) {
 
 void tiled_conv(const ConvCall& call) {
   if (call.shape.dtype == DType::f32 && call.shape.precision == Precision::tf32) return rounded_conv(call);
-  by_type(call.shape.dtype, [&](auto zero) { typed<decltype(zero)>(call); });
+  by_stored_type(call.shape.dtype, [&](auto zero) { typed<decltype(zero)>(call); });
 }
 
 std::int64_t conv_workspace(const ConvShape& shape, bool) { return library_conv_workspace(shape); }

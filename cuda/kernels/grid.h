@@ -5,6 +5,7 @@
 
 #include "../pool.h"
 #include "../runtime.h"
+#include "element.h"
 
 namespace costate::cuda {
 namespace {
@@ -24,12 +25,21 @@ __device__ __forceinline__ std::int64_t first_task() {
 }
 __device__ __forceinline__ std::int64_t task_stride() { return static_cast<std::int64_t>(gridDim.x) * blockDim.x; }
 
+// For kernels of numbers that are f32 or f64.
 template <class Body>
 void by_type(DType dtype, const Body& body) {
   if (dtype == DType::f32)
     body(float{});
   else
     body(double{});
+}
+// For those that take what is stored as bf16, too.
+template <class Body>
+void by_stored_type(DType dtype, const Body& body) {
+  if (dtype == DType::bf16)
+    body(Bf16{});
+  else
+    by_type(dtype, body);
 }
 
 struct Add {

@@ -9,19 +9,6 @@
 namespace costate::cuda {
 namespace {
 
-// Upper halves of f32: what libraries call bf16.
-struct Half {
-  std::uint16_t bits;
-};
-template <class T>
-__device__ __forceinline__ T value_of(T v) {
-  return v;
-}
-template <class T>
-__device__ __forceinline__ T value_of(Half v) {
-  return static_cast<T>(scalar::detail::from_bits(static_cast<std::uint32_t>(v.bits) << 16));
-}
-
 template <class T>
 __device__ __forceinline__ T rounded(T v, Precision precision) {
   if constexpr (sizeof(T) == 8)
@@ -32,33 +19,33 @@ __device__ __forceinline__ T rounded(T v, Precision precision) {
                                                    : v;
 }
 
-// op(a) (m x k), stored as S, times `scale` element by element, rounded for `precision`.
-template <class T, class S, bool transposed>
+// op(a) (m x k) times `scale` element by element, rounded for `precision`.
+template <class T, bool transposed>
 struct Left {
+  using W = Wide<T>;
   static constexpr bool contiguous_k = !transposed;
-  const S* a;
-  const T* scale;
+  const T *a, *scale;
   std::int64_t row, stride;
   Precision precision;
 
   __device__ __forceinline__ void select(std::int64_t i) { a += i * stride; }
-  __device__ __forceinline__ T at(std::int64_t m, std::int64_t k) const {
+  __device__ __forceinline__ W at(std::int64_t m, std::int64_t k) const {
     const std::int64_t i = transposed ? k * row + m : m * row + k;
-    return rounded(scale ? value_of<T>(a[i]) * scale[i] : value_of<T>(a[i]), precision);
+    return rounded(scale ? a[i] * scale[i] : W(a[i]), precision);
   }
 };
 
 // op(b) (k x n), asked for as (n, k).
-template <class T, class S, bool transposed>
+template <class T, bool transposed>
 struct Right {
   static constexpr bool contiguous_k = transposed;
-  const S* b;
+  const T* b;
   std::int64_t row, stride;
   Precision precision;
 
   __device__ __forceinline__ void select(std::int64_t i) { b += i * stride; }
-  __device__ __forceinline__ T at(std::int64_t n, std::int64_t k) const {
-    return rounded(value_of<T>(transposed ? b[n * row + k] : b[k * row + n]), precision);
+  __device__ __forceinline__ Wide<T> at(std::int64_t n, std::int64_t k) const {
+    return rounded(Wide<T>(transposed ? b[n * row + k] : b[k * row + n]), precision);
   }
 };
 
@@ -74,9 +61,9 @@ struct Result {
     c += i * stride;
     if (derivative) derivative += i * stride;
   }
-  __device__ __forceinline__ void put(std::int64_t m, std::int64_t n, T sum) const {
+  __device__ __forceinline__ void put(std::int64_t m, std::int64_t n, Wide<T> sum) const {
     const std::int64_t at = m * row + n;
-    T z = accumulate ? c[at] + sum : sum, slope;
+    Wide<T> z = accumulate ? c[at] + sum : sum, slope;
     if (bias) z += bias[n];
     c[at] = activate<activation>(z, slope);
     if (derivative) derivative[at] = slope;
@@ -87,7 +74,7 @@ template <class T, Activation activation>
 __global__ void __launch_bounds__(block_threads) finish(std::int64_t elements, Result<T, activation> result) {
   for (std::int64_t e = first_task(); e < elements; e += task_stride()) {
     const std::int64_t m = e / result.row, n = e % result.row;
-    T z = result.c[e], slope;
+    Wide<T> z = result.c[e], slope;
     if (result.bias) z += result.bias[n];
     result.c[m * result.row + n] = activate<activation>(z, slope);
     if (result.derivative) result.derivative[e] = slope;
@@ -98,12 +85,12 @@ template <class T>
 __global__ void __launch_bounds__(block_threads)
     sum_scaled_columns(std::int64_t m, std::int64_t k, const T* a, const T* scale, T* out) {
   constexpr int columns = 32, lanes = block_threads / columns;
-  COSTATE_SHARED(T, part, [lanes][columns]);
+  COSTATE_SHARED(Wide<T>, part, [lanes][columns]);
   const int column = static_cast<int>(threadIdx.x) % columns, lane = static_cast<int>(threadIdx.x) / columns;
   const std::int64_t c = static_cast<std::int64_t>(blockIdx.x) * columns + column;
-  T s = T(0);
+  Wide<T> s = 0;
   if (c < m)
-    for (std::int64_t i = lane; i < k; i += lanes) s += scale ? a[i * m + c] * scale[i * m + c] : a[i * m + c];
+    for (std::int64_t i = lane; i < k; i += lanes) s += scale ? a[i * m + c] * scale[i * m + c] : Wide<T>(a[i * m + c]);
   part[lane][column] = s;
   __syncthreads();
   if (lane == 0 && c < m) {
@@ -112,15 +99,11 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-// out = in scale, element by element, as T or rounded to bf16.
+// out = in scale, element by element, as T or rounded to bf16, as libraries take operands.
 template <class T, class Out>
 __global__ void __launch_bounds__(block_threads) prepare(std::int64_t n, const T* in, const T* scale, Out* out) {
   for (std::int64_t e = first_task(); e < n; e += task_stride()) {
-    const T v = scale ? in[e] * scale[e] : in[e];
-    if constexpr (std::is_same_v<Out, Half>)
-      out[e] = {static_cast<std::uint16_t>(scalar::detail::bits(rounding::to_bf16(v)) >> 16)};
-    else
-      out[e] = v;
+    out[e] = static_cast<Out>(scale ? in[e] * scale[e] : Wide<T>(in[e]));
   }
 }
 
@@ -136,17 +119,17 @@ std::int64_t elements_of_a(const MatmulShape& s) { return (s.batch - 1) * s.stri
 std::int64_t elements_of_b(const MatmulShape& s) { return (s.batch - 1) * s.stride_b + s.n * s.k; }
 std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
 
-template <class T, class S, class Output>
-void launch_tiles(bool transpose_a, bool transpose_b, const MatmulShape& s, const void* a, const T* scale, const void* b,
+template <class T, class Output>
+void launch_tiles(bool transpose_a, bool transpose_b, const MatmulShape& s, const void* a, const void* scale, const void* b,
                   Precision precision, const Output& output) {
   const auto left = [&](auto transposed) {
-    return Left<T, S, decltype(transposed)::value>{static_cast<const S*>(a), scale, transpose_a ? s.m : s.k, s.stride_a,
-                                                 precision};
+    return Left<T, decltype(transposed)::value>{static_cast<const T*>(a), static_cast<const T*>(scale),
+                                                transpose_a ? s.m : s.k, s.stride_a, precision};
   };
   const auto right = [&](auto transposed) {
-    return Right<T, S, decltype(transposed)::value>{static_cast<const S*>(b), transpose_b ? s.k : s.n, s.stride_b, precision};
+    return Right<T, decltype(transposed)::value>{static_cast<const T*>(b), transpose_b ? s.k : s.n, s.stride_b, precision};
   };
-  const auto run = [&](const auto& x, const auto& y) { launch_product<T>("matmul", s.m, s.n, s.k, s.batch, x, y, output); };
+  const auto run = [&](const auto& x, const auto& y) { launch_product<Wide<T>>("matmul", s.m, s.n, s.k, s.batch, x, y, output); };
   if (transpose_a && transpose_b)
     run(left(std::true_type{}), right(std::true_type{}));
   else if (transpose_a)
@@ -158,7 +141,7 @@ void launch_tiles(bool transpose_a, bool transpose_b, const MatmulShape& s, cons
 }
 
 void row_sums(const MatmulCall& call) {
-  by_type(call.dtype, [&](auto zero) {
+  by_stored_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);
     launch("sums of rows", sum_scaled_columns<T>, dim3(static_cast<unsigned>((call.m + 31) / 32)), dim3(block_threads), 0,
            call.m, call.k, static_cast<const T*>(call.a), static_cast<const T*>(call.scale_a), static_cast<T*>(call.row_sums));
@@ -168,14 +151,13 @@ void row_sums(const MatmulCall& call) {
 }  // namespace
 
 void tiled_matmul(const MatmulCall& call) {
-  by_type(call.dtype, [&](auto zero) {
+  by_stored_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);
     with_activation(call.activation, [&](auto a) {
       const Result<T, decltype(a)::value> result{
           static_cast<T*>(call.c), static_cast<const T*>(call.bias), static_cast<T*>(call.derivative), call.n, call.m * call.n,
           call.accumulate};
-      launch_tiles<T, T>(call.transpose_a, call.transpose_b, call, call.a, static_cast<const T*>(call.scale_a), call.b,
-                         rounding_of(call), result);
+      launch_tiles<T>(call.transpose_a, call.transpose_b, call, call.a, call.scale_a, call.b, rounding_of(call), result);
     });
   });
 }
@@ -183,17 +165,15 @@ void tiled_matmul(const MatmulCall& call) {
 void tiled_library_product(const LibraryProduct& p) {
   MatmulShape s{};
   s.m = p.m, s.n = p.n, s.k = p.k, s.batch = p.batch, s.stride_a = p.stride_a, s.stride_b = p.stride_b;
-  by_type(p.dtype, [&](auto zero) {
+  by_stored_type(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     const auto run = [&](auto activation) {
       const Result<T, decltype(activation)::value> result{
           static_cast<T*>(p.c), static_cast<const T*>(p.bias), nullptr, p.n, p.m * p.n, p.accumulate};
       if (p.bf16)
-        launch_tiles<T, Half>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b, Precision::f32,
-                              result);
+        launch_tiles<Bf16>(p.transpose_a, p.transpose_b, s, p.a, nullptr, p.b, Precision::f32, result);
       else
-        launch_tiles<T, T>(p.transpose_a, p.transpose_b, s, p.a, static_cast<const T*>(nullptr), p.b,
-                           p.tf32 ? Precision::tf32 : Precision::f32, result);
+        launch_tiles<T>(p.transpose_a, p.transpose_b, s, p.a, nullptr, p.b, p.tf32 ? Precision::tf32 : Precision::f32, result);
     };
     if (p.relu)
       run(ActivationTag<Activation::relu>{});
@@ -205,7 +185,7 @@ void tiled_library_product(const LibraryProduct& p) {
 void finish_product(const MatmulCall& call) {
   const std::int64_t elements = call.batch * call.m * call.n;
   if (elements == 0) return;
-  by_type(call.dtype, [&](auto zero) {
+  by_stored_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);
     with_activation(call.activation, [&](auto a) {
       const Result<T, decltype(a)::value> result{
@@ -247,7 +227,7 @@ void matmul(const MatmulCall& call) {
                    fused ? call.bias : nullptr,
                    call.c};
   const std::int64_t a = elements_of_a(call), b = elements_of_b(call);
-  by_type(call.dtype, [&](auto zero) {
+  by_stored_type(call.dtype, [&](auto zero) {
     using T = decltype(zero);
     const auto prepared = [&](std::int64_t n, const void* in, const void* scale, auto* out) {
       launch("operands of a product", prepare<T, std::remove_pointer_t<decltype(out)>>, grid_for(n), dim3(block_threads), 0, n,
@@ -257,8 +237,8 @@ void matmul(const MatmulCall& call) {
     auto* const work = static_cast<std::byte*>(call.workspace);
     if constexpr (std::is_same_v<T, float>) {
       if (p.bf16) {
-        p.a = prepared(a, call.a, call.scale_a, reinterpret_cast<Half*>(work));
-        p.b = prepared(b, call.b, nullptr, reinterpret_cast<Half*>(work + whole_lines(2 * a)));
+        p.a = prepared(a, call.a, call.scale_a, reinterpret_cast<Bf16*>(work));
+        p.b = prepared(b, call.b, nullptr, reinterpret_cast<Bf16*>(work + whole_lines(2 * a)));
       }
     }
     if (call.scale_a && !p.bf16) p.a = prepared(a, call.a, call.scale_a, reinterpret_cast<T*>(work));

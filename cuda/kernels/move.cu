@@ -1,6 +1,4 @@
 // Moving, filling and converting values.
-#include <costate/tensor/rounding.h>
-
 #include "../table.h"
 #include "grid.h"
 
@@ -36,13 +34,6 @@ __global__ void __launch_bounds__(block_threads) cast_all(std::int64_t n, const 
   for (std::int64_t e = first_task(); e < n; e += task_stride()) out[e] = static_cast<To>(in[e]);
 }
 
-__global__ void __launch_bounds__(block_threads) round_all(std::int64_t n, const float* in, std::uint16_t* out) {
-  for (std::int64_t e = first_task(); e < n; e += task_stride()) out[e] = rounding::bf16_bits(in[e]);
-}
-__global__ void __launch_bounds__(block_threads) widen_all(std::int64_t n, const std::uint16_t* in, float* out) {
-  for (std::int64_t e = first_task(); e < n; e += task_stride()) out[e] = rounding::from_bf16_bits(in[e]);
-}
-
 template <class From, class To>
 void cast_typed(std::int64_t n, const void* in, void* out) {
   launch("cast", cast_all<From, To>, grid_for(n), dim3(block_threads), 0, n, static_cast<const From*>(in),
@@ -58,7 +49,10 @@ void copy(const Loop& loop, std::int64_t item, const void* in, void* out) {
   a.n = loop.numel, a.rank = loop.rank;
   for (int axis = 0; axis < loop.rank; ++axis)
     a.extent[axis] = loop.extent[axis], a.from[axis] = loop.stride[0][axis], a.to[axis] = loop.stride[1][axis];
-  if (item == 4)
+  if (item == 2)
+    launch("copy", copy_strided<std::uint16_t>, grid_for(a.n), dim3(block_threads), 0, a, static_cast<const std::uint16_t*>(in),
+           static_cast<std::uint16_t*>(out));
+  else if (item == 4)
     launch("copy", copy_strided<std::uint32_t>, grid_for(a.n), dim3(block_threads), 0, a, static_cast<const std::uint32_t*>(in),
            static_cast<std::uint32_t*>(out));
   else
@@ -76,18 +70,16 @@ void fill(DType dtype, std::int64_t n, double value, void* out) {
     typed(static_cast<float>(value));
   else if (dtype == DType::f64)
     typed(value);
+  else if (dtype == DType::bf16)
+    typed(Bf16(static_cast<float>(value)));
   else
     typed(static_cast<std::int32_t>(value));
 }
 
 void cast(DType from, DType to, std::int64_t n, const void* in, void* out) {
   if (n == 0) return;
-  if (to == DType::bf16)
-    return launch("cast", round_all, grid_for(n), dim3(block_threads), 0, n, static_cast<const float*>(in),
-                  static_cast<std::uint16_t*>(out));
-  if (from == DType::bf16)
-    return launch("cast", widen_all, grid_for(n), dim3(block_threads), 0, n, static_cast<const std::uint16_t*>(in),
-                  static_cast<float*>(out));
+  if (to == DType::bf16) return cast_typed<float, Bf16>(n, in, out);
+  if (from == DType::bf16) return cast_typed<Bf16, float>(n, in, out);
   using Function = void (*)(std::int64_t, const void*, void*);
   static constexpr Function table[3][3] = {
       {cast_typed<float, float>, cast_typed<float, double>, cast_typed<float, std::int32_t>},

@@ -15,7 +15,7 @@ template <class T>
 struct PointwiseArguments {
   const T* in[Loop::max_operands];
   T* out;
-  T parameters[4];
+  Wide<T> parameters[4];
   std::int64_t n;
   int rank;
   std::int64_t extent[Shape::max_rank], stride[Loop::max_operands][Shape::max_rank];
@@ -59,13 +59,20 @@ struct Vector<double> {
   static constexpr int width = 2;
 };
 
+template <>
+struct Vector<Bf16> {
+  using type = float4;
+  static constexpr int width = 8;
+};
+
 template <class Term, class T>
 __global__ void __launch_bounds__(block_threads) pointwise_vectors(PointwiseArguments<T> a) {
   constexpr int width = Vector<T>::width;
   using V = typename Vector<T>::type;
   const std::int64_t vectors = a.n / width;
   for (std::int64_t v = first_task(); v <= vectors; v += task_stride()) {
-    T x[width][Term::operands], y[width];
+    Wide<T> x[width][Term::operands];
+    T y[width];
     if (v == vectors) {  // what is left of a vector
       for (std::int64_t e = v * width; e < a.n; ++e) {
         for (int k = 0; k < Term::operands; ++k) x[0][k] = a.in[k][e];
@@ -106,7 +113,7 @@ __global__ void __launch_bounds__(block_threads) pointwise_strided(PointwiseArgu
       COSTATE_UNROLL
       for (int k = 0; k < Term::operands; ++k) at[k] += c * a.stride[k][axis];
     }
-    T x[Term::operands];
+    Wide<T> x[Term::operands];
     COSTATE_UNROLL
     for (int k = 0; k < Term::operands; ++k) x[k] = a.in[k][at[k]];
     a.out[e] = Term::eval(a.parameters, x);
@@ -133,8 +140,8 @@ struct PointwiseKernels {
 
 template <class F, class T, int N, std::size_t... V>
 constexpr PointwiseKernels<T> kernels_of(std::index_sequence<V...>) {
-  return {{&pointwise_vectors<Term<F, T, N, same_as<N, static_cast<int>(V)>()>, T>...},
-          {&pointwise_strided<Term<F, T, N, same_as<N, static_cast<int>(V)>()>, T>...}};
+  return {{&pointwise_vectors<Term<F, Wide<T>, N, same_as<N, static_cast<int>(V)>()>, T>...},
+          {&pointwise_strided<Term<F, Wide<T>, N, same_as<N, static_cast<int>(V)>()>, T>...}};
 }
 template <class F, class T, int N, int Order>
 constexpr PointwiseKernels<T> kernels_of() {
@@ -159,7 +166,7 @@ void launch_pointwise(const PointwiseCall& call) {
     addresses |= reinterpret_cast<std::uintptr_t>(call.in[k]);
   }
   a.out = static_cast<T*>(call.out);
-  for (int p = 0; p < pointwise_rows[call.op].parameters; ++p) a.parameters[p] = static_cast<T>(call.parameters[p]);
+  for (int p = 0; p < pointwise_rows[call.op].parameters; ++p) a.parameters[p] = static_cast<Wide<T>>(call.parameters[p]);
   a.n = loop.numel;
   if (loop.contiguous && addresses % 16 == 0) {
     launch(pointwise_rows[call.op].name.data(), kernels[call.op].vectors[call.variant], grid_for(a.n / Vector<T>::width + 1),
@@ -181,6 +188,7 @@ void launch_pointwise(const PointwiseCall& call) {
 
 }  // namespace
 
+void pointwise_bf16(const PointwiseCall&);
 void pointwise_f32(const PointwiseCall&);
 void pointwise_f64(const PointwiseCall&);
 

@@ -27,7 +27,8 @@ __global__ void __launch_bounds__(block_threads) generate(Counter c, T* out) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(block_threads) drop(Counter c, T factor, std::uint32_t threshold, const T* in, T* out) {
+__global__ void __launch_bounds__(block_threads) drop(Counter c, Wide<T> factor, std::uint32_t threshold, const T* in,
+                                                      T* out) {
   const std::int64_t blocks = (c.per_sample + 3) / 4;
   for (std::int64_t task = first_task(); task < c.samples * blocks; task += task_stride()) {
     const std::int64_t sample = task / blocks, block = task % blocks;
@@ -35,7 +36,7 @@ __global__ void __launch_bounds__(block_threads) drop(Counter c, T factor, std::
     words_of(c, sample, block, w);
     const std::int64_t left = c.per_sample - 4 * block, at = sample * c.per_sample + 4 * block;
     for (int i = 0; i < 4; ++i)
-      if (i < left) out[at + i] = w[i] >= threshold ? in[at + i] * factor : T(0);
+      if (i < left) out[at + i] = w[i] >= threshold ? in[at + i] * factor : Wide<T>(0);
   }
 }
 
@@ -60,10 +61,10 @@ void dropout(DType dtype, double probability, std::uint32_t threshold, std::uint
              void* out) {
   if (samples * per_sample == 0) return;
   const Counter c{seed, first_sample, stream, step, samples, per_sample, cells::sample_shift()};
-  by_type(dtype, [&](auto zero) {
+  by_stored_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     launch("dropout", drop<T>, grid_for(samples * ((per_sample + 3) / 4)), dim3(block_threads), 0, c,
-           static_cast<T>(1.0 / (1.0 - probability)), threshold, static_cast<const T*>(in), static_cast<T*>(out));
+           static_cast<Wide<T>>(1.0 / (1.0 - probability)), threshold, static_cast<const T*>(in), static_cast<T*>(out));
   });
 }
 

@@ -16,15 +16,16 @@ __global__ void __launch_bounds__(block_threads) softmax_rows(std::int64_t rows,
   const Team<width> team;
   const std::int64_t row = row_of_team<width>();
   if (row >= rows) return;
+  using W = Wide<T>;
   const T* const x = in + row * n;
   T* const y = out + row * n;
-  T top = x[0];
-  for (std::int64_t i = team.thread; i < n; i += width) top = Larger{}(top, x[i]);
+  W top = x[0];
+  for (std::int64_t i = team.thread; i < n; i += width) top = Larger{}(top, W(x[i]));
   top = team.reduce(top, Larger{});
-  T sum = T(0);
+  W sum = 0;
   for (std::int64_t i = team.thread; i < n; i += width) sum += scalar::exp(x[i] - top);
   sum = team.sum(sum);
-  const T shift = top + scalar::log(sum), scale = T(1) / sum;
+  const W shift = top + scalar::log(sum), scale = W(1) / sum;
   for (std::int64_t i = team.thread; i < n; i += width) y[i] = log ? x[i] - shift : scalar::exp(x[i] - top) * scale;
 }
 
@@ -36,25 +37,27 @@ __global__ void __launch_bounds__(block_threads)
   const std::int64_t row = row_of_team<width>();
   if (row >= rows) return;
   const T *const y = out + row * n, *const g = cotangent + row * n;
-  T s = T(0);
-  for (std::int64_t i = team.thread; i < n; i += width) s += log ? g[i] : y[i] * g[i];
+  using W = Wide<T>;
+  W s = 0;
+  for (std::int64_t i = team.thread; i < n; i += width) s += log ? W(g[i]) : y[i] * g[i];
   s = team.sum(s);
   for (std::int64_t i = team.thread; i < n; i += width)
-    dx[row * n + i] = log ? g[i] - scalar::exp(y[i]) * s : y[i] * (g[i] - s);
+    dx[row * n + i] = log ? g[i] - scalar::exp(W(y[i])) * s : y[i] * (g[i] - s);
 }
 
 template <int width, class T>
 __global__ void __launch_bounds__(block_threads)
-    normalise_rows(std::int64_t rows, std::int64_t n, T eps, const T* in, T* out, T* rstd) {
+    normalise_rows(std::int64_t rows, std::int64_t n, Wide<T> eps, const T* in, T* out, Wide<T>* rstd) {
+  using W = Wide<T>;
   const Team<width> team;
   const std::int64_t row = row_of_team<width>();
   if (row >= rows) return;
   const T* const x = in + row * n;
-  T sum = T(0), squares = T(0);
+  W sum = 0, squares = 0;
   for (std::int64_t i = team.thread; i < n; i += width) sum += x[i];
-  const T mean = team.sum(sum) / static_cast<T>(n);
+  const W mean = team.sum(sum) / static_cast<W>(n);
   for (std::int64_t i = team.thread; i < n; i += width) squares += (x[i] - mean) * (x[i] - mean);
-  const T scale = T(1) / scalar::sqrt(team.sum(squares) / static_cast<T>(n) + eps);
+  const W scale = W(1) / scalar::sqrt(team.sum(squares) / static_cast<W>(n) + eps);
   if (team.thread == 0) rstd[row] = scale;
   for (std::int64_t i = team.thread; i < n; i += width) out[row * n + i] = (x[i] - mean) * scale;
 }
@@ -62,14 +65,15 @@ __global__ void __launch_bounds__(block_threads)
 // dx = rstd (g - mean(g) - y mean(g y))
 template <int width, class T>
 __global__ void __launch_bounds__(block_threads)
-    normalise_rows_vjp(std::int64_t rows, std::int64_t n, const T* out, const T* rstd, const T* cotangent, T* dx) {
+    normalise_rows_vjp(std::int64_t rows, std::int64_t n, const T* out, const Wide<T>* rstd, const T* cotangent, T* dx) {
+  using W = Wide<T>;
   const Team<width> team;
   const std::int64_t row = row_of_team<width>();
   if (row >= rows) return;
   const T *const y = out + row * n, *const g = cotangent + row * n;
-  T sum = T(0), slope = T(0);
+  W sum = 0, slope = 0;
   for (std::int64_t i = team.thread; i < n; i += width) sum += g[i], slope += g[i] * y[i];
-  sum = team.sum(sum) / static_cast<T>(n), slope = team.sum(slope) / static_cast<T>(n);
+  sum = team.sum(sum) / static_cast<W>(n), slope = team.sum(slope) / static_cast<W>(n);
   for (std::int64_t i = team.thread; i < n; i += width) dx[row * n + i] = rstd[row] * (g[i] - sum - y[i] * slope);
 }
 
@@ -88,7 +92,7 @@ __global__ void __launch_bounds__(block_threads) gather(std::int64_t rows, std::
                                                         cells::WrongIndex* wrong) {
   for (std::int64_t e = first_task(); e < rows * n; e += task_stride()) {
     const std::int64_t i = index_of(index, e / n, extent, 1, wrong);
-    out[e] = i < 0 ? T(0) : table[i * n + e % n];
+    out[e] = i < 0 ? T(0.0f) : table[i * n + e % n];
   }
 }
 
@@ -109,7 +113,7 @@ dim3 grid_of_teams(std::int64_t rows, int per_block) { return dim3(static_cast<u
 
 void softmax(DType dtype, bool log, std::int64_t rows, std::int64_t n, const void* in, void* out) {
   if (rows * n == 0) return;
-  by_type(dtype, [&](auto zero) {
+  by_stored_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     with_team(n, [&]<int width>(Team<width>*, int per_block) {
       launch("softmax", log ? softmax_rows<width, true, T> : softmax_rows<width, false, T>, grid_of_teams(rows, per_block),
@@ -120,7 +124,7 @@ void softmax(DType dtype, bool log, std::int64_t rows, std::int64_t n, const voi
 
 void softmax_vjp(DType dtype, bool log, std::int64_t rows, std::int64_t n, const void* out, const void* cotangent, void* dx) {
   if (rows * n == 0) return;
-  by_type(dtype, [&](auto zero) {
+  by_stored_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     with_team(n, [&]<int width>(Team<width>*, int per_block) {
       launch("softmax vjp", log ? softmax_rows_vjp<width, true, T> : softmax_rows_vjp<width, false, T>,
@@ -132,11 +136,11 @@ void softmax_vjp(DType dtype, bool log, std::int64_t rows, std::int64_t n, const
 
 void layer_norm(DType dtype, std::int64_t rows, std::int64_t n, double eps, const void* in, void* out, void* rstd) {
   if (rows * n == 0) return;
-  by_type(dtype, [&](auto zero) {
+  by_stored_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     with_team(n, [&]<int width>(Team<width>*, int per_block) {
       launch("layer norm", normalise_rows<width, T>, grid_of_teams(rows, per_block), dim3(block_threads), 0, rows, n,
-             static_cast<T>(eps), static_cast<const T*>(in), static_cast<T*>(out), static_cast<T*>(rstd));
+             static_cast<Wide<T>>(eps), static_cast<const T*>(in), static_cast<T*>(out), static_cast<Wide<T>*>(rstd));
     });
   });
 }
@@ -144,11 +148,11 @@ void layer_norm(DType dtype, std::int64_t rows, std::int64_t n, double eps, cons
 void layer_norm_vjp(DType dtype, std::int64_t rows, std::int64_t n, const void* out, const void* rstd, const void* cotangent,
                     void* dx) {
   if (rows * n == 0) return;
-  by_type(dtype, [&](auto zero) {
+  by_stored_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     with_team(n, [&]<int width>(Team<width>*, int per_block) {
       launch("layer norm vjp", normalise_rows_vjp<width, T>, grid_of_teams(rows, per_block), dim3(block_threads), 0, rows, n,
-             static_cast<const T*>(out), static_cast<const T*>(rstd), static_cast<const T*>(cotangent), static_cast<T*>(dx));
+             static_cast<const T*>(out), static_cast<const Wide<T>*>(rstd), static_cast<const T*>(cotangent), static_cast<T*>(dx));
     });
   });
 }
@@ -156,7 +160,7 @@ void layer_norm_vjp(DType dtype, std::int64_t rows, std::int64_t n, const void* 
 void gather_rows(DType dtype, std::int64_t rows, std::int64_t n, std::int64_t extent, const std::int32_t* index,
                  const void* table, void* out) {
   if (rows * n == 0) return;
-  by_type(dtype, [&](auto zero) {
+  by_stored_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     launch("gather", gather<T>, grid_for(rows * n), dim3(block_threads), 0, rows, n, extent, index,
            static_cast<const T*>(table), static_cast<T*>(out), cells::wrong_index());

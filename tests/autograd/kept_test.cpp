@@ -2,7 +2,6 @@
 #include <costate/autograd/ops.h>
 #include <costate/tensor/parallel.h>
 #include <costate/tensor/precision.h>
-#include <costate/tensor/rounding.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -29,35 +28,7 @@ bool same_bits(const Tensor& a, const Tensor& b) {
   return a.bytes() == b.bytes() && std::memcmp(a.raw(), b.raw(), static_cast<std::size_t>(a.bytes())) == 0;
 }
 
-TEST(Bf16, RoundsToEightBitsAndBack) {
-  const Tensor x = random({1000}, 1), half = x.to(DType::bf16), back = half.to(DType::f32);
-  EXPECT_EQ(half.bytes(), 2000);
-  for (std::size_t i = 0; i < 1000; ++i) EXPECT_EQ(back.values<float>()[i], rounding::to_bf16(x.values<float>()[i]));
-  EXPECT_EQ(half.to_doubles(), back.to_doubles());
-  EXPECT_TRUE(same_bits(half.clone().to(DType::f32), back));
-  EXPECT_TRUE(same_bits(half.slice(10, 20).to(DType::f32), back.slice(10, 20)));
-  EXPECT_TRUE(same_bits(x.to(DType::f64).to(DType::bf16), half));  // through f32, which the doubles are
-  EXPECT_EQ(x.to(Device::meta).to(DType::bf16).bytes(), 2000);
-}
-
-TEST(Bf16, HasNoArithmetic) {
-  const Tensor half = random({2, 3}, 1).to(DType::bf16), matrix = random({3, 3}, 2).to(DType::bf16);
-  Tape tape;
-  EXPECT_THROW(tape.watch(half), Error);
-  EXPECT_THROW(add(half, half), Error);
-  EXPECT_THROW(matmul(half, matrix), Error);
-  EXPECT_THROW(linear(half, matrix, Var()), Error);
-  EXPECT_THROW(sum(half, 0), Error);
-  EXPECT_THROW(half.fill(1), Error);
-  EXPECT_THROW(Tensor::full({3}, 1, DType::bf16), Error);
-  EXPECT_THROW(const KeptTypeScope scope(DType::f64), Error);
-  try {
-    mul(half, half);
-    FAIL() << "no error";
-  } catch (const Error& e) {
-    EXPECT_NE(std::string(e.what()).find("is bf16; expected f32 or f64"), std::string::npos) << e.what();
-  }
-}
+TEST(KeptActivations, AreF32OrBf16) { EXPECT_THROW(const KeptTypeScope scope(DType::f64), Error); }
 
 // Layers with everything that the networks are made of.
 struct Layers {

@@ -58,6 +58,7 @@ inline std::vector<Sample> samples() {
       {"matching_residual",
        [](Inputs x) { return square(matching_residual(1.5, x[0], x[1], -0.7, x[2])); }, {s, s, {4}}},
       {"pointwise", [](Inputs x) { return pointwise(Pointwise::mul, {&x[0], &x[1]}); }, {s, s}},
+      {"cast", [](Inputs x) { return cast(square(cast(x[0], DType::f64)), x[0].dtype()); }, {s}},
       {"sum", [](Inputs x) { return sum(square(x[0])); }, {s}},
       {"sum", [](Inputs x) { return square(sum(x[0], 1)); }, {{2, 3, 4}}},
       {"sum", [](Inputs x) { return square(sum(x[0], 0, true)); }, {s}},

@@ -349,7 +349,7 @@ TEST(Run, PrecisionIsThatOfProductsAndKeptActivations) {
   folder.file("config.json", testing::tiny_dit);
   ASSERT_EQ(costate(folder, {"run", "config.json", "--out", "f32", "--quiet", "--threads", "1"}).code, 0);
   const Json f32 = Json::parse(contents(folder / "f32/run.json"));
-  for (const std::string set : {"precision=bf16_products", "precision=tf32", "activations=bf16"}) {
+  for (const std::string set : {"precision=bf16_products", "precision=tf32", "precision=bf16", "activations=bf16"}) {
     const Result planned = costate(folder, {"plan", "config.json", "--json", "--threads", "2", "--set", set});
     ASSERT_EQ(planned.code, 0) << planned.err;
     for (const std::string threads : {"1", "2"}) {
@@ -360,7 +360,7 @@ TEST(Run, PrecisionIsThatOfProductsAndKeptActivations) {
     expect_exact_plan(Json::parse(planned.out), folder / (set + "2"));
     expect_equal_runs(folder / (set + "1"), folder / (set + "2"));
     const Json peak = Json::parse(contents(folder / (set + "1/run.json")))["stages"]["pretrain"]["peak"]["bytes"];
-    if (set == "activations=bf16") {
+    if (set == "activations=bf16" || set == "precision=bf16") {
       EXPECT_LT(peak, f32["stages"]["pretrain"]["peak"]["bytes"]);
     }
     EXPECT_NE(contents(folder / "f32/checkpoints/tuned.safetensors"),

@@ -58,7 +58,8 @@ void cast_typed(std::int64_t n, const void* in, void* out) {
 }  // namespace
 
 void copy(const Loop& loop, std::int64_t item, const void* in, void* out) {
-  if (item == 4) copy_typed(loop, static_cast<const std::uint32_t*>(in), static_cast<std::uint32_t*>(out));
+  if (item == 2) copy_typed(loop, static_cast<const std::uint16_t*>(in), static_cast<std::uint16_t*>(out));
+  else if (item == 4) copy_typed(loop, static_cast<const std::uint32_t*>(in), static_cast<std::uint32_t*>(out));
   else copy_typed(loop, static_cast<const std::uint64_t*>(in), static_cast<std::uint64_t*>(out));
 }
 
@@ -69,6 +70,7 @@ void fill(DType dtype, std::int64_t n, double value, void* out) {
   };
   if (dtype == DType::f32) typed(static_cast<float>(value));
   else if (dtype == DType::f64) typed(value);
+  else if (dtype == DType::bf16) typed(rounding::bf16_bits(static_cast<float>(value)));
   else typed(static_cast<std::int32_t>(value));
 }
 

@@ -2,6 +2,7 @@
 // that are walked otherwise are gathered, a block at a time, into a buffer that stays in the first-level cache.
 #include <costate/tensor/parallel.h>
 #include <costate/tensor/pointwise.h>
+#include <costate/tensor/rounding.h>
 
 #include <utility>
 
@@ -171,6 +172,46 @@ void strided(Function f, const PointwiseCall& call, std::int64_t begin, std::int
   }
 }
 
+// bf16, whose blocks are widened, computed with in f32 and rounded: elements begin..end, operands wherever they lie.
+void rounded(Function f, const PointwiseCall& call, std::int64_t begin, std::int64_t end) {
+  const Loop& loop = call.loop;
+  alignas(64) float buffer[Loop::max_operands][block], result[block];
+  const void* in[Loop::max_operands];
+  for (int k = 0; k < call.operands; ++k) in[k] = buffer[k];
+  auto* const out = static_cast<std::uint16_t*>(call.out);
+  for (std::int64_t i = begin; i < end; i += block) {
+    const std::int64_t n = end - i < block ? end - i : block;
+    for (int k = 0; k < call.operands; ++k) {
+      const auto* const source = static_cast<const std::uint16_t*>(call.in[k]);
+      if (loop.contiguous) {
+        for (std::int64_t j = 0; j < n; ++j) buffer[k][j] = rounding::from_bf16_bits(source[i + j]);
+        continue;
+      }
+      // Rows of the last axis, from where element i lies in it.
+      std::int64_t index[Shape::max_rank], at = 0;
+      const int last = loop.rank - 1;
+      for (std::int64_t axis = last, rest = i; axis >= 0; --axis) {
+        index[axis] = rest % loop.extent[axis];
+        rest /= loop.extent[axis];
+        at += index[axis] * loop.stride[k][axis];
+      }
+      for (std::int64_t j = 0; j < n;) {
+        const std::int64_t left = loop.extent[last] - index[last], row = left < n - j ? left : n - j,
+                           stride = loop.stride[k][last];
+        for (std::int64_t e = 0; e < row; ++e) buffer[k][j + e] = rounding::from_bf16_bits(source[at + e * stride]);
+        j += row, index[last] += row, at += row * stride;
+        for (int axis = last; axis > 0 && index[axis] == loop.extent[axis]; --axis) {
+          index[axis] = 0;
+          ++index[axis - 1];
+          at += loop.stride[k][axis - 1] - loop.extent[axis] * loop.stride[k][axis];
+        }
+      }
+    }
+    f(n, in, call.parameters, result);
+    for (std::int64_t j = 0; j < n; ++j) out[i + j] = rounding::bf16_bits(result[j]);
+  }
+}
+
 template <class T>
 void typed(Function f, const PointwiseCall& call) {
   const std::int64_t n = call.loop.numel;
@@ -193,7 +234,10 @@ void typed(Function f, const PointwiseCall& call) {
 
 void pointwise(const PointwiseCall& call) {
   const Row& row = rows[call.op];
-  if (call.dtype == DType::f32) typed<float>(row.f32[call.variant], call);
+  if (call.dtype == DType::bf16)
+    parallel_for(call.loop.numel, grain,
+                 [&](std::int64_t begin, std::int64_t end) { rounded(row.f32[call.variant], call, begin, end); });
+  else if (call.dtype == DType::f32) typed<float>(row.f32[call.variant], call);
   else typed<double>(row.f64[call.variant], call);
 }
 

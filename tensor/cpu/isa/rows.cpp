@@ -100,14 +100,16 @@ void layer_norm_vjp(DType dtype, std::int64_t rows, std::int64_t n, const void* 
 
 void gather_rows(DType dtype, std::int64_t rows, std::int64_t n, std::int64_t, const std::int32_t* index, const void* table,
                  void* out) {
-  by_type(dtype, [&](auto zero) {
+  const auto typed = [&](auto zero) {
     using T = decltype(zero);
     each_row(rows, n, [&](std::int64_t r) {
       const T* source = static_cast<const T*>(table) + index[r] * n;
       T* target = static_cast<T*>(out) + r * n;
       for (std::int64_t i = 0; i < n; ++i) target[i] = source[i];
     });
-  });
+  };
+  if (dtype == DType::bf16) typed(std::uint16_t{});
+  else by_type(dtype, typed);
 }
 
 // Serial: rows that meet in one target are added in order.
