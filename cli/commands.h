@@ -54,8 +54,9 @@ struct StudyOptions {
 void study_command(const StudyOptions& options, std::ostream& out);
 
 struct CompareOptions {
-  std::vector<std::string> runs;  // run directories
-  std::string out;                // where compare.csv, compare.json and report.html go; "": nowhere
+  std::vector<std::string> runs;    // run directories
+  std::vector<std::string> ignore;  // keys that do not tell settings apart
+  std::string out;                  // where compare.csv, compare.json and report.html go; "": nowhere
   bool overwrite = false, json = false;
 };
 // Compares runs (compare/compare.h): a table. Returns sentences about runs that were left out.

@@ -169,6 +169,11 @@ int run(int argc, char** argv) {
       "compare", "Compare run directories, seeds of one setting together: a table and, with --out, a page with plots");
   compares->add_option("runs", compare.runs, "Run directories")->required()->type_name("DIR");
   compares->add_option("--out", compare.out, "The folder for compare.csv, compare.json and report.html; none: the table alone");
+  compares
+      ->add_option("--ignore", compare.ignore,
+                   "Keys of the configuration, or sections, that do not tell settings apart: evaluate, say")
+      ->type_name("KEY")
+      ->allow_extra_args(false);
   compares->add_flag("--overwrite", compare.overwrite, "Replace an earlier comparison there");
   compares->add_flag("--json", compare.json, "Print the result as JSON");
   compares->footer(footer);

@@ -18,7 +18,7 @@ std::vector<std::string> compare_command(const CompareOptions& options, std::ost
     require(fs::is_empty(options.out) || options.overwrite, "compare: --out '", options.out,
             "' holds a comparison already; give another name, or --overwrite to replace it");
   }
-  const Comparison comparison = compare_runs(options.runs);
+  const Comparison comparison = compare_runs(options.runs, options.ignore);
   if (!options.out.empty()) {
     const RunDirectory folder(options.out);
     folder.write("compare.csv", comparison_csv(comparison));

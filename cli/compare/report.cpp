@@ -206,7 +206,7 @@ std::string comparison_table(const Comparison& c) {
 }
 
 Json to_json(const Comparison& c) {
-  Json out = {{"settings", Json::array()}, {"left_out", c.left_out}};
+  Json out = {{"settings", Json::array()}, {"left_out", c.left_out}, {"ignored", c.ignored}};
   if (!c.cross.rewards.empty()) {
     Json& cross = out["cross_rewards"] = {{"rewards", c.cross.rewards}, {"means", Json::array()}, {"notes", c.cross.notes}};
     for (const auto& cells : c.cross.cells) {
@@ -268,6 +268,11 @@ report::Report comparison_report(const Comparison& c) {
       "Frechet and W1 are distances to base samples reweighted by exp(lambda reward), the law that fine-tuning aims at. Costs "
       "are those of fine-tuning alone. docs/evaluation.md says how each number is estimated and how it is biased.");
   for (const std::string& s : c.left_out) results.blocks.push_back(s + ".");
+  if (!c.ignored.empty()) {
+    std::string keys;
+    for (const std::string& key : c.ignored) keys += (keys.empty() ? "" : ", ") + key;
+    results.blocks.push_back("Runs of one setting may differ in " + keys + " here as well.");
+  }
   if (!c.cross.rewards.empty()) results.blocks.push_back(cross_table_of(c));
   for (const std::string& s : c.cross.notes) results.blocks.push_back(s + ".");
   page.sections.push_back(std::move(results));

@@ -46,6 +46,18 @@ Json setting_of(const Config& config, const Json& record) {
   return setting;
 }
 
+// Whether "a.b.c" was there.
+bool erase(Json& root, const std::string& path) {
+  Json* at = &root;
+  std::size_t begin = 0;
+  for (std::size_t dot; (dot = path.find('.', begin)) != std::string::npos; begin = dot + 1) {
+    const std::string key = path.substr(begin, dot - begin);
+    if (!at->is_object() || !at->contains(key)) return false;
+    at = &at->at(key);
+  }
+  return at->is_object() && at->erase(path.substr(begin)) > 0;
+}
+
 std::map<std::string, double> numbers_of(const Json& evaluation, const Json& stage) {
   std::map<std::string, double> out;
   const auto take = [&](const char* key, const Json& from, std::initializer_list<const char*> paths) {
@@ -198,15 +210,19 @@ ComparedRun read_run(const std::string& path) {
   return run;
 }
 
-Comparison compare_runs(const std::vector<std::string>& paths) {
+Comparison compare_runs(const std::vector<std::string>& paths, const std::vector<std::string>& ignored) {
   require(!paths.empty(), "compare: no run directory was given");
   Comparison out;
+  out.ignored = ignored;
+  std::set<std::string> known;  // of the ignored keys
   for (const std::string& path : paths) {
     ComparedRun run = read_run(path);
     if (!run.unfinished.empty()) {
       out.left_out.push_back(run.unfinished);
       continue;
     }
+    for (const std::string& key : ignored)
+      if (erase(run.setting, key)) known.insert(key);
     const auto group = std::find_if(out.groups.begin(), out.groups.end(),
                                     [&](const ComparedGroup& g) { return g.runs[0].setting == run.setting; });
     if (group == out.groups.end()) {
@@ -222,6 +238,9 @@ Comparison compare_runs(const std::vector<std::string>& paths) {
       group->runs.push_back(std::move(run));
   }
   if (out.groups.empty()) fail(Fault::argument, {"compare: there is nothing to compare; ", out.left_out[0]});
+  for (const std::string& key : ignored)
+    require(known.contains(key), "compare: --ignore: no setting of these runs has the key '", key,
+            "'; expected one of their configuration, such as evaluate.count, or a section of it");
   label(out.groups);
   out.cross = cross_rewards_of(out.groups);
   return out;

@@ -59,9 +59,10 @@ struct Comparison {
   std::vector<ComparedGroup> groups;  // in the order in which they were given
   CrossRewards cross;
   std::vector<std::string> left_out;  // sentences
+  std::vector<std::string> ignored;   // keys and sections in which runs of one setting may differ, too
 };
-// Reads all. Throws Error(argument) unless at least one run is whole. A run that repeats seed and setting of another one is
-// left out: it is no further sample.
-Comparison compare_runs(const std::vector<std::string>& paths);
+// Reads all. Throws Error(argument) unless at least one run is whole, and for a key in `ignored` that no run has. A run that
+// repeats seed and setting of another one is left out: it is no further sample.
+Comparison compare_runs(const std::vector<std::string>& paths, const std::vector<std::string>& ignored = {});
 
 }  // namespace costate::cli

@@ -105,6 +105,23 @@ TEST(Compare, GroupsSeedsAndHasTheirStatistics) {
       << csv;
 }
 
+TEST(Compare, IgnoresKeysThatItIsTold) {
+  const Folder folder;
+  const std::vector<std::string> paths{make(folder, {.name = "a", .seed = 1, .reward = 1}),
+                                       make(folder, {.name = "b", .seed = 2, .multiplier = 5, .reward = 4})};
+  EXPECT_EQ(compare_runs(paths).groups.size(), 2u);
+  for (const char* key : {"reward.multiplier", "reward"}) {
+    const Comparison c = compare_runs(paths, {key});
+    ASSERT_EQ(c.groups.size(), 1u) << key;
+    EXPECT_DOUBLE_EQ(spread(c.groups[0], "reward")->mean, 2.5);
+    EXPECT_NE(report::html(comparison_report(c)).find(std::string("may differ in ") + key), std::string::npos);
+    EXPECT_EQ(to_json(c)["ignored"], Json(std::vector<std::string>{key}));
+  }
+  const Result r = costate(folder, {"compare", "a", "b", "--ignore", "reward.multiplier", "--ignore", "reward.multiplyer"});
+  EXPECT_EQ(r.code, 2);
+  EXPECT_NE(r.err.find("no setting of these runs has the key 'reward.multiplyer'"), std::string::npos) << r.err;
+}
+
 TEST(Compare, RefusesInWords) {
   const Folder folder;
   const auto refused = [&](const std::vector<std::string>& runs, const std::string& words, int code) {
