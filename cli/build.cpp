@@ -1,5 +1,6 @@
 #include "build.h"
 
+#include <costate/finetune/distributed/sampling.h>
 #include <costate/sde/diffusion.h>
 #include <costate/sde/edm.h>
 #include <costate/sde/exponential.h>
@@ -184,7 +185,7 @@ sde::Chain make_ode_chain(const Config& c, std::int64_t steps) {
 Tensor sample_ode(const Config& c, const sde::Field& field, std::int64_t steps, const Shape& shape, std::int64_t count,
                   const Tensor& labels, const sde::NoiseKey& key, Device device) {
   if (c.sample.ode == "euler" || c.sample.ode == "exponential" || c.sample.ode == "dpmpp_2m")
-    return sde::sample(field, make_ode_chain(c, steps), shape, count, labels, key, DType::f32, device);
+    return finetune::shared_sample(field, make_ode_chain(c, steps), shape, count, labels, key, DType::f32, device);
   const sde::Schedule s = make_schedule(c);
   const std::vector<double> t = grid(c, s, steps);
   if (c.sample.ode != "midpoint") {
@@ -200,7 +201,7 @@ Tensor sample_ode(const Config& c, const sde::Field& field, std::int64_t steps, 
             "' evaluates the velocity at t = ", end.t, ", where ", c.prediction, " predictions on the ", s.description(),
             " path do not give it; expected midpoint, exponential, dpmpp_2m or euler");
   }
-  return sde::sample(sde::probability_flow({field, nullptr}, s, prediction_of(c)).frozen, sde::solver(c.sample.ode), t, shape,
+  return finetune::shared_sample(sde::probability_flow({field, nullptr}, s, prediction_of(c)).frozen, sde::solver(c.sample.ode), t, shape,
                      count, labels, key, DType::f32, device);
 }
 
@@ -216,7 +217,7 @@ finetune::FlowMatchingOptions flow_matching_options(const Config& c) {
   finetune::FlowMatchingOptions o;
   o.schedule = make_schedule(c);
   o.prediction = prediction_of(c);
-  o.batch = c.pretrain.batch;
+  o.batch = c.pretrain.batch, o.micro_batch = c.pretrain.micro_batch;
   o.seed = seed_of(c, Purpose::pretrain);
   o.adamw = adamw(c.pretrain.optimiser);
   o.lr = learning_rate(c.pretrain.optimiser.lr, c.pretrain.iterations);

@@ -4,10 +4,12 @@
 #include <costate/tensor/utf8.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 #include <new>
 
 #include "commands.h"
+#include "distributed/ranks.h"
 #include "objectives/table.h"
 #include "run/stop.h"
 
@@ -254,6 +256,14 @@ int run(int argc, char** argv) {
     return complain(usage_sentence(app, e, {a.run.argv.begin() + std::min(argc, 1), a.run.argv.end()}), 2);
   }
 
+  const Launch launch = launch_of_environment();
+  const auto running = [](const auto& stage) { return stage.first->parsed(); };
+  if (launch.size > 1 && (a.print_config || a.origins || std::none_of(stages.begin(), stages.end(), running)))
+    return launch.rank > 0 ? 2
+                           : complain(launch.by + " started " + std::to_string(launch.size) +
+                                          " processes, but they share run, pretrain, finetune, sample and evaluate alone",
+                                      2);
+
   if (inspect->parsed()) return inspect_command(a.path, a.json, std::cout), 0;
   if (reports->parsed()) return report_command(a.path, a.out, std::cout), 0;
   if (converts->parsed()) {
@@ -294,7 +304,8 @@ int run(int argc, char** argv) {
           "no configuration was given; expected a JSON file, such as examples/digits.json");
   if (plan->parsed()) return plan_command(a.run, std::cout), 0;
   for (const auto& [sub, list] : stages)
-    if (sub->parsed()) run_command(a.run, list, std::cout);
+    if (sub->parsed())
+      return run_by_ranks(launch, [&, stage_list = list] { run_command(a.run, stage_list, std::cout); }, complain, exit_code);
   return 0;
 }
 

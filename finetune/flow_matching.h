@@ -15,6 +15,7 @@ struct FlowMatchingOptions {
   sde::Schedule schedule{};
   sde::Parametrisation prediction = sde::Parametrisation::velocity;
   std::int64_t batch = 256;
+  std::int64_t micro_batch = 0;     // items at a time, which ranks share (distributed/communicator.h); 0: all
   std::uint64_t seed = 0;
   nn::AdamWOptions adamw{};
   nn::LearningRate lr{};
@@ -44,6 +45,9 @@ class FlowMatching {
   nn::Network average() const;
 
  private:
+  // Of rows first, ... of the batch, whose items are `index`.
+  Gradients gradient(std::int64_t first, std::span<const std::int32_t> index) const;
+
   FlowMatchingOptions options_;
   nn::Network network_;
   Tensor items_, labels_;  // (count, ...), (count,)

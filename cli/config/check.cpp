@@ -115,6 +115,8 @@ void check_config(const Config& c) {
   require(lora.rank > 0 || (lora.alpha == 0 && lora.targets == LoraConfig{}.targets), "finetune.lora.",
           lora.alpha != 0 ? "alpha" : "targets", ": applies to adapters only, but finetune.lora.rank is 0");
   require(!lora.targets.empty(), "finetune.lora.targets: found [], expected at least one pattern, such as *");
+  require(c.pretrain.micro_batch <= c.pretrain.batch, "pretrain.micro_batch: found ", c.pretrain.micro_batch,
+          ", expected at most pretrain.batch, ", c.pretrain.batch);
   require(c.finetune.micro_batch <= c.finetune.batch, "finetune.micro_batch: found ", c.finetune.micro_batch,
           ", expected at most finetune.batch, ", c.finetune.batch);
   check_objective(c);

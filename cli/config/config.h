@@ -82,7 +82,7 @@ struct NetworkConfig {
 };
 
 struct PretrainConfig {
-  std::int64_t iterations = 4000, batch = 256;
+  std::int64_t iterations = 4000, batch = 256, micro_batch = 0;
   OptimiserConfig optimiser;
   double label_drop = 0.1, time_margin = 0.0;
   std::int64_t log_every = 50, checkpoint_every = 0;
@@ -197,6 +197,10 @@ struct ResumeConfig {
   double minutes = 10;
 };
 
+struct DistributedConfig {
+  std::string reduction = "ordered";
+};
+
 struct LogConfig {
   bool tensorboard = false;
 };
@@ -221,6 +225,7 @@ struct Config {
   EvaluateConfig evaluate;
   ResumeConfig resume;
   LogConfig log;
+  DistributedConfig distributed;
 
   Config() {
     judge.seed = 2;

@@ -290,6 +290,7 @@ std::vector<Field> fields(Config& c) {
   l.section("pretrain");
   l.add("iterations", p.iterations, "Updates.", count_from(1));
   l.add("batch", p.batch, "Items an update.", {1, 1e6});
+  l.add("micro_batch", p.micro_batch, "Items at a time, which several processes share; 0: all.", {0, 1e6});
   optimiser_fields(l, p.optimiser);
   l.add("label_drop", p.label_drop, "Conditional networks: probability of the null class.", {0, 1});
   l.add("time_margin", p.time_margin, "Times are drawn from [margin, 1 - margin].", {0, 0.5, false, true});
@@ -348,6 +349,11 @@ std::vector<Field> fields(Config& c) {
   l.add("tensorboard", c.log.tensorboard,
         "Besides metrics.jsonl and metrics.csv: the metrics, the pictures of samples and the distributions of rewards as event "
         "files, in the folder tensorboard of the run directory, a folder a stage.");
+  l.section("distributed");
+  l.choice("reduction", c.distributed.reduction, {"ordered", "fast"},
+           "How processes add up gradients: ordered, micro-batch by micro-batch, the same bits for any number of processes; fast, "
+           "first within each process, which sends less where a process has several micro-batches, with bits that depend on the "
+           "number of processes.");
   return out;
 }
 
@@ -371,7 +377,8 @@ std::vector<Section> sections() {
           {"sample", "Samples and pictures"},
           {"evaluate", "Evaluation"},
           {"resume", "What is kept of a training while it runs, so that it can go on"},
-          {"log", "What a run writes about itself"}};
+          {"log", "What a run writes about itself"},
+          {"distributed", "Runs by several processes"}};
 }
 
 }  // namespace costate::cli

@@ -93,6 +93,7 @@ SafetensorsMetadata made_with(const Config& config, std::string_view stage, std:
 
 template <class Model>
 void save(const RunDirectory& directory, const std::string& name, const Model& model, const SafetensorsMetadata& metadata) {
+  if (!directory.writes()) return;
   make_folder(directory.file("checkpoints"));
   nn::save(directory.file(name), model, metadata);
 }
@@ -120,6 +121,7 @@ void load(const RunDirectory& directory, const std::string& name, Model& model, 
 }  // namespace
 
 void RunDirectory::create(bool overwrite) const {
+  if (!writes_) return;
   std::error_code reason;
   if (fs::exists(path_, reason) && !fs::is_directory(path_))
     fail(Fault::argument, {"out: '", path_, "' is a file, expected a directory or a new name"});
@@ -135,6 +137,7 @@ void RunDirectory::create(bool overwrite) const {
 }
 
 void RunDirectory::resume(const std::vector<std::string>& outputs, bool overwrite) const {
+  if (!writes_) return;
   if (!fs::is_directory(path_))
     fail(Fault::io,
          {"'", path_, "' does not exist; costate pretrain makes it (costate run does everything)"});
@@ -145,6 +148,7 @@ void RunDirectory::resume(const std::vector<std::string>& outputs, bool overwrit
 }
 
 void RunDirectory::remove(const std::vector<std::string>& names) const {
+  if (!writes_) return;
   for (const std::string& name : names) {
     std::error_code reason;
     fs::remove_all(file(name), reason);
@@ -152,10 +156,12 @@ void RunDirectory::remove(const std::vector<std::string>& names) const {
   }
 }
 
-void RunDirectory::make_folder(std::string_view name) const { cli::make_folder(file(name)); }
+void RunDirectory::make_folder(std::string_view name) const {
+  if (writes_) cli::make_folder(file(name));
+}
 
 int RunDirectory::remove_leftovers() const {
-  if (!fs::is_directory(path_)) return 0;
+  if (!writes_ || !fs::is_directory(path_)) return 0;
   int removed = costate::remove_leftovers(path_);
   for (const auto& entry : fs::recursive_directory_iterator(path_))
     if (entry.is_directory()) removed += costate::remove_leftovers(entry.path().string());
@@ -168,10 +174,12 @@ void RunDirectory::prepare(std::string_view name) const {
   cli::make_folder(fs::path(file(name)).parent_path().string());
 }
 void RunDirectory::write(std::string_view name, std::string_view text) const {
+  if (!writes_) return;
   prepare(name);
   data::write_file_atomically(file(name), text);
 }
 void RunDirectory::write(std::string_view name, std::span<const std::byte> bytes) const {
+  if (!writes_) return;
   prepare(name);
   data::write_file_atomically(file(name), bytes);
 }
@@ -206,7 +214,7 @@ Json adapter_config(const std::vector<nn::LoraLayer>& layers) {
 
 Json checkpoint_config(const Config& config) {
   Json out = to_json(config);
-  for (const char* key : {"name", "threads", "device", "out", "memory_limit", "resume", "log"}) out.erase(key);
+  for (const char* key : {"name", "threads", "device", "out", "memory_limit", "resume", "log", "distributed"}) out.erase(key);
   out["finetune"].erase("recompute");  // no bit depends on it
   return out;
 }
@@ -236,6 +244,7 @@ void load_checkpoint(const RunDirectory& d, const std::string& name, nn::Network
 }
 void save_adapters(const RunDirectory& d, const std::string& name, const nn::Network& network,
                    const Config& config, std::string_view stage, std::int64_t step) {
+  if (!d.writes()) return;
   make_folder(d.file("checkpoints"));
   SafetensorsMetadata metadata = made_with(config, stage, step);
   metadata["lora_adapter_metadata"] = adapter_config(nn::lora_layers(network)).dump();

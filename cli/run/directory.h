@@ -13,7 +13,9 @@ namespace costate::cli {
 
 class RunDirectory {
  public:
-  explicit RunDirectory(std::string path) : path_(std::move(path)) {}
+  // `writes`: whether what is written and removed here is; of several ranks, the first one's is.
+  explicit RunDirectory(std::string path, bool writes = true) : path_(std::move(path)), writes_(writes) {}
+  bool writes() const { return writes_; }
   const std::string& path() const { return path_; }
   std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
 
@@ -37,6 +39,7 @@ class RunDirectory {
  private:
   void prepare(std::string_view name) const;
   std::string path_;
+  bool writes_;
 };
 
 // The adapter_config.json that PEFT reads beside adapters of these layers.
@@ -46,7 +49,7 @@ Json adapter_config(const std::vector<nn::LoraLayer>& layers);
 inline constexpr std::string_view config_key = "costate.config", network_key = "costate.network";
 
 // The part of the configuration that is kept with a checkpoint: everything but name, threads, device, out,
-// memory_limit, resume and log.
+// memory_limit, resume, log and distributed.
 Json checkpoint_config(const Config& config);
 // Throws Fault::argument naming the first key where `config` says otherwise than a kept configuration, which was read from
 // `path`.

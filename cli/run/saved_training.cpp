@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "distributed/ranks.h"
 #include "run/stop.h"
 
 namespace costate::cli {
@@ -109,7 +110,7 @@ std::int64_t TrainingSaves::restore() {
   // What this life has counted on the way here was counted before.
   session_.counter->restore(from.evaluations);
   session_.earlier = {from.peak, from.flops, from.seconds};
-  session_.flops_start = flops();
+  session_.flops_start = flops(), session_.others_flops = 0;
   return from.step;
 }
 
@@ -118,9 +119,10 @@ double TrainingSaves::seconds() const { return earlier_ + std::chrono::duration<
 void TrainingSaves::after(std::int64_t done, std::int64_t total) {
   if (session_.planning() || done >= total) return;
   const ResumeConfig& r = session_.config.resume;
-  const bool stop = stop_requested();
   const double since = std::chrono::duration<double>(Clock::now() - last_save_).count();
-  if (stop || (r.every > 0 && done % r.every == 0) || (r.minutes > 0 && since >= 60 * r.minutes)) save(done);
+  // Ranks hear of signals, and see their clocks, at different updates: what one of them asks for, all do.
+  const auto [stop, late] = any_rank({stop_requested(), r.minutes > 0 && since >= 60 * r.minutes});
+  if (stop || late || (r.every > 0 && done % r.every == 0)) save(done);
   if (stop)
     throw Interrupted("stopped after update " + std::to_string(done) + " of " + std::to_string(total) + " of " + stage_ +
                       "; --resume auto goes on from there");
@@ -128,6 +130,8 @@ void TrainingSaves::after(std::int64_t done, std::int64_t total) {
 
 void TrainingSaves::save(std::int64_t done) {
   const RunDirectory& directory = *session_.directory;
+  last_save_ = Clock::now();
+  if (!directory.writes()) return;  // the state of all ranks is one, and the first keeps it
   session_.metrics->flush(true);  // rows up to here are on the disk before anything says that they are
   const memory::Usage peak = memory::peak();
   const Json progress{{"stage", stage_},
@@ -136,7 +140,7 @@ void TrainingSaves::save(std::int64_t done) {
                       {"config", checkpoint_config(session_.config)},
                       {"seconds", seconds()},
                       {"evaluations", evaluations_json(session_.counter->now())},
-                      {"flops", flops() - session_.flops_start + session_.earlier.flops},
+                      {"flops", flops() - session_.flops_start + session_.others_flops + session_.earlier.flops},
                       {"peak", usage_json(peak.total > session_.earlier.peak.total ? peak : session_.earlier.peak)}};
   const std::vector<NamedTensor> state = finetune::StateVisitor::collect(walk_);
   char name[32];

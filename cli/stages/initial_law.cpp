@@ -1,6 +1,7 @@
 #include "stages/initial_law.h"
 
 #include <costate/finetune/backpropagation/backpropagation.h>
+#include <costate/finetune/distributed/sampling.h>
 #include <costate/finetune/initial_law/noise_control.h>
 #include <costate/finetune/initial_law/value_of_noise.h>
 #include <costate/nn/init.h>
@@ -143,14 +144,9 @@ std::optional<finetune::TiltedNoise> load_initial_law(Session& s, const data::Da
 
 Tensor sample_from(const Tensor& x0, const sde::Field& field, const sde::Chain& chain, const Tensor& labels,
                    const sde::NoiseKey& key) {
-  const Tensor out = Tensor::empty_like(x0);
-  ProgressReport report("sample", x0.extent(0));
-  sde::each_chunk(x0.extent(0), [&](std::int64_t first, std::int64_t rows) {
-    out.slice(first, rows).copy_from(
-        sde::rollout(field, chain, x0.slice(first, rows), sde::rows_of(labels, first, rows), key.from(first)));
-    report.add(rows);
+  return finetune::shared_rows(x0[0].shape(), x0.extent(0), x0.dtype(), x0.device(), [&](std::int64_t first, std::int64_t rows) {
+    return sde::rollout(field, chain, x0.slice(first, rows), sde::rows_of(labels, first, rows), key.from(first));
   });
-  return out;
 }
 
 }  // namespace costate::cli

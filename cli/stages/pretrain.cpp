@@ -1,6 +1,7 @@
 // Flow matching, and the classifiers.
 #include <chrono>
 
+#include "distributed/ranks.h"
 #include "loaded_model.h"
 #include "run/saved_training.h"
 #include "stages/stages.h"
@@ -69,7 +70,8 @@ void pretrain_stage(Session& s) {
   const std::int64_t done = saves.restore();
   s.rounds(total, c.pretrain.iterations, [&] {
     for (std::int64_t n = done + 1; n <= total; ++n) {
-      const finetune::FlowMatchingMetrics m = trainer.step();
+      finetune::FlowMatchingMetrics m{};
+      count_shared(s, [&] { m = trainer.step(); });
       loss += m.loss, norm += m.gradient_norm, ++averaged;
       if (n % c.pretrain.log_every == 0 || n == total) {
         const auto k = static_cast<double>(averaged);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "distributed/ranks.h"
 #include "run/saved_training.h"
 
 namespace costate::cli {
@@ -54,6 +55,20 @@ GoingOn go_on(const std::string& how, const Config& config, const RunDirectory& 
       remove_saved_trainings(directory, stage);
     else
       remove_saved_trainings_beyond(directory, *out.training);
+  return out;
+}
+
+GoingOn go_on_together(const std::string& how, const Config& config, const RunDirectory& directory, const StageNames& stages) {
+  GoingOn out;
+  by_first_rank([&] { out = go_on(how, config, directory, stages); });
+  if (!several_ranks()) return out;
+  const Json own{{"first", out.first}, {"fresh", out.fresh}, {"training", out.training ? out.training->path : ""}};
+  const Json found = Json::parse(finetune::all_gather(own.dump())[0]);
+  together([&] {
+    if (first_rank()) return;
+    out.first = found["first"].get<std::size_t>(), out.fresh = found["fresh"].get<bool>();
+    if (const auto path = found["training"].get<std::string>(); !path.empty()) out.training = read_saved_training(path, config);
+  });
   return out;
 }
 

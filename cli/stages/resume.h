@@ -25,5 +25,7 @@ struct GoingOn {
 // `how`: "auto", the newest training that is whole, or the path of one, later ones being removed. Removes what a killed process
 // left half done. Throws Fault::argument where the run in the directory has another configuration.
 GoingOn go_on(const std::string& how, const Config& config, const RunDirectory& directory, const StageNames& stages);
+// The same by several ranks: the first one finds out, and removes; all read what it found.
+GoingOn go_on_together(const std::string& how, const Config& config, const RunDirectory& directory, const StageNames& stages);
 
 }  // namespace costate::cli

@@ -11,6 +11,7 @@
 #include "commands.h"
 #include "config/fields.h"
 #include "control/control.h"
+#include "distributed/ranks.h"
 #include "stages/evaluation.h"
 #include "stages/initial_law.h"
 #include "run/lock.h"
@@ -26,6 +27,7 @@ struct Part {
   const char* name;
   void (*run)(Session&);
   std::vector<std::string> outputs, rows;  // files and metrics that it makes
+  bool shared = true;                      // by several ranks; otherwise the first one does it
 };
 
 // A control problem has neither a base model to train nor samples to look at.
@@ -33,7 +35,7 @@ std::vector<Part> control_parts(const std::vector<Stage>& stages) {
   std::vector<Part> parts;
   for (const Stage stage : stages) {
     if (stage == Stage::finetune) parts.push_back({"finetune", control_finetune_stage, {tuned_checkpoint}, {"finetune"}});
-    if (stage == Stage::evaluate) parts.push_back({"evaluate", control_evaluate_stage, {"evaluation.json"}, {"evaluate"}});
+    if (stage == Stage::evaluate) parts.push_back({"evaluate", control_evaluate_stage, {"evaluation.json"}, {"evaluate"}, false});
   }
   require(!parts.empty(), "control.problem: a control problem has no base model to train and no samples to draw; use run, ",
           "finetune or evaluate");
@@ -49,7 +51,7 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
         if (c.network.kind != "pretrained")
           parts.push_back({"pretrain", pretrain_stage, {base_checkpoint}, {"pretrain"}});
         if (c.reward.kind == "classifier" || c.data.held_out > 0) {
-          Part part{"classifiers", classifier_stage, {reward_checkpoint, judge_checkpoint}, {"reward_classifier", "judge"}};
+          Part part{"classifiers", classifier_stage, {reward_checkpoint, judge_checkpoint}, {"reward_classifier", "judge"}, false};
           for (std::int64_t i = 1; i < c.reward.ensemble.members; ++i) {
             part.outputs.push_back(member_checkpoint(i));
             part.rows.push_back(sentence({"reward_classifier_", i + 1}));
@@ -67,7 +69,7 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
         parts.push_back({"sample", sample_stage, {"samples"}, {"sample"}});
         break;
       case Stage::evaluate:
-        parts.push_back({"evaluate", evaluate_stage, {"evaluation.json", "curve.csv"}, {"evaluate"}});
+        parts.push_back({"evaluate", evaluate_stage, {"evaluation.json", "curve.csv"}, {"evaluate"}, false});
         break;
     }
   return parts;
@@ -85,6 +87,7 @@ void run_part(Session& session, const Part& part) {
   session.counter = std::make_shared<Counter>();
   session.assumed_flops = 0;
   session.earlier = {};
+  session.others_flops = 0;
   memory::reset_peak();
   session.flops_start = flops();
   const auto start = std::chrono::steady_clock::now();
@@ -92,7 +95,7 @@ void run_part(Session& session, const Part& part) {
   const memory::Usage peak = memory::peak();
   session.records.push_back(
       {part.name, peak.total > session.earlier.peak.total ? peak : session.earlier.peak, session.counter->now(),
-       flops() - session.flops_start + session.assumed_flops + session.earlier.flops,
+       flops() - session.flops_start + session.assumed_flops + session.others_flops + session.earlier.flops,
        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() + session.earlier.seconds});
 }
 
@@ -153,38 +156,77 @@ std::string summary(const Config& c, const RunDirectory& directory, const Json& 
 }  // namespace
 
 std::vector<StageRecord> plan(const Config& config, const std::vector<Stage>& stages) {
+  const finetune::CommunicatorScope alone(nullptr);  // every rank plans for itself, as if it were alone
   use_threads(config.threads);
   Session session(config);
   for (const Part& part : parts_of(config, stages)) run_part(session, part);
   return session.records;
 }
 
-void run_command(const RunOptions& options, const std::vector<Stage>& stages, std::ostream& out) {
-  const ReadConfig read = read_config(options.config, options.settings);
-  Config config = read.config;
+namespace {
+
+// What every process must have been asked for.
+std::string request_of(const RunOptions& options, const std::vector<Stage>& stages) {
+  std::string text = options.overwrite ? "overwrite " : "";
+  if (!options.resume.empty()) text += "resume " + options.resume + " ";
+  for (const Stage stage : stages) text += std::to_string(static_cast<int>(stage));
+  return text;
+}
+
+// What is known of a run before anything is written.
+struct Prepared {
+  Config config;
+  Device device = Device::cpu;
+  std::int64_t limit = 0;
+  std::vector<StageRecord> planned;
+};
+
+Prepared prepare(const RunOptions& options, const std::vector<Stage>& stages) {
+  Prepared p;
+  Config& config = p.config;
+  config = read_config(options.config, options.settings).config;
   if (config.out.empty()) config.out = "runs/" + config.name;
-  const Device device = use_device(config);  // what cannot be had is said before anything is planned
-  const std::int64_t limit = mem_limit(options);
+  p.device = use_device(config);  // what cannot be had is said before anything is planned
+  const std::int64_t limit = p.limit = mem_limit(options);
   if (limit > 0) {
     const MemoryFit fit = fit_to_memory(config, stages, limit);
     config = fitted(config, fit, limit);
-    if (fit.chosen >= 0 && !options.quiet)
+    if (fit.chosen >= 0 && !options.quiet && first_rank())
       Progress(false).note("note: --mem-limit " + options.mem_limit + ": " + fit.best().settings() +
                            (fit.best().same_bits ? ", the same bits" : ", the same law in other bits"));
   }
-  const std::vector<StageRecord> planned =
-      plan(config, stages);  // finds what is wrong before anything is written
-
-  for (const StageRecord& r : planned)
+  check_shared(config, stages, finetune::communicator().size());
+  p.planned = plan(config, stages);  // finds what is wrong before anything is written
+  for (const StageRecord& r : p.planned)
     if (const double most = config.memory_limit * 1024 * 1024; most > 0 && static_cast<double>(r.peak.total) > most)
       fail(Fault::memory, {"memory_limit: ", r.name, " will need ", r.peak.total, " bytes, but the limit is ",
                            config.memory_limit, " MiB; costate plan shows for what"});
-  const RunDirectory directory(config.out);
-  RunLock lock(config.out);
-  const std::vector<Part> parts = parts_of(config, stages);
   require(options.resume.empty() || !options.overwrite, "--resume goes on with a run, and --overwrite begins it again; give one");
+  return p;
+}
+
+}  // namespace
+
+void run_command(const RunOptions& options, const std::vector<Stage>& stages, std::ostream& out) {
+  Prepared prepared;
+  together([&] { prepared = prepare(options, stages); });
+  const Config& config = prepared.config;
+  const std::vector<StageRecord>& planned = prepared.planned;
+  const bool first = first_rank();
+  if (several_ranks()) {
+    check_alike(config, request_of(options, stages));
+    finetune::communicator().reduction =
+        config.distributed.reduction == "fast" ? finetune::Reduction::fast : finetune::Reduction::ordered;
+    if (config.threads == 0) set_threads(threads_of_rank());
+  }
+  const RunDirectory directory(config.out, first);
+  std::optional<RunLock> lock;
+  together([&] {
+    if (first) lock.emplace(config.out);
+  });
+  const std::vector<Part> parts = parts_of(config, stages);
   GoingOn from;
-  if (!options.resume.empty()) from = go_on(options.resume, config, directory, names_of(parts, stages));
+  if (!options.resume.empty()) from = go_on_together(options.resume, config, directory, names_of(parts, stages));
   std::vector<std::string> outputs, rows;
   std::map<std::string, std::int64_t> kept_until;
   if (from.training) kept_until[from.training->stage] = from.training->step;
@@ -193,37 +235,46 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
     if (i > from.first || !from.training) rows.insert(rows.end(), parts[i].rows.begin(), parts[i].rows.end());
   }
   const std::string resolved = to_json(config).dump(2) + "\n";
-  if (from.fresh && stages.front() == Stage::pretrain) {
-    directory.create(options.overwrite);
-    lock.take();
-    directory.write("config.resolved.json", resolved);
-  } else if (from.fresh) {
-    directory.resume(outputs, options.overwrite);
-  }
+  together([&] {
+    if (from.fresh && stages.front() == Stage::pretrain) {
+      directory.create(options.overwrite);
+      if (lock) lock->take();
+      directory.write("config.resolved.json", resolved);
+    } else if (from.fresh) {
+      directory.resume(outputs, options.overwrite);
+    }
+  });
 
   const StopOnSignals signals;
-  Json record = directory.read_json("run.json");
+  Json record = first ? directory.read_json("run.json") : Json::object();
   if (record.contains("stages")) {  // what is made again is not done
     for (std::size_t i = from.first; i < parts.size(); ++i) record["stages"].erase(parts[i].name);
     directory.write("run.json", record.dump(2) + "\n");
   }
   directory.remove({"report.html"});  // of the run before
-  Metrics metrics(directory.path(), rows, config.log.tensorboard, kept_until);
-  Progress progress(options.quiet);
+  Metrics metrics(first ? directory.path() : "", rows, config.log.tensorboard, kept_until);
+  Progress progress(options.quiet || !first);
   for (const std::string& note : from.notes) progress.note("note: " + note);
   Session session(config, directory, metrics, progress);
-  const MemoryLimit held(device, limit, config.memory_limit);
+  const MemoryLimit held(prepared.device, prepared.limit, config.memory_limit);
   record["name"] = config.name;
   record["version"] = COSTATE_VERSION;
   record["compiler"] = COSTATE_COMPILER;
   record["cpu"] = processor();
-  record["device"] = device_text(device);
+  record["device"] = device_text(prepared.device);
   record["threads"] = threads();
   record["seed"] = config.seed;
   record["argv"] = options.argv;
+  record["ranks"] = finetune::communicator().size();
   for (std::size_t i = from.first; i < parts.size(); ++i) {
     session.resumed = i == from.first ? from.training : std::nullopt;
-    run_part(session, parts[i]);
+    const std::int64_t sent_before = finetune::communicator().bytes_sent;
+    if (parts[i].shared)
+      run_part(session, parts[i]);
+    else
+      by_first_rank([&] { run_part(session, parts[i]); });
+    finetune::barrier();  // the others read what the first has written
+    if (!first) continue;
     metrics.flush(true);
     // The directory's configuration is that of its models; what samples and numbers were made with is kept
     // beside them.
@@ -241,6 +292,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
                                 {"planned_peak", usage_json(planned[i].peak)},
                                 {"evaluations", evaluations_json(r.evaluations)},
                                 {"flops", r.flops}};
+    if (several_ranks()) record["stages"][r.name]["sent_bytes"] = finetune::communicator().bytes_sent - sent_before;
     for (const char* section : {"reward", "gold", "sampler", "sample", "evaluate"})
       if (r.name == "sample" || r.name == "evaluate")
         record["stages"][r.name]["settings"][section] = to_json(config)[section];
@@ -251,6 +303,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
     directory.write("run.json", record.dump(2) + "\n");
     remove_saved_trainings(directory, r.name);
   }
+  if (!first) return;
   directory.write("summary.md", summary(config, directory, record, true));
   if (options.json) {
     Json result = {{"out", directory.path()}, {"run", record}};

@@ -1,8 +1,10 @@
 // Samples of the base and the tuned model as arrays and pictures.
 #include <costate/finetune/data/npy.h>
+#include <costate/finetune/distributed/sampling.h>
 #include <costate/finetune/evaluate/estimate.h>
 #include <costate/finetune/network_field.h>
 
+#include "distributed/ranks.h"
 #include "image/png.h"
 #include "image/scatter.h"
 #include "npz.h"
@@ -112,13 +114,14 @@ void sample_stage(Session& s) {
       Tensor x, start;
       if (sampler == "sde" && initial)
         start = initial->draw(c.sample.count, {seed_of(c, Purpose::sample), 0}, labels).x;
-      s.rounds(steps, wanted, [&] {
+      const auto draw = [&] {
         const sde::NoiseKey key{seed_of(c, Purpose::sample), 0};
         const Shape item = item_shape(data.model);
         x = start.defined() ? sample_from(start, field, chain, labels, key)
-            : sampler == "sde" ? sde::sample(field, chain, item, c.sample.count, labels, key, DType::f32, s.device)
+            : sampler == "sde" ? finetune::shared_sample(field, chain, item, c.sample.count, labels, key, DType::f32, s.device)
                                : sample_ode(c, field, steps, item, c.sample.count, labels, key, s.device);
-      });
+      };
+      s.rounds(steps, wanted, [&] { count_shared(s, draw); });
       if (s.planning()) continue;
       const std::vector<float> values = data::original(data.model, x.to(Device::cpu).values<float>());
       for (const float v : values)

@@ -5,13 +5,14 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "distributed/ranks.h"
 #include "run/stop.h"
 #include "stages/stages.h"
 
 namespace costate::cli {
 
 void Session::stop_if_asked() const {
-  if (!planning() && !saving && stop_requested())
+  if (!planning() && !saving && any_rank(stop_requested()))
     throw Interrupted("stopped before the end of a stage, which begins again with --resume auto");
 }
 

@@ -60,7 +60,8 @@ class Session {
     std::int64_t flops = 0;
     double seconds = 0;
   } earlier;                     // what that took
-  std::int64_t flops_start = 0;  // the count of operations where this life's part of the stage began
+  std::int64_t flops_start = 0;   // the count of operations where this life's part of the stage began
+  std::int64_t others_flops = 0;  // since then, of other ranks at what they shared (distributed/ranks.h)
   bool saving = false;           // a training loop runs, which stops by itself when it is asked to
   // Whether the stage goes on from a training that has left what comes before it in the stage.
   bool goes_on(std::string_view stage) const { return resumed && resumed->stage == stage; }

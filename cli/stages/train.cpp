@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "distributed/ranks.h"
 #include "objectives/objectives.h"
 #include "run/saved_training.h"
 
@@ -64,7 +65,7 @@ void train(Session& s, finetune::Objective& objective, const std::string& file, 
   const std::int64_t done = saves.restore();
   const auto tune = [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t n = first; n <= last; ++n) {
-      mean.add(objective.step());
+      count_shared(s, [&] { mean.add(objective.step()); });
       if (n % f.log_every == 0 || n == total) {
         Values row = mean.values();
         row.emplace_back("reward_queries", static_cast<double>(s.counter->now().rewards));

@@ -1,6 +1,7 @@
 #include <costate/finetune/backpropagation/backpropagation.h>
 
 #include <costate/autograd/ops.h>
+#include <costate/finetune/distributed/shared_sum.h>
 #include <costate/finetune/network_field.h>
 #include <costate/sde/sampler.h>
 #include <costate/tensor/random.h>
@@ -171,10 +172,19 @@ Gradients Backpropagation::micro_batch(std::int64_t first, std::int64_t rows, co
 Gradients Backpropagation::gradient(BackpropagationMetrics& metrics) const {
   const DifferentiatedPath path = draw(iteration());
   const std::int64_t size = options_.micro_batch ? std::min(options_.micro_batch, options_.batch) : options_.batch;
-  Gradients g;
   Sums sums;
-  for (std::int64_t first = 0; first < options_.batch; first += size)
-    add(g, micro_batch(first, std::min(size, options_.batch - first), path, sums));
+  SharedSum sum(kWhat, (options_.batch + size - 1) / size);
+  for (std::int64_t piece = 0, first = 0; first < options_.batch; ++piece, first += size) {
+    if (!sum.mine(piece)) continue;
+    Sums own;
+    Gradients of_piece = micro_batch(first, std::min(size, options_.batch - first), path, own);
+    sum.add(piece, std::move(of_piece),
+            {own.loss, own.reward, own.penalty, own.state_cost, static_cast<double>(own.rows), static_cast<double>(own.failed)});
+  }
+  Gradients g = sum.finish([&](std::span<const double> n) {
+    sums.loss += n[0], sums.reward += n[1], sums.penalty += n[2], sums.state_cost += n[3];
+    sums.rows += static_cast<std::int64_t>(n[4]), sums.failed += static_cast<std::int64_t>(n[5]);
+  });
   const std::int64_t ends = sums.rows + sums.failed;
   if (sums.rows == 0)
     fail(Fault::numerical, {kWhat, ": iteration ", iteration(), ": not one of ", ends, " rewards could be computed"});

@@ -1,6 +1,7 @@
 #include <costate/finetune/regression/value_gradient.h>
 
 #include <costate/autograd/ops.h>
+#include <costate/finetune/distributed/shared_sum.h>
 #include <costate/finetune/network_field.h>
 #include <costate/tensor/random.h>
 
@@ -195,17 +196,27 @@ Gradients ValueGradientRegression::gradient(ValueGradientMetrics& metrics) {
     g = replayed(metrics);
   } else {
     const std::int64_t size = options_.micro_batch ? std::min(options_.micro_batch, options_.batch) : options_.batch;
-    for (std::int64_t first = 0; first < options_.batch; first += size) {
+    SharedSum sum(name(options_.costate), (options_.batch + size - 1) / size);
+    ValueGradientMetrics own;
+    for (std::int64_t piece = 0, first = 0; first < options_.batch; ++piece, first += size) {
+      if (!sum.mine(piece)) continue;
       const std::int64_t rows = std::min(size, options_.batch - first);
+      own.reward = own.failed = own.control_cost = own.clipped = own.costate_norm = 0;
+      CostateBatch batch = collect(iteration() * options_.batch + first, rows, all, own);
       auto clock = Clock::now();
-      CostateBatch batch = collect(iteration() * options_.batch + first, rows, all, metrics);
-      clock = Clock::now();
-      value_costates(batch, all, metrics);
-      const std::vector<double> weights = row_weights(batch, metrics);
-      metrics.seconds.adjoint += lap(clock);
-      add(g, regress(batch, all, weights, metrics));
-      metrics.seconds.regress += lap(clock);
+      value_costates(batch, all, own);
+      const std::vector<double> weights = row_weights(batch, own);
+      own.seconds.adjoint += lap(clock);
+      Gradients of_piece = regress(batch, all, weights, own);
+      own.seconds.regress += lap(clock);
+      sum.add(piece, std::move(of_piece), {own.reward, own.failed, own.control_cost, own.clipped, own.costate_norm});
     }
+    metrics = own;  // what is of whole batches
+    metrics.reward = metrics.failed = metrics.control_cost = metrics.clipped = metrics.costate_norm = 0;
+    g = sum.finish([&](std::span<const double> of_piece) {
+      metrics.reward += of_piece[0], metrics.failed += of_piece[1], metrics.control_cost += of_piece[2];
+      metrics.clipped += of_piece[3], metrics.costate_norm = std::max(metrics.costate_norm, of_piece[4]);
+    });
   }
   metrics.loss = g.loss;
   if (metrics.failed >= n)
