@@ -1,7 +1,7 @@
 # What quickstart.sh and test.sh share. To be sourced, with the working directory at the root of the tree.
 
 build_packages="g++ cmake ninja-build libeigen3-dev libcli11-dev nlohmann-json3-dev libpng-dev libjpeg-dev zlib1g-dev"
-test_packages="libgtest-dev libbenchmark-dev git pkg-config"
+test_packages="libgtest-dev libbenchmark-dev libopenmpi-dev openmpi-bin git pkg-config"
 
 say() { printf '== %s\n' "$*"; }
 stop() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }

@@ -113,7 +113,10 @@ void finetune_fields(FieldList& l, FinetuneConfig& f) {
            "How the control is learnt. An objective brings defaults of its own, which are in the table of objectives.");
   l.add("iterations", f.iterations, "Updates.", count_from(1));
   l.add("batch", f.batch, "Trajectories an update.", {1, 1e6});
-  l.add("micro_batch", f.micro_batch, "Trajectories held in memory at a time; 0: all.", {0, 1e6});
+  l.add("micro_batch", f.micro_batch,
+        "Trajectories at a time, which several processes share, and which bound the memory of objectives but policy gradients; "
+        "0: all.",
+        {0, 1e6});
   l.choice("pairing", f.pairing, {"next", "same", "alg1"},
            "Which costate a state is regressed on: next a_{k+1} (exact), same a_k (under-tilts), alg1 as the "
            "paper's Algorithm 1.");

@@ -96,13 +96,27 @@ void check_shared(const Config& c, const std::vector<Stage>& stages, int ranks) 
     if (stage != Stage::finetune) continue;
     const FinetuneConfig& f = c.finetune;
     const Loop loop = objective(f.objective).loop;
-    const bool adjoint = f.objective == "adjoint_matching" || f.objective == "discrete_adjoint" || f.objective == "continuous_adjoint";
-    require(adjoint || loop == Loop::backpropagation, "finetune.objective: found ", f.objective, ", which ", ranks,
-            " processes cannot share; they share adjoint_matching, discrete_adjoint, continuous_adjoint and the objectives of "
-            "the loop backpropagation");
-    require(f.regression.replay.size == 0, "finetune.regression.replay.size: found ", f.regression.replay.size, ", but ", ranks,
-            " processes share no replay buffer; expected 0");
-    cut("finetune", f.batch, f.micro_batch);
+    const auto refuse = [&](bool refused, const char* key, const auto& found, const char* why, const char* expected) {
+      require(!refused, key, ": found ", found, ", which ", ranks, " processes cannot share in ", f.objective, ": ", why,
+              "; expected ", expected, ", or one process");
+    };
+    const char* const others = "adjoint_matching, discrete_adjoint, continuous_adjoint, or an objective of another loop";
+    refuse(f.objective.starts_with("socm"), "finetune.objective", f.objective,
+           "its path weights are divided by a mean over the whole batch", others);
+    refuse(f.objective == "pi_ft" || f.objective == "stein", "finetune.objective", f.objective,
+           "its value network is fitted to the whole batch", others);
+    refuse(f.regression.replay.size > 0, "finetune.regression.replay.size", f.regression.replay.size,
+           "a replay buffer keeps whole batches", "0");
+    if (loop != Loop::policy_gradient) {
+      cut("finetune", f.batch, f.micro_batch);
+      continue;
+    }
+    const PolicyGradientConfig& p = f.policy_gradient;
+    refuse(p.window.kind == "dynamic", "finetune.policy_gradient.window.kind", p.window.kind,
+           "the samples that choose its part are no micro-batches", "another window");
+    refuse(p.critic.skip, "finetune.policy_gradient.critic.skip", "true",
+           "every process would ask for the rewards of all its estimates", "false");
+    cut("finetune", f.batch / p.minibatches, f.micro_batch);
   }
 }
 

@@ -53,7 +53,7 @@ PolicyGradientOptions options(const Config& config) {
   const FinetuneConfig& f = config.finetune;
   const PolicyGradientConfig& c = f.policy_gradient;
   O o;
-  o.batch = f.batch, o.seed = seed_of(config, Purpose::finetune), o.learner = learner_options(f.optimiser, f.iterations);
+  o.batch = f.batch, o.micro_batch = f.micro_batch, o.seed = seed_of(config, Purpose::finetune), o.learner = learner_options(f.optimiser, f.iterations);
   o.loss = chosen<O::Loss>(c.loss, {{"score_function", O::Loss::score_function}, {"clipped_ratio", O::Loss::clipped_ratio},
                                     {"clamped_ratio", O::Loss::clamped_ratio}, {"cross_entropy", O::Loss::cross_entropy},
                                     {"log_variance", O::Loss::log_variance}, {"variance", O::Loss::variance},
@@ -195,8 +195,8 @@ void check_policy_gradient(const Config& c) {
           "' is no classifier and has none");
   // Keys of `finetune` itself that belong to the regression of adjoint matching.
   const FinetuneConfig plain = Config().finetune;
-  require(f.micro_batch == 0, "finetune.micro_batch: found ", f.micro_batch, "; ", f.objective,
-          " compares the paths of an iteration with each other and holds them all, expected 0");
+  require(f.micro_batch % p.group_size == 0, "finetune.micro_batch: found ", f.micro_batch, "; ", f.objective,
+          " takes whole groups at a time, expected 0 or a multiple of finetune.policy_gradient.group_size, ", p.group_size);
   require(f.pairing == plain.pairing && f.early_steps == 0 && f.late_steps == 0 && f.loss_clip == 0 &&
               f.loss_space == plain.loss_space && !f.keep_activations && !f.denoised_endpoint,
           "finetune.pairing, early_steps, late_steps, loss_clip, loss_space, keep_activations and denoised_endpoint: the "

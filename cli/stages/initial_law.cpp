@@ -6,11 +6,11 @@
 #include <costate/finetune/initial_law/value_of_noise.h>
 #include <costate/nn/init.h>
 #include <costate/nn/mlp.h>
-#include <costate/sde/sampler.h>
-#include <costate/tensor/hooks.h>
 
 #include <chrono>
 #include <cmath>
+
+#include "distributed/ranks.h"
 
 namespace costate::cli {
 namespace {
@@ -78,15 +78,11 @@ class Phase {
 
 }  // namespace
 
-void learn_initial_law(Session& s, const data::Dataset& data, finetune::ControlProblem& problem) {
+namespace {
+
+void learn(Session& s, const data::Dataset& data, finetune::ControlProblem& problem) {
   const Config& c = s.config;
   const InitialLawConfig& i = c.finetune.initial_law;
-  if (s.goes_on("finetune")) {  // it was learnt before the first update
-    if (const auto law = load_initial_law(s, data)) problem.initial = law->law(problem);
-    return;
-  }
-  if (!s.planning()) s.directory->remove({noise_value_checkpoint, noise_control_checkpoint});  // of an earlier run
-  if (i.kind == "noise") return;
   const std::int64_t total = s.iterations(i.iterations);
   nn::Network value;
   {
@@ -128,6 +124,19 @@ void learn_initial_law(Session& s, const data::Dataset& data, finetune::ControlP
                    (i.kind == "sir"    ? "; " + short_number(100 * efficiency) + " % of its draws are effective"
                     : i.kind == "mcmc" ? "; " + short_number(100 * efficiency) + " % of its moves are accepted"
                                        : std::string()));
+}
+
+}  // namespace
+
+void learn_initial_law(Session& s, const data::Dataset& data, finetune::ControlProblem& problem) {
+  const auto load = [&] {
+    if (const auto law = load_initial_law(s, data)) problem.initial = law->law(problem);
+  };
+  if (s.goes_on("finetune")) return load();  // it was learnt before the first update
+  if (!s.planning()) s.directory->remove({noise_value_checkpoint, noise_control_checkpoint});  // of an earlier run
+  if (s.config.finetune.initial_law.kind == "noise") return;
+  by_first_rank([&] { learn(s, data, problem); });
+  if (!first_rank()) load();
 }
 
 std::optional<finetune::TiltedNoise> load_initial_law(Session& s, const data::Dataset& data) {

@@ -39,6 +39,8 @@ bool measure(const Config& config, MemoryCandidate& m) {
 
 // The configured one (0, all, if it is the whole batch) and the halves of the batch, the largest first.
 std::vector<std::int64_t> micro_batches(const Config& c) {
+  // Policy gradients hold all paths of an iteration.
+  if (objective(c.finetune.objective).loop == Loop::policy_gradient) return {c.finetune.micro_batch};
   std::vector<std::int64_t> sizes;
   for (std::int64_t m = c.finetune.batch; m > 1;) sizes.push_back(m = (m + 1) / 2);
   sizes.push_back(0);

@@ -1,6 +1,7 @@
 #include <costate/finetune/distributed/sampling.h>
 
 #include <costate/tensor/hooks.h>
+#include <costate/tensor/parallel.h>
 
 #include <algorithm>
 
@@ -27,6 +28,21 @@ Tensor shared_rows(const Shape& shape, std::int64_t count, DType dtype, Device d
   else parallel(own.end - own.first, one);
   share_rows(out, size);
   return out;
+}
+
+std::vector<double> shared_numbers(std::int64_t count,
+                                   const std::function<void(std::int64_t first, std::int64_t rows, double* numbers)>& chunk) {
+  const std::int64_t size = sde::chunk_rows(count);
+  const Share own = share((count + size - 1) / size, communicator());
+  const auto rows_before = [&](std::int64_t c) { return std::min(count, c * size); };
+  std::vector<double> numbers(static_cast<std::size_t>(rows_before(own.end) - rows_before(own.first)));
+  parallel(own.end - own.first, [&](std::int64_t i) {
+    const std::int64_t first = (own.first + i) * size;
+    chunk(first, std::min(size, count - first), numbers.data() + i * size);
+  });
+  std::vector<double> all;
+  for (const auto& of_rank : all_gather(numbers)) all.insert(all.end(), of_rank.begin(), of_rank.end());
+  return all;
 }
 
 namespace {

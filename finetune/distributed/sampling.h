@@ -13,6 +13,10 @@ namespace costate::finetune {
 Tensor shared_rows(const Shape& shape, std::int64_t count, DType dtype, Device device,
                    const std::function<Tensor(std::int64_t first, std::int64_t rows)>& chunk);
 
+// Numbers (count) of rows that `chunk(first, rows, numbers)` adds to zeros, in parallel; on every rank.
+std::vector<double> shared_numbers(std::int64_t count,
+                                   const std::function<void(std::int64_t first, std::int64_t rows, double* numbers)>& chunk);
+
 // sde::sample of a chain, and of an equation by a solver, whose arguments these are.
 Tensor shared_sample(const sde::Field& field, const sde::Chain& chain, const Shape& shape, std::int64_t count,
                      const Tensor& labels, const sde::NoiseKey& key, DType dtype = DType::f32, Device device = Device::cpu);

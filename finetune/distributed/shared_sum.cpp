@@ -18,6 +18,12 @@ SharedSum::SharedSum(std::string what, std::int64_t pieces)
           "; choose a micro_batch of at most 1/", size_, " of the batch, or fewer processes");
 }
 
+SharedSum::SharedSum(std::string what, std::int64_t pieces, const std::vector<Tensor>& parameters)
+    : what_(std::move(what)), ranks_(communicator()), pieces_(pieces), size_(ranks_.size()), rank_(ranks_.rank()) {
+  require(pieces_ >= 1, what_, ": a gradient of ", pieces_, " micro-batches");
+  if (size_ > 1) lay_out(parameters);
+}
+
 void SharedSum::add(std::int64_t piece, Gradients g, std::vector<double> numbers) {
   require(mine(piece) && piece / size_ == next_, what_, ": piece ", piece, " is not the next one of rank ", rank_);
   ++next_;
@@ -29,28 +35,31 @@ void SharedSum::add(std::int64_t piece, Gradients g, std::vector<double> numbers
   send_round(&g);
 }
 
-void SharedSum::pack(const Gradients& g) {
-  if (shapes_.empty()) {
-    require(!g.parameters.empty(), what_, ": there are no parameters to be trained");
-    dtype_ = g.parameters[0].dtype(), device_ = g.parameters[0].device();
-    std::int64_t elements = 0;
-    for (const Tensor& t : g.parameters) {
-      require(t.dtype() == dtype_, what_, ": parameters of ", dtype_, " and ", t.dtype(),
-              "; several processes add up gradients of one type");
-      shapes_.push_back(t.shape());
-      elements += t.numel();
-    }
-    const std::int64_t most = largest_bucket / size_of(dtype_),
-                       count = std::max<std::int64_t>(1, (elements + most * size_ - 1) / (most * size_)) * size_;  // as many each
-    std::int64_t mine = 0;
-    for (std::int64_t b = 0; b < count; ++b) {
-      const std::int64_t first = elements * b / count, end = elements * (b + 1) / count;
-      buckets_.push_back({first, end - first, static_cast<int>(b % size_)});
-      if (b % size_ == rank_) mine += end - first;
-    }
-    total_ = Tensor::empty({mine}, dtype_);
-    own_ = Tensor::empty({elements}, dtype_);
+void SharedSum::lay_out(const std::vector<Tensor>& parameters) {
+  const memory::TagScope scope(memory::Tag::gradients);
+  require(!parameters.empty(), what_, ": there are no parameters to be trained");
+  dtype_ = parameters[0].dtype(), device_ = parameters[0].device();
+  std::int64_t elements = 0;
+  for (const Tensor& t : parameters) {
+    require(t.dtype() == dtype_, what_, ": parameters of ", dtype_, " and ", t.dtype(),
+            "; several processes add up gradients of one type");
+    shapes_.push_back(t.shape());
+    elements += t.numel();
   }
+  const std::int64_t most = largest_bucket / size_of(dtype_),
+                     count = std::max<std::int64_t>(1, (elements + most * size_ - 1) / (most * size_)) * size_;  // as many each
+  std::int64_t mine = 0;
+  for (std::int64_t b = 0; b < count; ++b) {
+    const std::int64_t first = elements * b / count, end = elements * (b + 1) / count;
+    buckets_.push_back({first, end - first, static_cast<int>(b % size_)});
+    if (b % size_ == rank_) mine += end - first;
+  }
+  total_ = Tensor::empty({mine}, dtype_);
+  own_ = Tensor::empty({elements}, dtype_);
+}
+
+void SharedSum::pack(const Gradients& g) {
+  if (shapes_.empty()) lay_out(g.parameters);
   std::int64_t at = 0;
   for (const Tensor& t : g.parameters) {
     own_.slice(at, t.numel()).copy_from(t.to(Device::cpu).reshape({t.numel()}));
@@ -65,7 +74,7 @@ void SharedSum::send_round(const Gradients* own) {
   others_.resize(static_cast<std::size_t>(size_));
   // Bucket by bucket, so that what is added first arrives first.
   for (std::int64_t r = 0; r < size_; ++r) {
-    const bool takes_part = r != rank_ && (fast || rounds_ * size_ + r < pieces_);
+    const bool takes_part = r != rank_ && (fast ? r : rounds_ * size_ + r) < pieces_;
     Tensor& other = others_[static_cast<std::size_t>(r)];
     if (!takes_part) other = Tensor();
     else if (!other.defined()) other = Tensor::empty_like(total_);
@@ -142,7 +151,7 @@ Gradients SharedSum::finish(const std::function<void(std::span<const double>)>& 
   if (size_ == 1) {
     g.parameters = std::move(sum_.parameters);
   } else {
-    if (ranks_.reduction == Reduction::fast) send_round(&sum_);
+    if (ranks_.reduction == Reduction::fast) send_round(next_ > 0 ? &sum_ : nullptr);
     if (under_way_) fold_round();
     if (ranks_.reduction == Reduction::ordered && rounds_ * size_ < pieces_) {
       send_round(nullptr);  // the last pieces, of which this rank has none
@@ -153,6 +162,7 @@ Gradients SharedSum::finish(const std::function<void(std::span<const double>)>& 
     g = unpack();
   }
   const auto all = all_gather(numbers_);
+  numbers_each_ = all[0].size() / static_cast<std::size_t>((pieces_ + size_ - 1) / size_);  // the first rank has a piece
   for (std::int64_t i = 0; i < pieces_; ++i) {
     const auto of_piece = std::span(all[static_cast<std::size_t>(i % size_)])
                               .subspan(static_cast<std::size_t>(i / size_) * numbers_each_, numbers_each_);

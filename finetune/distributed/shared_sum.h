@@ -26,6 +26,8 @@ class SharedSum {
   // `what` names the training in errors. Throws Error(argument) where there are fewer pieces than ranks, which would leave some
   // without work.
   SharedSum(std::string what, std::int64_t pieces);
+  // The same where some may be without work: gradients are those of these parameters.
+  SharedSum(std::string what, std::int64_t pieces, const std::vector<Tensor>& parameters);
 
   bool mine(std::int64_t piece) const { return piece % size_ == rank_; }
   // Of each of this rank's pieces, in their order: the gradient, and numbers that all ranks will see (as many for each piece).
@@ -40,6 +42,7 @@ class SharedSum {
   };
   void send_round(const Gradients* own);  // begins a round of pieces, one a rank
   void fold_round();                      // waits for it, and adds
+  void lay_out(const std::vector<Tensor>& parameters);  // cuts them into buckets
   void pack(const Gradients& g);
   void share_sum();
   Gradients unpack() const;

@@ -1,10 +1,12 @@
 #include <costate/finetune/policy_gradient/batch.h>
 
 #include <costate/autograd/ops.h>
+#include <costate/finetune/distributed/communicator.h>
 #include <costate/finetune/training_state.h>
 #include <costate/sde/sampler.h>
 #include <costate/tensor/random.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace costate::finetune {
@@ -100,7 +102,10 @@ std::vector<double> PathBatch::path_log_ratio() const {
   return sum;
 }
 
-void take_rewards(PathBatch& b, const Reward::Scores& scores, double multiplier) {
+namespace {
+
+// `mean_reward` is their sum so far.
+void read_rewards(PathBatch& b, const Reward::Scores& scores, double multiplier) {
   const auto n = static_cast<std::size_t>(scores.value.extent(0));
   b.valid.assign(n, 1), b.reward.assign(n, 0.0);
   b.mean_reward = 0, b.valid_paths = scores.value.is_meta() ? static_cast<std::int64_t>(n) : 0;
@@ -111,11 +116,16 @@ void take_rewards(PathBatch& b, const Reward::Scores& scores, double multiplier)
     if (!b.valid[i]) continue;
     b.reward[i] = multiplier * r[i], b.mean_reward += r[i], ++b.valid_paths;
   }
-  if (b.valid_paths == 0) fail(Fault::numerical, {"policy gradient: none of ", n, " rewards is finite"});
+}
+
+void divide_rewards(PathBatch& b) {
+  if (b.valid_paths == 0) fail(Fault::numerical, {"policy gradient: none of ", b.valid.size(), " rewards is finite"});
   b.mean_reward /= static_cast<double>(b.valid_paths);
 }
 
-PathBatch collect(const sde::Field& policy, const ControlProblem& problem, const BatchOptions& o, const sde::NoiseKey& key) {
+// As collect, for all rows at a time; `mean_reward` is the sum.
+PathBatch collect_at_once(const sde::Field& policy, const ControlProblem& problem, const BatchOptions& o,
+                          const sde::NoiseKey& key) {
   const std::int64_t groups = o.rows / o.group_size;
   require(o.group_size >= 1 && groups * o.group_size == o.rows, "policy gradient: ", o.rows, " paths are not groups of ",
           o.group_size);
@@ -147,7 +157,7 @@ PathBatch collect(const sde::Field& policy, const ControlProblem& problem, const
     b.labels.assign(l.begin(), l.end());
   }
 
-  take_rewards(b, problem.reward.scores(b.paths.terminal(), false), problem.reward_multiplier);
+  read_rewards(b, problem.reward.scores(b.paths.terminal(), false), problem.reward_multiplier);
   b.state_cost = state_costs(problem, b.paths, rollout.first_step);
   if (o.base) {
     StepLikelihoods l = step_likelihoods(problem, b.paths);
@@ -159,6 +169,95 @@ PathBatch collect(const sde::Field& policy, const ControlProblem& problem, const
     b.control_cost = std::move(l.control_cost), b.log_ratio = std::move(l.log_ratio);
   }
   return b;
+}
+
+// Rows first, ... of `all`, which has `rows` and is made where it is not there yet.
+void place(Tensor& all, const Tensor& part, std::int64_t rows, std::int64_t first) {
+  if (!part.defined()) return;
+  const memory::TagScope scope(memory::Tag::trajectory);
+  if (!all.defined()) all = Tensor::empty(part.shape().with(0, rows), part.dtype(), part.device());
+  all.slice(first, part.extent(0)).copy_from(part);
+}
+void place(std::vector<Tensor>& all, const std::vector<Tensor>& part, std::int64_t rows, std::int64_t first) {
+  all.resize(part.size());
+  for (std::size_t k = 0; k < part.size(); ++k) place(all[k], part[k], rows, first);
+}
+
+// All tensors of a batch.
+template <class Visit>
+void each_tensor(PathBatch& b, const Visit& visit) {
+  visit(b.paths.labels);
+  for (auto* list : {&b.paths.states, &b.paths.predictions, &b.paths.base_predictions})
+    for (Tensor& t : *list) visit(t);
+}
+
+}  // namespace
+
+void take_rewards(PathBatch& b, const Reward::Scores& scores, double multiplier) {
+  read_rewards(b, scores, multiplier);
+  if (!scores.value.is_meta()) divide_rewards(b);
+}
+
+PathBatch collect(const sde::Field& policy, const ControlProblem& problem, const BatchOptions& o, const sde::NoiseKey& key) {
+  const Communicator& ranks = communicator();
+  const std::int64_t size = o.micro_batch > 0 ? std::min(o.micro_batch, o.rows) : o.rows, pieces = (o.rows + size - 1) / size;
+  require(size % std::max<std::int64_t>(o.group_size, 1) == 0, "policy gradient: micro_batch is ", size,
+          ", which is not a number of whole groups of ", o.group_size);
+  require(pieces >= ranks.size(), "policy gradient: ", ranks.size(), " processes share the micro-batches of ", o.rows,
+          " paths, which are ", pieces, "; choose a micro_batch of at most 1/", ranks.size(), " of them");
+  if (pieces == 1) {
+    PathBatch all = collect_at_once(policy, problem, o, key);
+    if (!all.paths.terminal().is_meta()) divide_rewards(all);
+    return all;
+  }
+  PathBatch all;
+  const Share own = share(pieces, ranks);
+  std::vector<double> numbers, sums;  // of this rank's paths, one after the other; of its micro-batches
+  for (std::int64_t p = own.first; p < own.end; ++p) {
+    BatchOptions part_options = o;
+    const std::int64_t first = p * size;
+    part_options.rows = std::min(size, o.rows - first);
+    PathBatch part = collect_at_once(policy, problem, part_options, key.from(first));
+    place(all.paths.labels, part.paths.labels, o.rows, first), place(all.paths.states, part.paths.states, o.rows, first);
+    place(all.paths.predictions, part.paths.predictions, o.rows, first);
+    place(all.paths.base_predictions, part.paths.base_predictions, o.rows, first);
+    all.first_step = part.first_step, all.noise_scale = part.noise_scale;
+    sums.insert(sums.end(), {part.mean_reward, static_cast<double>(part.valid_paths)});
+    for (std::int64_t i = 0; i < part_options.rows; ++i) {
+      numbers.insert(numbers.end(), {part.reward[i], static_cast<double>(part.valid[i]),
+                                     static_cast<double>(part.paths.stopped_at.empty() ? -1 : part.paths.stopped_at[i]),
+                                     static_cast<double>(part.labels.empty() ? -1 : part.labels[i])});
+      for (const StepTable* table : {&part.state_cost, &part.control_cost, &part.log_ratio})
+        for (const auto& of_step : *table) numbers.push_back(of_step[i]);
+    }
+  }
+  all.paths.key = key;
+  each_tensor(all, [&](Tensor& t) {
+    if (t.defined()) share_rows(t, size);
+  });
+  for (const auto& of_rank : all_gather(sums))
+    for (std::size_t i = 0; i < of_rank.size(); i += 2)
+      all.mean_reward += of_rank[i], all.valid_paths += static_cast<std::int64_t>(of_rank[i + 1]);
+  const auto steps = static_cast<std::size_t>(problem.chain.steps()), rows = static_cast<std::size_t>(o.rows);
+  std::vector<StepTable*> tables;
+  if (problem.state_cost) tables.push_back(&all.state_cost);
+  if (o.base) tables.insert(tables.end(), {&all.control_cost, &all.log_ratio});
+  for (StepTable* table : tables) table->assign(steps, std::vector<double>(rows));
+  if (problem.running) all.paths.stopped_at.resize(rows);
+  const bool labels = all.paths.labels.defined() && !all.paths.labels.is_meta();
+  std::size_t row = 0;
+  for (const auto& of_rank : all_gather(numbers))
+    for (auto n = of_rank.begin(); n != of_rank.end(); ++row) {
+      all.reward.push_back(*n++), all.valid.push_back(*n++ != 0);
+      if (problem.running) all.paths.stopped_at[row] = static_cast<int>(*n);
+      ++n;
+      if (labels) all.labels.push_back(static_cast<std::int32_t>(*n));
+      ++n;
+      for (StepTable* table : tables)
+        for (auto& of_step : *table) of_step[row] = *n++;
+    }
+  if (!all.paths.terminal().is_meta()) divide_rewards(all);
+  return all;
 }
 
 }  // namespace costate::finetune

@@ -38,6 +38,7 @@ struct PathBatch {
 
 struct BatchOptions {
   std::int64_t rows = 256, group_size = 1;
+  std::int64_t micro_batch = 0;  // paths at a time, whole groups, which ranks share (distributed/communicator.h); 0: all
   bool shared_noise = false;  // one x_0 a group
   bool siblings = false;      // x_{first_step} of a group's paths: its parent's sample, noised again
   int first_step = 0;
@@ -47,7 +48,7 @@ struct BatchOptions {
 
 // Paths of `policy`, their rewards and likelihoods. The members of a group have one label. Noise is that of `key`.
 // Cost a path: K - first_step policy rows, as many base rows where asked (steps with noise only), one reward; siblings K/group
-// policy rows more. Throws Error(numerical) when no reward is finite.
+// policy rows more. Every rank gets all paths. Throws Error(numerical) when no reward is finite.
 PathBatch collect(const sde::Field& policy, const ControlProblem& problem, const BatchOptions& options,
                   const sde::NoiseKey& key);
 

@@ -1,6 +1,7 @@
 #include <costate/finetune/policy_gradient/policy_gradient.h>
 
 #include <costate/autograd/ops.h>
+#include <costate/finetune/distributed/shared_sum.h>
 #include <costate/finetune/network_field.h>
 #include <costate/tensor/random.h>
 
@@ -37,6 +38,7 @@ PathBatch PolicyGradient::sample() {
   PathBatch b = collect(field_of(network()), problem_,
                         {.rows = options_.batch,
                          .group_size = options_.advantage.group_size,
+                         .micro_batch = options_.micro_batch,
                          .shared_noise = options_.shared_noise,
                          .siblings = options_.window.siblings,
                          .first_step = first,
@@ -66,6 +68,25 @@ std::vector<Entry> PolicyGradient::entries_of(std::span<PathBatch* const> batche
   return entries;
 }
 
+Gradients PolicyGradient::gradient_of(std::span<const PathBatch* const> batches, std::span<const Entry> entries,
+                                      SurrogateSums& sums) const {
+  // As many pieces as the paths of a minibatch have micro-batches, whether all of them are learned from or not.
+  const std::int64_t all = options_.batch * static_cast<std::int64_t>(batches.size()),
+                     paths = std::max<std::int64_t>(1, all / options_.minibatches),
+                     size = options_.micro_batch > 0 ? std::min(options_.micro_batch, paths) : paths,
+                     total = static_cast<std::int64_t>(entries.size()),
+                     pieces = std::max<std::int64_t>(1, std::min((paths + size - 1) / size, total));
+  SharedSum sum(name_, pieces, nn::parameters(network()));
+  for (std::int64_t p = 0; p < pieces; ++p) {
+    if (!sum.mine(p)) continue;
+    const auto first = static_cast<std::size_t>(total * p / pieces), end = static_cast<std::size_t>(total * (p + 1) / pieces);
+    SurrogateSums own;
+    Gradients g = surrogate_gradient(network(), problem_, batches, entries.subspan(first, end - first), surrogate(), own);
+    sum.add(p, std::move(g), {own.clipped, own.log_ratio});
+  }
+  return sum.finish([&](std::span<const double> n) { sums.clipped += n[0], sums.log_ratio += n[1]; });
+}
+
 void PolicyGradient::update(std::span<PathBatch* const> batches, std::span<const Entry> paths, std::span<const Entry> entries,
                             Tally& tally) {
   const std::vector<const PathBatch*> read(batches.begin(), batches.end());
@@ -74,7 +95,7 @@ void PolicyGradient::update(std::span<PathBatch* const> batches, std::span<const
       !uses_critic() || iteration_ >= options_.critic.warmup || problem_.device.kind == DeviceKind::meta;
   if (policy_learns) {
     const PathLoss whole = of_paths() ? weigh_paths(batches, paths) : PathLoss{};
-    Gradients g = surrogate_gradient(network(), problem_, read, entries, surrogate(), tally.sums);
+    Gradients g = gradient_of(read, entries, tally.sums);
     if (of_paths()) g.loss = whole.loss;
     const Learner::Update u = learner_.update(g);
     if (log_z_.defined()) {
@@ -187,7 +208,7 @@ Gradients PolicyGradient::gradient(const PathBatch& batch) {
   const PathLoss whole = of_paths() ? weigh_paths(one, paths) : PathLoss{};
   const PathBatch* const read[] = {&copy};
   SurrogateSums sums;
-  Gradients g = surrogate_gradient(network(), problem_, read, entries_of(one, paths), surrogate(), sums);
+  Gradients g = gradient_of(read, entries_of(one, paths), sums);
   if (of_paths()) g.loss = whole.loss;
   return g;
 }

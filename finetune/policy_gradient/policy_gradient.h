@@ -43,6 +43,9 @@ namespace costate::finetune {
 
 struct PolicyGradientOptions {
   std::int64_t batch = 256;  // trajectories an iteration
+  // Trajectories at a time, whole groups, in sampling and, so many as these have trained steps, in updates; 0: all. They are
+  // what ranks share (distributed/communicator.h): the law of the result is the same, its memory too.
+  std::int64_t micro_batch = 0;
   std::uint64_t seed = 0;
 
   enum class Loss : std::uint8_t {
@@ -131,6 +134,8 @@ class PolicyGradient final : public Objective {
   CriticRows critic_rows(std::span<const PathBatch* const> batches, std::span<const Entry> entries,
                          CriticTargets& targets) const;
   std::vector<Entry> random_entries(std::span<const PathBatch* const> batches, std::int64_t count, std::uint64_t draw) const;
+  // Of the surrogate at all entries, which ranks share.
+  Gradients gradient_of(std::span<const PathBatch* const> batches, std::span<const Entry> entries, SurrogateSums& sums) const;
   void update(std::span<PathBatch* const> batches, std::span<const Entry> paths, std::span<const Entry> entries, Tally& tally);
   // The critic's updates that do not go with the policy's, and its resets.
   void learn_values(std::span<PathBatch* const> batches, Tally& tally);

@@ -2,6 +2,7 @@
 
 #include <costate/autograd/ops.h>
 #include <costate/finetune/chunks.h>
+#include <costate/finetune/distributed/sampling.h>
 
 #include <cmath>
 
@@ -97,9 +98,8 @@ Gradients surrogate_gradient(const nn::Network& policy, const ControlProblem& pr
 
 std::vector<double> path_log_ratio_since(const sde::Field& policy, const ControlProblem& problem, const PathBatch& batch,
                                          std::span<const std::int32_t> paths) {
-  std::vector<double> out(paths.size());
   const PathBatch* const one[] = {&batch};
-  sde::each_chunk(static_cast<std::int64_t>(paths.size()), [&](std::int64_t begin, std::int64_t n) {
+  return shared_numbers(static_cast<std::int64_t>(paths.size()), [&](std::int64_t begin, std::int64_t n, double* out) {
     for (const int k : problem.controlled_steps()) {
       if (k < batch.first_step) continue;
       std::vector<Entry> entries;
@@ -107,7 +107,7 @@ std::vector<double> path_log_ratio_since(const sde::Field& policy, const Control
       for (std::int64_t i = begin; i < begin + n; ++i)
         if (batch.paths.active(k, paths[static_cast<std::size_t>(i)])) {
           entries.push_back({0, paths[static_cast<std::size_t>(i)], k, 1.0});
-          place.push_back(static_cast<std::size_t>(i));
+          place.push_back(static_cast<std::size_t>(i - begin));
         }
       if (entries.empty()) continue;
       const Rows r = gather(problem, one, entries, false);
@@ -117,7 +117,6 @@ std::vector<double> path_log_ratio_since(const sde::Field& policy, const Control
       for (std::size_t i = 0; i < place.size(); ++i) out[place[i]] += values[i];
     }
   });
-  return out;
 }
 
 }  // namespace costate::finetune

@@ -31,6 +31,7 @@ TEST(Ranks, WhatIsNotSharedIsRefusedInASentence) {
   const std::vector<Stage> all{Stage::pretrain, Stage::finetune, Stage::sample, Stage::evaluate};
   EXPECT_NO_THROW(check_shared(config_with({}), all, 5));
   EXPECT_NO_THROW(check_shared(config_with({"finetune.objective=draft"}), all, 2));
+  EXPECT_NO_THROW(check_shared(config_with({"finetune.objective=ddpo_is", "finetune.early_steps=0", "finetune.late_steps=0"}), all, 3));
   const auto refused = [&](const std::vector<std::string>& settings, int ranks, const std::string& begin) {
     try {
       check_shared(config_with(settings), all, ranks);
@@ -44,8 +45,19 @@ TEST(Ranks, WhatIsNotSharedIsRefusedInASentence) {
   refused({}, 6, "pretrain.micro_batch: found 8, but 6 processes share the micro-batches of an update, and 35 samples are 5 of "
                  "them; expected 1 to 5");
   refused({"finetune.micro_batch=0"}, 2, "finetune.micro_batch: found 0, but 2 processes");
-  refused({"finetune.objective=ddpo", "finetune.micro_batch=0"}, 2, "finetune.objective: found ddpo, which 2 processes cannot share");
-  refused({"finetune.objective=socm", "finetune.micro_batch=0", "finetune.early_steps=0"}, 2, "finetune.objective: found socm");
+  const std::string no_early = "finetune.early_steps=0", no_late = "finetune.late_steps=0", whole = "finetune.micro_batch=0";
+  refused({"finetune.objective=socm", whole, no_early}, 2,
+          "finetune.objective: found socm, which 2 processes cannot share in socm: its path weights are divided by a mean over the "
+          "whole batch; expected");
+  refused({"finetune.objective=pi_ft", whole}, 2, "finetune.objective: found pi_ft, which 2 processes cannot share in pi_ft: its value "
+                                                  "network is fitted to the whole batch; expected");
+  refused({"finetune.objective=ddpo_is", no_early, no_late}, 4, "finetune.micro_batch: found 9, but 4 processes share the "
+                                                                "micro-batches of an update, and 20 samples are 3 of them");
+  refused({"finetune.objective=score_as_action", no_early, no_late}, 2,
+          "finetune.policy_gradient.critic.skip: found true, which 2 processes cannot share in score_as_action: every process would "
+          "ask for the rewards of all its estimates; expected false, or one process");
+  refused({"finetune.objective=hrf", no_early, no_late, "finetune.micro_batch=8", "finetune.policy_gradient.window.kind=dynamic"}, 2,
+          "finetune.policy_gradient.window.kind: found dynamic, which 2 processes cannot share in hrf");
   refused({"finetune.micro_batch=0", "finetune.regression.replay.size=80"}, 2, "finetune.regression.replay.size: found 80");
 }
 
@@ -76,40 +88,92 @@ Result shell(const Folder& folder, const std::string& line) {
 std::string by_ranks(int ranks, const std::string& arguments) {
   return std::string(mpirun) + " -np " + std::to_string(ranks) + " '" COSTATE_PROGRAM "' " + arguments + " --threads 1";
 }
+// To the ranks of the mpirun whose process is $job: all, or the last.
+std::string signal_ranks(const std::string& signal, bool all) {
+  return "kill -" + signal + " $(cat /proc/[0-9]*/stat 2>/dev/null | awk -v job=$job '$4 == job && $2 == \"(costate)\" { print $1 }'" +
+         (all ? ")" : " | tail -n 1)");
+}
 std::int64_t count(const std::string& text, const std::string& word) {
   std::int64_t n = 0;
   for (std::size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) ++n;
   return n;
 }
 
-TEST(Ranks, OneTwoAndFourLeaveTheFilesOfOneProcess) {
-  const Folder folder;
-  folder.file("config.json", shared_points);
-  ASSERT_EQ(costate(folder, {"run", "config.json", "--quiet", "--threads", "1", "--out", "alone"}).code, 0);
+// Names of the files of a run that do not depend on time or on the number of processes.
+std::set<std::string> lasting_files(const std::string& run) {
   std::set<std::string> files;
-  for (const auto& entry : fs::recursive_directory_iterator(folder / "alone")) {
-    const std::string name = fs::relative(entry.path(), folder / "alone").string();
+  for (const auto& entry : fs::recursive_directory_iterator(run)) {
+    const std::string name = fs::relative(entry.path(), run).string();
     if (entry.is_regular_file() && name != "run.json" && name != "timing.csv" && name != "summary.md" &&
         name != "config.resolved.json")
       files.insert(name);
   }
+  return files;
+}
+void expect_same_files(const std::string& run, const std::string& as) {
+  const std::set<std::string> files = lasting_files(as);
   EXPECT_GT(files.size(), 8u);
+  EXPECT_EQ(lasting_files(run), files);
+  for (const std::string& name : files) EXPECT_EQ(contents(run + "/" + name), contents(as + "/" + name)) << name;
+}
+void expect_same_counts(const std::string& run, const std::string& as) {
+  const Json record = Json::parse(contents(run + "/run.json")), alone = Json::parse(contents(as + "/run.json"));
+  for (const auto& [stage, numbers] : alone["stages"].items()) {
+    EXPECT_EQ(record["stages"][stage]["evaluations"], numbers["evaluations"]) << stage;
+    EXPECT_EQ(record["stages"][stage]["flops"], numbers["flops"]) << stage;
+  }
+}
+
+TEST(Ranks, OneTwoAndFourLeaveTheFilesOfOneProcess) {
+  const Folder folder;
+  folder.file("config.json", shared_points);
+  ASSERT_EQ(costate(folder, {"run", "config.json", "--quiet", "--threads", "1", "--out", "alone"}).code, 0);
   for (const int ranks : {1, 2, 4}) {
+    SCOPED_TRACE(std::to_string(ranks) + " ranks");
     const std::string out = "run" + std::to_string(ranks);
     const Result r = shell(folder, by_ranks(ranks, "run config.json --quiet --out " + out));
     ASSERT_EQ(r.code, 0) << r.err;
     EXPECT_EQ(count(r.out, "tuned sde"), 1) << r.out;  // the first rank alone speaks
-    for (const std::string& name : files)
-      EXPECT_EQ(contents(folder / (out + "/" + name)), contents(folder / ("alone/" + name))) << name << ", " << ranks << " ranks";
+    expect_same_files(folder / out, folder / "alone");
+    expect_same_counts(folder / out, folder / "alone");
     const Json record = Json::parse(contents(folder / (out + "/run.json")));
     EXPECT_EQ(record["ranks"], ranks);
-    const Json alone = Json::parse(contents(folder / "alone/run.json"));
-    for (const auto& [stage, numbers] : alone["stages"].items()) {
-      EXPECT_EQ(record["stages"][stage]["evaluations"], numbers["evaluations"]) << stage;
-      EXPECT_EQ(record["stages"][stage]["flops"], numbers["flops"]) << stage;
-    }
     EXPECT_EQ(record["stages"]["finetune"].contains("sent_bytes"), ranks > 1);
   }
+}
+
+TEST(Ranks, TheOtherLoopsLeaveTheFilesOfOneProcess) {
+  // A policy gradient with groups, whose paths and updates are shared, and the gradient of the reward itself.
+  for (const std::string objective : {"flow_grpo", "draft_k"}) {
+    SCOPED_TRACE(objective);
+    const Folder folder;
+    folder.file("config.json", shared_points);
+    const std::string settings = " --set finetune.objective=" + objective +
+                                 (objective == "flow_grpo" ? " --set finetune.micro_batch=8 --set finetune.batch=64" : "") +
+                                 " --set finetune.early_steps=0 --set finetune.late_steps=0";
+    ASSERT_EQ(shell(folder, "'" COSTATE_PROGRAM "' run config.json --quiet --threads 1 --out alone" + settings).code, 0);
+    for (const int ranks : {2, 4}) {
+      SCOPED_TRACE(std::to_string(ranks) + " ranks");
+      const std::string out = "run" + std::to_string(ranks);
+      const Result r = shell(folder, by_ranks(ranks, "run config.json --quiet --out " + out + settings));
+      ASSERT_EQ(r.code, 0) << r.err;
+      expect_same_files(folder / out, folder / "alone");
+      expect_same_counts(folder / out, folder / "alone");
+    }
+  }
+}
+
+TEST(Ranks, TheLawOfX0IsLearntByTheFirstAndReadByTheOthers) {
+  const Folder folder;
+  folder.file("config.json", shared_points);
+  const std::string settings = " --set finetune.objective=elegant --set finetune.early_steps=0 --set finetune.late_steps=0"
+                               " --set finetune.initial_law.iterations=4 --set finetune.initial_law.batch=16";
+  const Result one = shell(folder, "'" COSTATE_PROGRAM "' run config.json --quiet --threads 1 --out alone" + settings);
+  ASSERT_EQ(one.code, 0) << one.err;
+  const Result r = shell(folder, by_ranks(2, "run config.json --quiet --out run" + settings));
+  ASSERT_EQ(r.code, 0) << r.err;
+  expect_same_files(folder / "run", folder / "alone");
+  expect_same_counts(folder / "run", folder / "alone");
 }
 
 TEST(Ranks, WhatIsWrongIsSaidOnceBeforeTheRunBegins) {
@@ -126,6 +190,10 @@ TEST(Ranks, WhatIsWrongIsSaidOnceBeforeTheRunBegins) {
                                           "' run config.json --out run --threads 1 --seed 5");
   EXPECT_NE(differ.code, 0);
   EXPECT_EQ(count(differ.err, "the processes differ in their configuration"), 1) << differ.err;
+  const Result other = shell(folder, by_ranks(1, "run config.json --out run") + " : -np 1 '" COSTATE_PROGRAM
+                                         "' run config.json --out run --threads 1 --resume auto");
+  EXPECT_NE(other.code, 0);
+  EXPECT_EQ(count(other.err, "the processes differ in their command"), 1) << other.err;
   EXPECT_FALSE(fs::exists(folder / "run"));
   const Result without = shell(folder, "COSTATE_MPI_PLUGIN=none.so " + by_ranks(2, "run config.json --out run"));
   EXPECT_EQ(without.code, 1);
@@ -146,24 +214,68 @@ TEST(Ranks, AnErrorOfOneRankEndsAllWithItsName) {
   EXPECT_EQ(costate(folder, {"finetune", "config.json", "--quiet", "--out", "run"}).code, 0);
 }
 
-TEST(Ranks, ARankThatIsKilledEndsTheJobAndTheNextGoesOnFromItsCheckpoint) {
+// A run that is long enough to be stopped in its middle, when the shell's `condition` holds: `signal` goes to the ranks, all or
+// one. What has not ended a minute later is killed, with a word about it on stderr.
+Result stopped(const Folder& folder, const std::string& command, const std::string& condition, const std::string& signal, bool all) {
+  return shell(folder, command + " & job=$!; (n=0; while [ $n -lt 600 ] && kill -0 $job 2>/dev/null; do sleep 0.1; n=$((n + 1)); done; "
+                       "kill -0 $job 2>/dev/null && { echo 'it hangs' >&2; " + signal_ranks("KILL", true) + "; kill -9 $job; }) & "
+                       "until " + condition + " || ! kill -0 $job 2>/dev/null; do sleep 0.02; done; " +
+                       signal_ranks(signal, all) + "; wait $job");
+}
+// 300 updates, so that a run lasts until it is stopped: each is a few milliseconds.
+const std::string long_tuning = " --set finetune.iterations=300 --set finetune.log_every=50";
+const std::string often = " --set resume.every=1 --set resume.keep=1000";
+const std::string third_state = "[ -e run/checkpoints/finetune/step_000003 ]";
+void make_reference(const Folder& folder) {
+  folder.file("config.json", shared_points);
+  const Result r = shell(folder, "'" COSTATE_PROGRAM "' run config.json --quiet --threads 1 --out alone" + long_tuning);
+  ASSERT_EQ(r.code, 0) << r.err;
+}
+
+TEST(Ranks, AskedToStopTheyStopTogetherAndGoOnToTheSameBits) {
+  const Folder folder;
+  make_reference(folder);
+  const Result asked = stopped(folder, by_ranks(2, "run config.json --quiet --out run" + long_tuning + often), third_state, "TERM", true);
+  EXPECT_EQ(asked.code, 75) << asked.err;
+  EXPECT_EQ(count(asked.err, "of 300 of finetune; --resume auto goes on from there"), 1) << asked.err;
+  EXPECT_EQ(count(asked.err, "it hangs"), 0);
+  const Result on = shell(folder, by_ranks(2, "run config.json --resume auto --out run" + long_tuning));
+  ASSERT_EQ(on.code, 0) << on.err;
+  EXPECT_EQ(count(on.err, "goes on after update"), 1) << on.err;
+  expect_same_files(folder / "run", folder / "alone");
+  expect_same_counts(folder / "run", folder / "alone");
+}
+
+TEST(Ranks, ARankThatIsKilledEndsTheJobAndAnyNumberGoesOn) {
+  const Folder folder;
+  make_reference(folder);
+  const Result killed =
+      stopped(folder, by_ranks(2, "run config.json --quiet --out run" + long_tuning + often), third_state, "KILL", false);
+  EXPECT_NE(killed.code, 0);
+  EXPECT_EQ(count(killed.err, "it hangs"), 0) << killed.err;
+  EXPECT_NE(killed.err.find("signal 9"), std::string::npos) << killed.err;  // mpirun names the rank and the signal
+  EXPECT_EQ(contents(folder / "run/checkpoints/base.safetensors"), contents(folder / "alone/checkpoints/base.safetensors"));
+  // Four go on, and one alone after them.
+  const Result four = stopped(folder, by_ranks(4, "run config.json --resume auto --out run" + long_tuning),
+                              "grep -q 'goes on after update' .err", "TERM", true);
+  EXPECT_EQ(four.code, 75) << four.err;
+  EXPECT_EQ(count(four.err, "it hangs"), 0);
+  const Result one = shell(folder, "'" COSTATE_PROGRAM "' run config.json --quiet --threads 1 --resume auto --out run" + long_tuning);
+  ASSERT_EQ(one.code, 0) << one.err;
+  expect_same_files(folder / "run", folder / "alone");
+  expect_same_counts(folder / "run", folder / "alone");
+}
+
+TEST(Ranks, AStageOfTheFirstRankStopsAll) {
   const Folder folder;
   folder.file("config.json", shared_points);
-  ASSERT_EQ(shell(folder, by_ranks(2, "pretrain config.json --quiet --out run")).code, 0);
-  const std::string base = contents(folder / "run/checkpoints/base.safetensors");
-  // Long enough that the kill comes in the middle: after the first intermediate checkpoint.
-  const std::string tuning = " --set finetune.checkpoint_every=1 --set finetune.iterations=";
-  const Result r = shell(folder, by_ranks(2, "finetune config.json --quiet --out run" + tuning + "1000000") +
-                                     " & job=$!; until [ -e run/checkpoints/tuned_000002.safetensors ]; do sleep 0.05; done; "
-                                     "kill -9 $(pgrep -P $job | tail -n 1); wait $job");
-  EXPECT_NE(r.code, 0);
-  EXPECT_NE(r.err.find("signal 9"), std::string::npos) << r.err;  // mpirun names the rank and the signal
-  EXPECT_EQ(contents(folder / "run/checkpoints/base.safetensors"), base);
-  const Result again = shell(folder, by_ranks(2, "finetune config.json --quiet --overwrite --out run"));
-  ASSERT_EQ(again.code, 0) << again.err;
-  ASSERT_EQ(costate(folder, {"pretrain", "config.json", "--quiet", "--out", "alone"}).code, 0);
-  ASSERT_EQ(costate(folder, {"finetune", "config.json", "--quiet", "--out", "alone"}).code, 0);
-  EXPECT_EQ(contents(folder / "run/checkpoints/tuned.safetensors"), contents(folder / "alone/checkpoints/tuned.safetensors"));
+  const std::string long_judge = " --set data.held_out=0.3 --set classifiers.judge.iterations=1000000"
+                                 " --set classifiers.judge.log_every=1";
+  const Result r = stopped(folder, by_ranks(2, "pretrain config.json --quiet --out run" + long_judge),
+                           "[ -e run/checkpoints/base.safetensors ]", "TERM", true);
+  EXPECT_EQ(r.code, 75) << r.err;
+  EXPECT_EQ(count(r.err, "costate: stopped before the end of a stage, which begins again with --resume auto"), 1) << r.err;
+  EXPECT_EQ(count(r.err, "it hangs"), 0);
 }
 #else
 TEST(Ranks, RunUnderMpirun) { GTEST_SKIP() << "MPI was not found when this was configured: no run by several processes to look at"; }

@@ -4,6 +4,7 @@
 #include <costate/finetune/distributed/shared_sum.h>
 #include <costate/finetune/flow_matching.h>
 #include <costate/finetune/network_field.h>
+#include <costate/finetune/policy_gradient/policy_gradient.h>
 #include <costate/finetune/regression/value_gradient.h>
 #include <costate/nn/mlp.h>
 #include <costate/tensor/random.h>
@@ -100,6 +101,68 @@ TEST(Distributed, EveryRankNeedsAPiece) {
   });
 }
 
+TEST(Distributed, RanksWithoutAPieceTakeThePartOfTheSum) {
+  const std::vector<Shape> shapes{{3, 5}, {70000}};
+  const std::vector<Tensor> like = piece(0, shapes).parameters;
+  const auto shared = [&](std::int64_t pieces) {
+    SharedSum sum("test", pieces, like);
+    for (std::int64_t i = 0; i < pieces; ++i)
+      if (sum.mine(i)) sum.add(i, piece(i, shapes), {static_cast<double>(i)});
+    std::vector<double> numbers;
+    const Gradients g = sum.finish([&](std::span<const double> n) { numbers.push_back(n[0]); });
+    EXPECT_EQ(numbers.size(), static_cast<std::size_t>(pieces));
+    return std::pair(values_of(g.parameters), g.loss);
+  };
+  for (const std::int64_t pieces : {1, 2}) {  // sums of two terms have no order: `fast` has these bits, too
+    const auto alone = shared(pieces);
+    for (const Reduction reduction : {Reduction::ordered, Reduction::fast})
+      on_ranks(4, [&](LocalRank& rank) { EXPECT_EQ(shared(pieces), alone) << "rank " << rank.rank(); }, reduction);
+  }
+}
+
+// A rank whose calls are written down.
+class Observed final : public Communicator {
+ public:
+  explicit Observed(Communicator& inner) : inner_(inner) {}
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  std::unique_ptr<Transfer> send(int to, const Tensor& t) override { return begin(inner_.send(to, t)); }
+  std::unique_ptr<Transfer> receive(int from, const Tensor& t) override { return begin(inner_.receive(from, t)); }
+  int begun = 0, waited = 0;
+
+ private:
+  struct Watched final : Transfer {
+    Watched(Observed& o, std::unique_ptr<Transfer> t) : owner(o), inner(std::move(t)) {}
+    void wait() override { ++owner.waited, inner->wait(); }
+    Observed& owner;
+    std::unique_ptr<Transfer> inner;
+  };
+  std::unique_ptr<Transfer> begin(std::unique_ptr<Transfer> t) { return ++begun, std::make_unique<Watched>(*this, std::move(t)); }
+  Communicator& inner_;
+};
+
+TEST(Distributed, APieceIsUnderWayWhileTheNextIsComputed) {
+  // Three pieces a rank. When a piece has been given, its buckets are under way and nothing waits for them: whatever the rank
+  // does before it gives the next one overlaps. The next one waits for exactly those.
+  const std::vector<Shape> shapes{{600000}};  // 2.4 MB: four buckets of at most a MiB, two each
+  on_ranks(2, [&](LocalRank& local) {
+    Observed rank(local);
+    const CommunicatorScope scope(&rank);
+    SharedSum sum("test", 6);
+    int begun = 0;
+    for (std::int64_t i = 0; i < 6; ++i) {
+      if (!sum.mine(i)) continue;
+      const Gradients g = piece(i, shapes);
+      EXPECT_EQ(rank.waited, begun == 0 ? 0 : begun - 4);  // what computing this piece met: all but the last four are over
+      sum.add(i, g);
+      EXPECT_EQ(rank.begun, begun + 4) << "two buckets sent, two received";
+      EXPECT_EQ(rank.waited, begun) << "those of the piece before, and none of this one";
+      begun = rank.begun;
+    }
+    sum.finish();
+  });
+}
+
 TEST(Distributed, CollectivesKeepTheOrderOfRanks) {
   on_ranks(4, [](LocalRank& rank) {
     const std::vector<double> own(static_cast<std::size_t>(rank.rank()), rank.rank() + 0.5);
@@ -161,6 +224,81 @@ TEST(Distributed, BackpropagationHasTheBitsOfOneRank) {
     o.batch = 70, o.micro_batch = 16, o.seed = 3, o.kl_weight = 1;
     return std::make_unique<Backpropagation>(problem(), network(5), o);
   });
+}
+
+struct PolicyGradientCase {
+  const char* name;
+  std::int64_t batch, micro_batch;
+  void (*set)(PolicyGradientOptions&);
+};
+
+TEST(Distributed, PolicyGradientsHaveTheBitsOfOneRank) {
+  using O = PolicyGradientOptions;
+  const std::vector<PolicyGradientCase> cases{
+      {"ratios in minibatches", 70, 6, [](O& o) { o.minibatches = 2, o.epochs = 2; }},
+      {"groups of one label, in the loss", 64, 8, [](O& o) {
+         o.advantage.baseline = Baseline::group, o.advantage.group_size = 4, o.divergence = O::Divergence::in_loss;
+       }},
+      {"siblings in a window", 64, 8, [](O& o) {
+         o.advantage.baseline = Baseline::group, o.advantage.group_size = 4;
+         o.window.kind = WindowOptions::Kind::segments, o.window.count = 2, o.window.iterations = 3, o.window.siblings = true;
+       }},
+      {"a critic, step by step", 40, 9, [](O& o) {
+         o.advantage.baseline = Baseline::value, o.update = O::Update::timestep, o.critic.widths = {8};
+       }},
+      {"a loss of paths, replayed", 40, 9, [](O& o) {
+         o.loss = O::Loss::trajectory_balance, o.log_z = O::LogZ::learned, o.divergence = O::Divergence::none;
+         o.advantage.baseline = Baseline::none, o.replay = 2, o.minibatches = 2;
+       }},
+  };
+  for (const PolicyGradientCase& c : cases) {
+    SCOPED_TRACE(c.name);
+    expect_the_bits_of_one_rank([&c] {
+      PolicyGradientOptions o;
+      o.batch = c.batch, o.micro_batch = c.micro_batch, o.seed = 3, o.learner.ema_decay = 0.9;
+      c.set(o);
+      return std::make_unique<PolicyGradient>("policy gradient", problem(), network(5), o);
+    });
+  }
+}
+
+TEST(Distributed, MicroBatchesOfPolicyGradientsHaveTheNumbersOfTheWhole) {
+  // Noise and labels are functions of the sample's number: the paths are the same, and so is the gradient but for roundings.
+  // Adam's steps are 1e-3 each, three of them.
+  const auto after = [](std::int64_t micro_batch) {
+    PolicyGradientOptions o;
+    o.batch = 70, o.micro_batch = micro_batch, o.seed = 3;
+    PolicyGradient training("policy gradient", problem(), network(5), o);
+    for (int i = 0; i < 3; ++i) training.step();
+    return values_of(nn::parameters(training.network()));
+  };
+  const std::vector<float> whole = after(0), cut = after(16);
+  for (std::size_t i = 0; i < whole.size(); ++i) ASSERT_NEAR(cut[i], whole[i], 1e-4f);
+}
+
+TEST(Distributed, RewardsThatFailAreCountedOverAllMicroBatches) {
+  // Every path to the left of 0 has no reward; micro-batches of two often have none at all.
+  ControlProblem p = problem();
+  p.reward = {.name = "half", .black_box = [](const Tensor& x) {
+                std::vector<float> r;
+                for (std::int64_t i = 0; i < x.extent(0); ++i) {
+                  const float v = x.values<float>()[static_cast<std::size_t>(2 * i)];
+                  r.push_back(v < 0 ? std::nanf("") : v);
+                }
+                return Tensor::from(r, {x.extent(0)});
+              }};
+  p.reward.on_failure = Reward::Policy::skip;
+  const auto invalid = [&](std::int64_t micro_batch) {
+    PolicyGradientOptions o;
+    o.batch = 20, o.micro_batch = micro_batch, o.seed = 3;
+    PolicyGradient training("policy gradient", p, network(5), o);
+    return training.step()["invalid"];
+  };
+  const double whole = invalid(0);
+  EXPECT_GT(whole, 0.2);
+  EXPECT_LT(whole, 0.8);
+  EXPECT_EQ(invalid(2), whole);
+  on_ranks(4, [&](LocalRank&) { EXPECT_EQ(invalid(2), whole); });
 }
 
 std::vector<float> pretrained(std::int64_t micro_batch) {
