@@ -34,7 +34,7 @@ void together(const std::function<void()>& body) {
   } catch (const Interrupted& e) {
     found = stopped, text = e.what();
   }
-  const auto all = finetune::all_gather({&found, 1});
+  const auto all = finetune::all_gather_alike({&found, 1});
   for (int r = 0; r < communicator().size(); ++r) {
     const double fault = all[static_cast<std::size_t>(r)][0];
     if (fault == fine) continue;
@@ -56,7 +56,7 @@ void by_first_rank(const std::function<void()>& body) {
 std::array<bool, 2> any_rank(std::array<bool, 2> own) {
   if (!several_ranks()) return own;
   const double numbers[] = {own[0] ? 1.0 : 0.0, own[1] ? 1.0 : 0.0};
-  for (const auto& of_rank : finetune::all_gather(numbers))
+  for (const auto& of_rank : finetune::all_gather_alike(numbers))
     for (std::size_t i = 0; i < own.size(); ++i) own[i] = own[i] || of_rank[i] != 0;
   return own;
 }
@@ -146,7 +146,7 @@ void count_shared(Session& s, const std::function<void()>& body) {
                         static_cast<double>(own_flops)};
   Evaluations sum = before;
   s.others_flops -= own_flops;
-  for (const auto& of_rank : finetune::all_gather(own)) {
+  for (const auto& of_rank : finetune::all_gather_alike(own)) {
     sum.plain += static_cast<std::int64_t>(of_rank[0]), sum.state += static_cast<std::int64_t>(of_rank[1]);
     sum.parameters += static_cast<std::int64_t>(of_rank[2]), sum.rewards += static_cast<std::int64_t>(of_rank[3]);
     s.others_flops += static_cast<std::int64_t>(of_rank[4]);

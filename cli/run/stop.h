@@ -1,4 +1,4 @@
-// Being asked to stop: SIGINT and SIGTERM. The first one is a request, which a training answers after its update and any other
+// Being asked to stop: SIGINT and SIGTERM, and SIGUSR1 of a launcher. The first one is a request, which a training answers after its update and any other
 // stage before its next step; the second one ends the process at once.
 #pragma once
 #include <exception>
@@ -17,10 +17,11 @@ class Interrupted : public std::exception {
 };
 inline constexpr int interrupted_code = 75;  // EX_TEMPFAIL of sysexits.h: try again
 
-// Takes the two signals as long as it stands; one at a time. Those that the caller ignores stay ignored.
+// Takes the two signals as long as it stands; one at a time. Those that the caller ignores stay ignored. With `by_launcher` it
+// takes SIGUSR1 as well, which mpirun passes on to the processes that it has started, where it ends them itself on the others.
 class StopOnSignals {
  public:
-  StopOnSignals();
+  explicit StopOnSignals(bool by_launcher = false);
   ~StopOnSignals();
   StopOnSignals(const StopOnSignals&) = delete;
   StopOnSignals& operator=(const StopOnSignals&) = delete;

@@ -245,7 +245,7 @@ void run_command(const RunOptions& options, const std::vector<Stage>& stages, st
     }
   });
 
-  const StopOnSignals signals;
+  const StopOnSignals signals(several_ranks());
   Json record = first ? directory.read_json("run.json") : Json::object();
   if (record.contains("stages")) {  // what is made again is not done
     for (std::size_t i = from.first; i < parts.size(); ++i) record["stages"].erase(parts[i].name);

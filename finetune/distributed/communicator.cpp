@@ -53,12 +53,24 @@ Communicator& communicator() {
 }
 
 std::vector<std::vector<double>> all_gather(std::span<const double> numbers) {
-  const auto size = static_cast<std::size_t>(communicator().size());
-  if (size == 1) return {{numbers.begin(), numbers.end()}};
+  if (communicator().size() == 1) return {{numbers.begin(), numbers.end()}};
   const double count = static_cast<double>(numbers.size());
   std::vector<std::int64_t> counts;
-  for (const Tensor& t : gather(Tensor::scalar(count, DType::f64).reshape({1}), std::vector<std::int64_t>(size, 1)))
-    counts.push_back(static_cast<std::int64_t>(t.values<double>()[0]));
+  for (const auto& of_rank : all_gather_alike({&count, 1})) counts.push_back(static_cast<std::int64_t>(of_rank[0]));
+  return all_gather(numbers, counts);
+}
+
+std::vector<std::vector<double>> all_gather_alike(std::span<const double> numbers) {
+  return all_gather(numbers, std::vector<std::int64_t>(static_cast<std::size_t>(communicator().size()),
+                                                       static_cast<std::int64_t>(numbers.size())));
+}
+
+std::vector<std::vector<double>> all_gather(std::span<const double> numbers, const std::vector<std::int64_t>& counts) {
+  require(counts.size() == static_cast<std::size_t>(communicator().size()) &&
+              counts[static_cast<std::size_t>(communicator().rank())] == static_cast<std::int64_t>(numbers.size()),
+          "all_gather: rank ", communicator().rank(), " of ", communicator().size(), " brings ", numbers.size(),
+          " numbers, which is not what it said, or ", counts.size(), " counts for as many ranks");
+  if (communicator().size() == 1) return {{numbers.begin(), numbers.end()}};
   std::vector<std::vector<double>> out;
   for (const Tensor& t : gather(Tensor::from(numbers, {static_cast<std::int64_t>(numbers.size())}), counts))
     out.emplace_back(t.values<double>().begin(), t.values<double>().end());
@@ -76,7 +88,10 @@ std::vector<std::string> all_gather(const std::string& text) {
   return out;
 }
 
-void barrier() { all_gather(std::span<const double>{}); }
+void barrier() {
+  const double here = 1;
+  all_gather_alike({&here, 1});
+}
 
 Share share(std::int64_t pieces, const Communicator& ranks) {
   const std::int64_t r = ranks.rank(), n = ranks.size();

@@ -64,6 +64,10 @@ Communicator& communicator();
 
 // The numbers of all ranks, in the order of the ranks; each may bring a count of its own.
 std::vector<std::vector<double>> all_gather(std::span<const double> numbers);
+// The same where every rank knows how many each brings: half the messages.
+std::vector<std::vector<double>> all_gather(std::span<const double> numbers, const std::vector<std::int64_t>& counts);
+// As many of each rank as of this one.
+std::vector<std::vector<double>> all_gather_alike(std::span<const double> numbers);
 // Text likewise.
 std::vector<std::string> all_gather(const std::string& text);
 // Returns on no rank before all have called it.

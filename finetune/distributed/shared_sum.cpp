@@ -161,8 +161,12 @@ Gradients SharedSum::finish(const std::function<void(std::span<const double>)>& 
     share_sum();
     g = unpack();
   }
-  const auto all = all_gather(numbers_);
-  numbers_each_ = all[0].size() / static_cast<std::size_t>((pieces_ + size_ - 1) / size_);  // the first rank has a piece
+  const auto pieces_of = [&](std::int64_t rank) { return (pieces_ + size_ - 1 - rank) / size_; };
+  std::vector<std::int64_t> counts;
+  for (std::int64_t r = 0; r < size_; ++r) counts.push_back(pieces_of(r) * static_cast<std::int64_t>(numbers_each_));
+  // A rank without pieces does not know how many numbers they have.
+  const auto all = pieces_ < size_ ? all_gather(numbers_) : all_gather(numbers_, counts);
+  numbers_each_ = all[0].size() / static_cast<std::size_t>(pieces_of(0));
   for (std::int64_t i = 0; i < pieces_; ++i) {
     const auto of_piece = std::span(all[static_cast<std::size_t>(i % size_)])
                               .subspan(static_cast<std::size_t>(i / size_) * numbers_each_, numbers_each_);

@@ -100,6 +100,8 @@ TEST(ObjectiveCosts, SettingsThatChangeTheCounts) {
       {"dpok", {pg + "replay=1", pg + "divergence=none"}},
       {"score_as_action", {pg + "baseline=value"}},
       {"log_variance", {pg + "epochs=2", pg + "minibatches=4"}},
+      {"log_variance", {pg + "epochs=2", pg + "minibatches=4", "finetune.micro_batch=5"}},
+      {"flow_grpo", {"finetune.micro_batch=8"}},
       {"cross_entropy", {pg + "epochs=3", "sampler.kind=constant", "sampler.sigma=0.5"}},
       {"draft", {b + "adjoint=segments", b + "segment=5", b + "slots=0"}},
       {"draft", {b + "adjoint=binomial", b + "slots=3"}},

@@ -64,7 +64,7 @@ TEST(PolicyGradientConfig, AKeyThatTheObjectiveDoesNotLookAtIsRefused) {
   refused("hrf", pg + "window.every=3", "dynamic windows only");
   refused("tdpo", pg + "critic.threshold=0.1", "critics with resets only");
   refused("tdpo", pg + "critic.input=features", "is no classifier");
-  refused("dpok", "finetune.micro_batch=10", "holds them all");
+  refused("flow_grpo", "finetune.micro_batch=10", "takes whole groups at a time");
   refused("dpok", "finetune.late_steps=2", "does not look at these keys");
   refused("reinforce", pg + "epochs=2", "the score function without a ratio");
   refused("flow_grpo", pg + "group_size=7", "does not divide the batch");

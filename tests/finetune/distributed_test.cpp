@@ -169,6 +169,10 @@ TEST(Distributed, CollectivesKeepTheOrderOfRanks) {
     const auto all = all_gather(own);
     ASSERT_EQ(all.size(), 4u);
     for (std::size_t r = 0; r < 4; ++r) EXPECT_EQ(all[r], std::vector<double>(r, static_cast<double>(r) + 0.5));
+    const double two[] = {1.0 * rank.rank(), 7};
+    const auto alike = all_gather_alike(two);
+    for (std::size_t r = 0; r < 4; ++r) EXPECT_EQ(alike[r], (std::vector<double>{static_cast<double>(r), 7}));
+    EXPECT_THROW(all_gather(two, {1, 1, 1, 1}), Error);
     EXPECT_EQ(all_gather(std::string(static_cast<std::size_t>(3 - rank.rank()), 'x')),
               (std::vector<std::string>{"xxx", "xx", "x", ""}));
     barrier();
