@@ -59,8 +59,8 @@ void report(const char* what, int iterations, const nn::Network& network, const 
   finetune::barrier();
   const double seconds = (now() - start) / iterations;
   if (ranks.rank() == 0)
-    std::printf("%-16s %d ranks  %8.4f s an update  %12lld bytes sent by rank 0 an update  digest %016llx\n", what, ranks.size(),
-                seconds, static_cast<long long>((ranks.bytes_sent - sent) / iterations),
+    std::printf("%-16s %d ranks  %8.4f s an update  %12lld bytes sent by rank 0 an update  digest %016llx\n", what,
+                ranks.size(), seconds, static_cast<long long>((ranks.bytes_sent - sent) / iterations),
                 static_cast<unsigned long long>(digest(network)));
 }
 

@@ -201,8 +201,8 @@ Tensor sample_ode(const Config& c, const sde::Field& field, std::int64_t steps, 
             "' evaluates the velocity at t = ", end.t, ", where ", c.prediction, " predictions on the ", s.description(),
             " path do not give it; expected midpoint, exponential, dpmpp_2m or euler");
   }
-  return finetune::shared_sample(sde::probability_flow({field, nullptr}, s, prediction_of(c)).frozen, sde::solver(c.sample.ode), t, shape,
-                     count, labels, key, DType::f32, device);
+  return finetune::shared_sample(sde::probability_flow({field, nullptr}, s, prediction_of(c)).frozen, sde::solver(c.sample.ode),
+                                 t, shape, count, labels, key, DType::f32, device);
 }
 
 nn::Classifier make_classifier(const ClassifierConfig& c, const data::Dataset& data, Device device) {

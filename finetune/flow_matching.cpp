@@ -115,7 +115,8 @@ FlowMatchingMetrics FlowMatching::step() {
     }
     index[i] = static_cast<std::int32_t>(order_[position % count]);
   }
-  const std::int64_t size = options_.micro_batch ? std::min(options_.micro_batch, batch) : batch, pieces = (batch + size - 1) / size;
+  const std::int64_t size = options_.micro_batch ? std::min(options_.micro_batch, batch) : batch,
+                     pieces = (batch + size - 1) / size;
   SharedSum sum("flow matching", pieces);
   for (std::int64_t piece = 0; piece < pieces; ++piece) {
     if (!sum.mine(piece)) continue;

@@ -354,9 +354,9 @@ std::vector<Field> fields(Config& c) {
         "files, in the folder tensorboard of the run directory, a folder a stage.");
   l.section("distributed");
   l.choice("reduction", c.distributed.reduction, {"ordered", "fast"},
-           "How processes add up gradients: ordered, micro-batch by micro-batch, the same bits for any number of processes; fast, "
-           "first within each process, which sends less where a process has several micro-batches, with bits that depend on the "
-           "number of processes.");
+           "How processes add up gradients: ordered, micro-batch by micro-batch, the same bits for any number of processes; "
+           "fast, first within each process, which sends less where a process has several micro-batches, with bits that depend "
+           "on the number of processes.");
   return out;
 }
 

@@ -29,8 +29,8 @@ const MpiTable& load(const Launch& launch) {
   const std::string several = sentence({launch.by, " started ", launch.size, " processes, but "});
   const std::string file = plugin_file();
   if (file.empty())
-    fail(Fault::runtime, {several, "this program has no MPI: ", plugin_name, " lies neither beside it nor in the lib folder next ",
-                          "to it; it is built where CMake finds MPI (COSTATE_MPI=ON requires it)"});
+    fail(Fault::runtime, {several, "this program has no MPI: ", plugin_name, " lies neither beside it nor in the lib folder ",
+                          "next to it; it is built where CMake finds MPI (COSTATE_MPI=ON requires it)"});
   // Open MPI's own plugins look for its symbols among the global ones.
   void* const library = dlopen(file.c_str(), RTLD_NOW | RTLD_GLOBAL);
   if (!library) {
@@ -155,7 +155,8 @@ void MpiCommunicator::work(const Launch& launch) {
     if (problem) why = problem;
     else library_ = table_->library();
     if (!problem && size_ != launch.size) {
-      why = sentence({library_, " sees ", size_, launch.by == "srun" ? "; try srun --mpi=pmix, or the --mpi that it was built for" : ""});
+      why = sentence({library_, " sees ", size_,
+                      launch.by == "srun" ? "; try srun --mpi=pmix, or the --mpi that it was built for" : ""});
       table_->finish();
     }
     const std::lock_guard lock(mutex_);

@@ -96,9 +96,10 @@ void check_shared(const Config& c, const std::vector<Stage>& stages, int ranks) 
     if (stage != Stage::finetune) continue;
     const FinetuneConfig& f = c.finetune;
     const Loop loop = objective(f.objective).loop;
-    const auto refuse = [&](bool refused, const char* key, const auto& found, const char* why, const char* expected) {
-      require(!refused, key, ": found ", found, ", which ", ranks, " processes cannot share in ", f.objective, ": ", why,
-              "; expected ", expected, ", or one process");
+    const auto refuse = [&](bool refused, std::string_view key, const auto& found, const char* why, const char* expected) {
+      const std::string of = key == "finetune.objective" ? "" : " in " + f.objective;
+      require(!refused, key, ": found ", found, ", which ", ranks, " processes cannot share", of, ": ", why, "; expected ", expected,
+              ", or one process");
     };
     const char* const others = "adjoint_matching, discrete_adjoint, continuous_adjoint, or an objective of another loop";
     refuse(f.objective.starts_with("socm"), "finetune.objective", f.objective,

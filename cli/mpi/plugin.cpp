@@ -1,5 +1,5 @@
-// MPI behind a table of functions (distributed/mpi_table.h): the only file that includes mpi.h. Any implementation of MPI 3 will
-// do; messages are bytes from and to one thread, which MPI_THREAD_FUNNELED allows beside others that compute.
+// MPI behind a table of functions (distributed/mpi_table.h): the only file that includes mpi.h. Any implementation of MPI 3
+// will do; messages are bytes from and to one thread, which MPI_THREAD_FUNNELED allows beside others that compute.
 #include <mpi.h>
 
 #include <memory>

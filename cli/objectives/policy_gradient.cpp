@@ -53,7 +53,8 @@ PolicyGradientOptions options(const Config& config) {
   const FinetuneConfig& f = config.finetune;
   const PolicyGradientConfig& c = f.policy_gradient;
   O o;
-  o.batch = f.batch, o.micro_batch = f.micro_batch, o.seed = seed_of(config, Purpose::finetune), o.learner = learner_options(f.optimiser, f.iterations);
+  o.batch = f.batch, o.micro_batch = f.micro_batch, o.seed = seed_of(config, Purpose::finetune);
+  o.learner = learner_options(f.optimiser, f.iterations);
   o.loss = chosen<O::Loss>(c.loss, {{"score_function", O::Loss::score_function}, {"clipped_ratio", O::Loss::clipped_ratio},
                                     {"clamped_ratio", O::Loss::clamped_ratio}, {"cross_entropy", O::Loss::cross_entropy},
                                     {"log_variance", O::Loss::log_variance}, {"variance", O::Loss::variance},

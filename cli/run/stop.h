@@ -1,5 +1,5 @@
-// Being asked to stop: SIGINT and SIGTERM, and SIGUSR1 of a launcher. The first one is a request, which a training answers after its update and any other
-// stage before its next step; the second one ends the process at once.
+// Being asked to stop: SIGINT and SIGTERM, and SIGUSR1 of a launcher. The first one is a request, which a training answers
+// after its update and any other stage before its next step; the second one ends the process at once.
 #pragma once
 #include <exception>
 #include <string>

@@ -153,9 +153,10 @@ std::optional<finetune::TiltedNoise> load_initial_law(Session& s, const data::Da
 
 Tensor sample_from(const Tensor& x0, const sde::Field& field, const sde::Chain& chain, const Tensor& labels,
                    const sde::NoiseKey& key) {
-  return finetune::shared_rows(x0[0].shape(), x0.extent(0), x0.dtype(), x0.device(), [&](std::int64_t first, std::int64_t rows) {
+  const auto chunk = [&](std::int64_t first, std::int64_t rows) {
     return sde::rollout(field, chain, x0.slice(first, rows), sde::rows_of(labels, first, rows), key.from(first));
-  });
+  };
+  return finetune::shared_rows(x0[0].shape(), x0.extent(0), x0.dtype(), x0.device(), chunk);
 }
 
 }  // namespace costate::cli

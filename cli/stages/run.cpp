@@ -35,7 +35,8 @@ std::vector<Part> control_parts(const std::vector<Stage>& stages) {
   std::vector<Part> parts;
   for (const Stage stage : stages) {
     if (stage == Stage::finetune) parts.push_back({"finetune", control_finetune_stage, {tuned_checkpoint}, {"finetune"}});
-    if (stage == Stage::evaluate) parts.push_back({"evaluate", control_evaluate_stage, {"evaluation.json"}, {"evaluate"}, false});
+    if (stage == Stage::evaluate)
+      parts.push_back({"evaluate", control_evaluate_stage, {"evaluation.json"}, {"evaluate"}, false});
   }
   require(!parts.empty(), "control.problem: a control problem has no base model to train and no samples to draw; use run, ",
           "finetune or evaluate");
@@ -51,7 +52,8 @@ std::vector<Part> parts_of(const Config& c, const std::vector<Stage>& stages) {
         if (c.network.kind != "pretrained")
           parts.push_back({"pretrain", pretrain_stage, {base_checkpoint}, {"pretrain"}});
         if (c.reward.kind == "classifier" || c.data.held_out > 0) {
-          Part part{"classifiers", classifier_stage, {reward_checkpoint, judge_checkpoint}, {"reward_classifier", "judge"}, false};
+          Part part{
+              "classifiers", classifier_stage, {reward_checkpoint, judge_checkpoint}, {"reward_classifier", "judge"}, false};
           for (std::int64_t i = 1; i < c.reward.ensemble.members; ++i) {
             part.outputs.push_back(member_checkpoint(i));
             part.rows.push_back(sentence({"reward_classifier_", i + 1}));

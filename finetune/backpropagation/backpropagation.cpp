@@ -178,8 +178,8 @@ Gradients Backpropagation::gradient(BackpropagationMetrics& metrics) const {
     if (!sum.mine(piece)) continue;
     Sums own;
     Gradients of_piece = micro_batch(first, std::min(size, options_.batch - first), path, own);
-    sum.add(piece, std::move(of_piece),
-            {own.loss, own.reward, own.penalty, own.state_cost, static_cast<double>(own.rows), static_cast<double>(own.failed)});
+    sum.add(piece, std::move(of_piece), {own.loss, own.reward, own.penalty, own.state_cost, static_cast<double>(own.rows),
+                                         static_cast<double>(own.failed)});
   }
   Gradients g = sum.finish([&](std::span<const double> n) {
     sums.loss += n[0], sums.reward += n[1], sums.penalty += n[2], sums.state_cost += n[3];

@@ -57,7 +57,8 @@ Tensor shared_sample(const sde::Field& field, const sde::Chain& chain, const Sha
   check_labels(labels, count);
   return shared_rows(shape, count, dtype, device, [&](std::int64_t first, std::int64_t rows) {
     const sde::NoiseKey own = key.from(first);
-    return sde::rollout(field, chain, sde::initial_noise(shape, rows, own, dtype, device), sde::rows_of(labels, first, rows), own);
+    const Tensor start = sde::initial_noise(shape, rows, own, dtype, device);
+    return sde::rollout(field, chain, start, sde::rows_of(labels, first, rows), own);
   });
 }
 

@@ -13,8 +13,8 @@ void PolicyGradient::check() const {
   problem_.check(what);
   require(o.batch >= 1 && o.epochs >= 1 && o.minibatches >= 1 && o.minibatches <= o.batch && o.replay >= 1, what, ": batch ",
           o.batch, ", epochs ", o.epochs, ", minibatches ", o.minibatches, ", replay ", o.replay, " are out of range");
-  require(o.micro_batch >= 0 && o.micro_batch % std::max<std::int64_t>(o.advantage.group_size, 1) == 0, what, ": micro_batch is ",
-          o.micro_batch, "; expected 0 or whole groups of ", o.advantage.group_size);
+  require(o.micro_batch >= 0 && o.micro_batch % std::max<std::int64_t>(o.advantage.group_size, 1) == 0, what,
+          ": micro_batch is ", o.micro_batch, "; expected 0 or whole groups of ", o.advantage.group_size);
   require(o.train_steps >= 0 && o.train_steps <= static_cast<int>(controlled_.size()), what, ": train_steps is ", o.train_steps,
           "; the chain has ", controlled_.size(), " steps with noise");
   require(o.advantage.group_size >= 1 && o.batch % o.advantage.group_size == 0, what, ": group_size is ",

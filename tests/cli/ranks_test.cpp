@@ -25,13 +25,16 @@ const std::string shared_points = R"({
   "evaluate": {"count": 90, "projections": 8}
 })";
 
-Config config_with(const std::vector<std::string>& settings) { return read_config_text(shared_points, "test", settings).config; }
+Config config_with(const std::vector<std::string>& settings) {
+  return read_config_text(shared_points, "test", settings).config;
+}
 
 TEST(Ranks, WhatIsNotSharedIsRefusedInASentence) {
   const std::vector<Stage> all{Stage::pretrain, Stage::finetune, Stage::sample, Stage::evaluate};
   EXPECT_NO_THROW(check_shared(config_with({}), all, 5));
   EXPECT_NO_THROW(check_shared(config_with({"finetune.objective=draft"}), all, 2));
-  EXPECT_NO_THROW(check_shared(config_with({"finetune.objective=ddpo_is", "finetune.early_steps=0", "finetune.late_steps=0"}), all, 3));
+  const std::string no_early = "finetune.early_steps=0", no_late = "finetune.late_steps=0", whole = "finetune.micro_batch=0";
+  EXPECT_NO_THROW(check_shared(config_with({"finetune.objective=ddpo_is", no_early, no_late}), all, 3));
   const auto refused = [&](const std::vector<std::string>& settings, int ranks, const std::string& begin) {
     try {
       check_shared(config_with(settings), all, ranks);
@@ -45,19 +48,20 @@ TEST(Ranks, WhatIsNotSharedIsRefusedInASentence) {
   refused({}, 6, "pretrain.micro_batch: found 8, but 6 processes share the micro-batches of an update, and 35 samples are 5 of "
                  "them; expected 1 to 5");
   refused({"finetune.micro_batch=0"}, 2, "finetune.micro_batch: found 0, but 2 processes");
-  const std::string no_early = "finetune.early_steps=0", no_late = "finetune.late_steps=0", whole = "finetune.micro_batch=0";
   refused({"finetune.objective=socm", whole, no_early}, 2,
-          "finetune.objective: found socm, which 2 processes cannot share in socm: its path weights are divided by a mean over the "
+          "finetune.objective: found socm, which 2 processes cannot share: its path weights are divided by a mean over the "
           "whole batch; expected");
-  refused({"finetune.objective=pi_ft", whole}, 2, "finetune.objective: found pi_ft, which 2 processes cannot share in pi_ft: its value "
-                                                  "network is fitted to the whole batch; expected");
+  refused({"finetune.objective=pi_ft", whole}, 2,
+          "finetune.objective: found pi_ft, which 2 processes cannot share: its value network is fitted to the whole "
+          "batch; expected");
   refused({"finetune.objective=ddpo_is", no_early, no_late}, 4, "finetune.micro_batch: found 9, but 4 processes share the "
                                                                 "micro-batches of an update, and 20 samples are 3 of them");
   refused({"finetune.objective=score_as_action", no_early, no_late}, 2,
-          "finetune.policy_gradient.critic.skip: found true, which 2 processes cannot share in score_as_action: every process would "
-          "ask for the rewards of all its estimates; expected false, or one process");
-  refused({"finetune.objective=hrf", no_early, no_late, "finetune.micro_batch=8", "finetune.policy_gradient.window.kind=dynamic"}, 2,
-          "finetune.policy_gradient.window.kind: found dynamic, which 2 processes cannot share in hrf");
+          "finetune.policy_gradient.critic.skip: found true, which 2 processes cannot share in score_as_action: every process "
+          "would ask for the rewards of all its estimates; expected false, or one process");
+  refused({"finetune.objective=hrf", no_early, no_late, "finetune.micro_batch=8",
+           "finetune.policy_gradient.window.kind=dynamic"},
+          2, "finetune.policy_gradient.window.kind: found dynamic, which 2 processes cannot share in hrf");
   refused({"finetune.micro_batch=0", "finetune.regression.replay.size=80"}, 2, "finetune.regression.replay.size: found 80");
 }
 
@@ -80,8 +84,8 @@ constexpr const char* mpirun = COSTATE_MPIRUN " --oversubscribe --allow-run-as-r
 
 // A line of the shell, in `folder`.
 Result shell(const Folder& folder, const std::string& line) {
-  const std::string whole = "cd '" + folder.path() + "' && export OMPI_MCA_rmaps_base_oversubscribe=1 && { " + line + "; } > '" +
-                            folder / ".out" + "' 2> '" + folder / ".err" + "' < /dev/null";
+  const std::string whole = "cd '" + folder.path() + "' && export OMPI_MCA_rmaps_base_oversubscribe=1 && { " + line +
+                            "; } > '" + folder / ".out" + "' 2> '" + folder / ".err" + "' < /dev/null";
   const int status = std::system(whole.c_str());
   return {status < 0 ? -1 : WEXITSTATUS(status), contents(folder / ".out"), contents(folder / ".err")};
 }
@@ -90,8 +94,8 @@ std::string by_ranks(int ranks, const std::string& arguments) {
 }
 // To the ranks of the mpirun whose process is $job: all, or the last.
 std::string signal_ranks(const std::string& signal, bool all) {
-  return "kill -" + signal + " $(cat /proc/[0-9]*/stat 2>/dev/null | awk -v job=$job '$4 == job && $2 == \"(costate)\" { print $1 }'" +
-         (all ? ")" : " | tail -n 1)");
+  return "kill -" + signal + " $(cat /proc/[0-9]*/stat 2>/dev/null | "
+                             "awk -v job=$job '$4 == job && $2 == \"(costate)\" { print $1 }'" + (all ? ")" : " | tail -n 1)");
 }
 std::int64_t count(const std::string& text, const std::string& word) {
   std::int64_t n = 0;
@@ -216,9 +220,10 @@ TEST(Ranks, AnErrorOfOneRankEndsAllWithItsName) {
 
 // A run that is long enough to be stopped in its middle, when the shell's `condition` holds: `signal` goes to the ranks, all or
 // one. What has not ended a minute later is killed, with a word about it on stderr.
-Result stopped(const Folder& folder, const std::string& command, const std::string& condition, const std::string& signal, bool all) {
-  return shell(folder, command + " & job=$!; (n=0; while [ $n -lt 600 ] && kill -0 $job 2>/dev/null; do sleep 0.1; n=$((n + 1)); done; "
-                       "kill -0 $job 2>/dev/null && { echo 'it hangs' >&2; " + signal_ranks("KILL", true) + "; kill -9 $job; }) & "
+Result stopped(const Folder& folder, const std::string& command, const std::string& condition, const std::string& signal,
+               bool all) {
+  return shell(folder, command + " & job=$!; (n=0; while [ $n -lt 600 ] && kill -0 $job 2>/dev/null; do sleep 0.1; "
+                       "n=$((n + 1)); done; kill -0 $job 2>/dev/null && { echo 'it hangs' >&2; " + signal_ranks("KILL", true) + "; kill -9 $job; }) & "
                        "until " + condition + " || ! kill -0 $job 2>/dev/null; do sleep 0.02; done; " +
                        signal_ranks(signal, all) + "; wait $job");
 }
@@ -235,14 +240,15 @@ void make_reference(const Folder& folder) {
 TEST(Ranks, AskedToStopTheyStopTogetherAndGoOnToTheSameBits) {
   const Folder folder;
   make_reference(folder);
-  const Result asked = stopped(folder, by_ranks(2, "run config.json --quiet --out run" + long_tuning + often), third_state, "TERM", true);
+  const Result asked =
+      stopped(folder, by_ranks(2, "run config.json --quiet --out run" + long_tuning + often), third_state, "TERM", true);
   EXPECT_EQ(asked.code, 75) << asked.err;
   EXPECT_EQ(count(asked.err, "of 90 of finetune; --resume auto goes on from there"), 1) << asked.err;
   EXPECT_EQ(count(asked.err, "it hangs"), 0);
   // And once more, by way of mpirun.
   const Result again = shell(folder, by_ranks(2, "run config.json --resume auto --out run" + long_tuning) +
-                                         " & job=$!; until grep -q 'goes on after update' .err || ! kill -0 $job; do sleep 0.02; "
-                                         "done; kill -USR1 $job; wait $job");
+                                         " & job=$!; until grep -q 'goes on after update' .err || ! kill -0 $job; do "
+                                         "sleep 0.02; done; kill -USR1 $job; wait $job");
   EXPECT_EQ(again.code, 75) << again.err;
   const Result on = shell(folder, by_ranks(2, "run config.json --resume auto --out run" + long_tuning));
   ASSERT_EQ(on.code, 0) << on.err;
@@ -265,7 +271,8 @@ TEST(Ranks, ARankThatIsKilledEndsTheJobAndAnyNumberGoesOn) {
                               "grep -q 'goes on after update' .err", "TERM", true);
   EXPECT_EQ(four.code, 75) << four.err;
   EXPECT_EQ(count(four.err, "it hangs"), 0);
-  const Result one = shell(folder, "'" COSTATE_PROGRAM "' run config.json --quiet --threads 1 --resume auto --out run" + long_tuning);
+  const Result one =
+      shell(folder, "'" COSTATE_PROGRAM "' run config.json --quiet --threads 1 --resume auto --out run" + long_tuning);
   ASSERT_EQ(one.code, 0) << one.err;
   expect_same_files(folder / "run", folder / "alone");
   expect_same_counts(folder / "run", folder / "alone");
@@ -283,7 +290,9 @@ TEST(Ranks, AStageOfTheFirstRankStopsAll) {
   EXPECT_EQ(count(r.err, "it hangs"), 0);
 }
 #else
-TEST(Ranks, RunUnderMpirun) { GTEST_SKIP() << "MPI was not found when this was configured: no run by several processes to look at"; }
+TEST(Ranks, RunUnderMpirun) {
+  GTEST_SKIP() << "MPI was not found when this was configured: no run by several processes to look at";
+}
 #endif
 
 }  // namespace

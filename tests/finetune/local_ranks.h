@@ -63,7 +63,8 @@ class LocalRank final : public Communicator {
     Awaited(LocalRank& o, int f, std::size_t n, Tensor i) : owner(o), from(f), number(n), into(std::move(i)) {}
     void wait() override {
       const Tensor message = owner.post_.take(from, owner.rank_, number);
-      require(message.bytes() == into.bytes(), "a message of ", message.bytes(), " bytes where ", into.bytes(), " were expected");
+      require(message.bytes() == into.bytes(), "a message of ", message.bytes(), " bytes where ", into.bytes(),
+              " were expected");
       into.copy_from(message.reshape(into.shape()));
     }
     LocalRank& owner;
