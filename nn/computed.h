@@ -12,7 +12,7 @@
 // Not beside the parameter until it is written: work that a device recorded (tensor/graph.h) changes parameters without the
 // host, which could not know that a copy is stale; what was recorded makes its own.
 //
-// What is lost: every op rounds its result to 8 significant bits, relative error 2^-9, and nothing else; sums, statistics of
+// What is lost: every op rounds its result to 8 significant bits, relative error 2^-8 at most, and nothing else; sums, statistics of
 // norms, softmax and attention are f32 inside an op. Gradients by parameters are rounded once, behind f32 sums.
 // It is a property of the value, not of a scope: a base network in f32 and a tuned one in bf16 can be used together. Calls
 // with x in f64 are the model's own, as products in f64 are never rounded.

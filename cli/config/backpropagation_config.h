@@ -19,6 +19,7 @@ struct BackpropagationConfig {
   std::string adjoint = "store_all";
   std::int64_t segment = 0, slots = 0;
   std::string scratch;
+  bool host_memory = false;
   bool operator==(const BackpropagationConfig&) const = default;
 };
 

@@ -36,6 +36,8 @@ void backpropagation_fields(FieldList& l, BackpropagationConfig& b) {
   l.add("segment", b.segment, "segments, two_level: steps from one kept state to the next; 0: chosen.", {0, large_count});
   l.add("slots", b.slots, "binomial, binomial_online, two_level: states in memory; 0: 2 + log2 of the steps.", {0, large_count});
   l.add("scratch", b.scratch, "two_level: the folder of its file; empty: that of the system.");
+  l.add("host_memory", b.host_memory,
+        "two_level on a cuda device: states go to memory of the host beside the kernels, instead of to a file.");
 }
 
 void initial_law_fields(FieldList& l, InitialLawConfig& i) {

@@ -1,5 +1,6 @@
 // Objectives of the loop `backpropagation`: presets of one class.
 #include <costate/finetune/backpropagation/backpropagation.h>
+#include <costate/tensor/backend.h>
 
 #include "build.h"
 #include "objectives/objectives.h"
@@ -26,6 +27,7 @@ finetune::BackpropagationOptions options_of(const Config& c) {
   o.loss = {finetune::terminal_loss(b.loss), b.margin, b.target};
   o.adjoint.method = sde::adjoint_method(b.adjoint);
   o.adjoint.segment = static_cast<int>(b.segment), o.adjoint.slots = static_cast<int>(b.slots), o.adjoint.scratch = b.scratch;
+  o.adjoint.host_memory = b.host_memory;
   o.learner = learner_options(f.optimiser, f.iterations);
   return o;
 }
@@ -98,6 +100,12 @@ void check_backpropagation(const Config& c, const FinetuneConfig& standard) {
   only(b.adjoint == "binomial" || b.adjoint == "binomial_online" || b.adjoint == "two_level", b.slots != plain.slots,
        "backpropagation.slots", "the adjoints binomial, binomial_online and two_level", b.adjoint);
   only(b.adjoint == "two_level", b.scratch != plain.scratch, "backpropagation.scratch", "the adjoint two_level", b.adjoint);
+  only(b.adjoint == "two_level", b.host_memory, "backpropagation.host_memory", "the adjoint two_level", b.adjoint);
+  require(!b.host_memory || device_named(c.device, "device").kind == DeviceKind::cuda,
+          "finetune.backpropagation.host_memory: found true, but states on the ", c.device,
+          " lie in the host's memory as they are; expected false, or a cuda device");
+  require(!b.host_memory || b.scratch.empty(), "finetune.backpropagation.scratch: found \"", b.scratch,
+          "\", but with host_memory there is no file; expected one of the two");
   const InitialLawConfig &i = f.initial_law, &noise = standard.initial_law;
   require(i.kind == "noise" || b.kl_weight > 0, "finetune.initial_law.kind: '", i.kind,
           "' is the optimum of a problem with a divergence, but finetune.backpropagation.kl_weight is 0");

@@ -40,6 +40,12 @@ TEST(BackpropagationObjectives, KeysThatAreNotLookedAtAreRefused) {
   expect(finetune("draft", R"("backpropagation": {"margin": 2})"), "the loss hinge only");
   expect(finetune("draft", R"("backpropagation": {"target": 2})"), "the loss absolute only");
   expect(finetune("draft", R"("backpropagation": {"scratch": "/tmp"})"), "the adjoint two_level only");
+  expect(finetune("draft", R"("backpropagation": {"host_memory": true})"), "the adjoint two_level only");
+  expect(finetune("draft", R"("backpropagation": {"adjoint": "two_level", "host_memory": true})"),
+         "states on the cpu lie in the host's memory as they are");
+  expect(R"({"device": "cuda:0", "finetune": {"objective": "draft",
+             "backpropagation": {"adjoint": "two_level", "host_memory": true, "scratch": "/tmp"}}})",
+         "with host_memory there is no file");
   expect(finetune("draft", R"("backpropagation": {"segment": 3})"), "the adjoints segments and two_level only");
   expect(finetune("draft", R"("backpropagation": {"adjoint": "segments", "slots": 3})"), "binomial_online and two_level only");
   expect(finetune("draft", R"("policy_gradient": {"epochs": 2})"), "finetune.policy_gradient: the objective 'draft'");

@@ -57,6 +57,7 @@ TEST(ControlRuns, WhatAControlProblemHasNotIsRefused) {
   refused("adjoint_matching", {"finetune.loss_space=velocity"}, "loss_space = velocity");
   refused("pi_ft", {"finetune.regression.value.form=skip"}, "regression.value.form = skip");
   refused("reinforce", {"finetune.recompute=blocks"}, "finetune.recompute");
+  refused("adjoint_matching", {"precision=bf16"}, "adds to a drift that is known exactly");
   const Folder folder;
   folder.file("none.json", "{}");
   for (const std::string objective : {"adjoint_matching", "pi_ft", "draft"}) {

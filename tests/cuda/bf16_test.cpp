@@ -18,9 +18,10 @@
 namespace costate {
 namespace {
 
-// Both sides round, a device in some places twice (a product behind its library and behind its activation; scaled cotangents
-// before a product): 2^-8 of the largest element and, through rules that read such results, 2^-7.
-constexpr double of_results = 0x1p-8, of_gradients = 0x1p-6;
+// Of the largest element. Both sides round, by 2^-8 of a number at most, and a device in some places twice: a product behind its
+// library and behind its activation, scaled cotangents before a product. Where they do so differently they differ by one unit
+// of the last place, 2^-7, and a square behind it doubles that; rules read such results and round on.
+constexpr double tolerance = 0x1p-6;
 
 std::vector<Tensor> pulled(const std::function<Var(Inputs)>& f, const std::vector<Tensor>& inputs, Device device) {
   Tape tape;
@@ -34,13 +35,12 @@ std::vector<Tensor> pulled(const std::function<Var(Inputs)>& f, const std::vecto
   return all;
 }
 
-// The first result, then gradients.
 void expect_close(const std::function<std::vector<Tensor>(Device)>& run, const std::string& what) {
   const std::vector<Tensor> expected = run(Device::cpu), found = in_every_order([&] { return run(device()); });
   ASSERT_EQ(expected.size(), found.size());
   for (std::size_t i = 0; i < expected.size(); ++i) {
     EXPECT_EQ(expected[i].dtype(), found[i].dtype());
-    expect_near(expected[i], found[i], i == 0 ? of_results : of_gradients, what + ", result " + std::to_string(i));
+    expect_near(expected[i], found[i], tolerance, what + ", result " + std::to_string(i));
   }
 }
 
@@ -205,7 +205,7 @@ Trained train(const Make& make, const Shape& sample, bool half, bool graphs, Dev
                          quadratic_reward(std::vector<double>(dim, 0.3), std::vector<double>(dim, 1.0))};
   problem.base = field_of(base), problem.device = device;
   ValueGradientOptions o;
-  o.batch = 4, o.seed = 3, o.learner.ema_decay = 0.9, o.learner.adamw.eps = 1e-3, o.graphs = graphs;
+  o.batch = 2, o.seed = 3, o.learner.ema_decay = 0.9, o.learner.adamw.eps = 1e-3, o.graphs = graphs;
   ValueGradientRegression objective(problem, base, o);
   Trained t;
   for (int i = 0; i < iterations; ++i) t.loss.push_back(objective.step()["loss"]);
@@ -230,7 +230,7 @@ TEST(CudaBf16, FineTuningFollowsThatOfF32) {
 // What a graph replays casts the parameters that its last launch left: copies are never stale.
 TEST(CudaBf16, RecordedIterationsHaveTheBitsOfOthers) {
   for (const auto& [make, sample] : {std::pair{Make(mlp), Shape{6}}, std::pair{Make(dit), Shape{4, 4, 1}}}) {
-    const Trained plain = train(make, sample, true, false, device(), 5), recorded = train(make, sample, true, true, device(), 5);
+    const Trained plain = train(make, sample, true, false, device(), 4), recorded = train(make, sample, true, true, device(), 4);
     EXPECT_EQ(recorded.not_recorded, "");
     EXPECT_EQ(plain.loss, recorded.loss);
     for (std::size_t i = 0; i < plain.parameters.size(); ++i)

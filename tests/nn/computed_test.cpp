@@ -68,9 +68,9 @@ Pulled pulled(const Network& m, const Case& c, Wrt wrt = Wrt::both, Device devic
   return pullback(m, c.shape, labels_for(c.shape, device), wrt, device);
 }
 
-// Every op rounds its result, in the root mean square by 2^-9.3 of it, and so does every rule; errors of this size that are
-// independent add in quadrature along the some thirty ops of a path through the network: 2^-6.8. A gradient goes there and
-// back, through derivatives at rounded values: 2^-6.3. Room of twice that.
+// Every op rounds its result, in the root mean square by 0.41 2^-8 = 2^-9.3 of it, and so does every rule; errors of this size
+// that are independent add in quadrature along the ops of a path through the network, up to some sixty in the UNet: 2^-6.3. A
+// gradient goes there and back, through derivatives at rounded values: 2^-5.8. Room of about twice that.
 TEST(Computed, PredictionsAndGradientsAreThoseOfF32WithinTheRounding) {
   for (const Case& c : cases) {
     const Network m = randomised_on_cpu(c);
@@ -78,9 +78,12 @@ TEST(Computed, PredictionsAndGradientsAreThoseOfF32WithinTheRounding) {
     EXPECT_EQ(bf16.prediction.dtype(), DType::f32) << c.name;
     const double error = relative({&bf16.prediction, 1}, {&f32.prediction, 1}),
                  of_gradients = relative(bf16.gradients, f32.gradients);
-    EXPECT_LT(error, 0x1p-6) << c.name;
+    EXPECT_LT(error, 0x1p-5) << c.name;
     EXPECT_GT(error, 0x1p-11) << c.name;
     EXPECT_LT(of_gradients, 0x1p-5) << c.name;
+    RecordProperty(std::string(c.name) + "_prediction", std::to_string(error));
+    RecordProperty(std::string(c.name) + "_gradients", std::to_string(of_gradients));
+    RecordProperty(std::string(c.name) + "_share", std::to_string(activations(bf16.kept) / activations(f32.kept)));
     for (const Tensor& g : bf16.gradients) EXPECT_EQ(g.dtype(), DType::f32) << c.name;
     EXPECT_LT(activations(bf16.kept), c.share * activations(f32.kept)) << c.name;
     EXPECT_GT(activations(bf16.kept), 0.49 * activations(f32.kept)) << c.name;
@@ -136,7 +139,7 @@ TEST(Computed, Adapters) {
   };
   const Pulled f32 = pulled(adapted(base), c), bf16 = pulled(adapted(in_bf16(base)), c);
   ASSERT_EQ(f32.gradients.size(), bf16.gradients.size());
-  EXPECT_LT(relative({&bf16.prediction, 1}, {&f32.prediction, 1}), 0x1p-6);
+  EXPECT_LT(relative({&bf16.prediction, 1}, {&f32.prediction, 1}), 0x1p-5);
   EXPECT_LT(relative(bf16.gradients, f32.gradients), 0x1p-5);
   EXPECT_TRUE(equal(bf16, pulled(adapted(in_bf16(base)), c)));
   EXPECT_TRUE(equal(pulled(adapted(in_bf16(base)).prepared(), c, Wrt::x), pulled(adapted(in_bf16(base)), c, Wrt::x)));
