@@ -231,7 +231,8 @@ Var modulated_layer_norm(const Var& x, const Var& scale, const Var& shift, doubl
                                       moments[0].raw_mutable(), moments[1].raw_mutable());
   out = std::exchange(out, Tensor()).to(x.dtype());
   const std::uint32_t bits = (save ? save_input(0) : 0u) | (x.tracked() ? save_input(1) : 0u);
-  return record(modulated_rule, std::move(out), {&x, &scale, &shift}, bits, ModulatedAttributes{eps}, {moments, save ? 2u : 0u});
+  return record(modulated_rule, std::move(out), {&x, &scale, &shift}, bits, ModulatedAttributes{eps},
+                {moments, save ? 2u : 0u});
 }
 
 }  // namespace costate

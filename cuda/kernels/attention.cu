@@ -225,7 +225,8 @@ void with_tile(std::int64_t width, const Bytes& bytes, const Body& body) {
   fail(Fault::argument, "attention: heads of width " + std::to_string(width) + " do not fit into the shared memory of a block");
 }
 
-// body(Tiles<...>) for f32 and bf16 heads that the kernels with sums in registers take: large tiles where there are rows for them.
+// body(Tiles<...>) for f32 and bf16 heads that the kernels with sums in registers take: large tiles where there are rows for
+// them.
 template <class Body>
 bool with_tiles(const AttentionCall& call, const Body& body) {
   if (call.dtype == DType::f64 || call.width > 128) return false;
@@ -285,8 +286,8 @@ void attention_vjp(const AttentionCall& call, const void* out, const void* log_s
               launch("attention dq", attention_dq_tiles<R, C, T>, grid_of(call, call.queries, Tiles<R, C>::rows), dim3(threads),
                      dq_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<T*>(dq));
             if (dk || dv)
-              launch("attention dk, dv", attention_dkv_tiles<R, C, T>, grid_of(call, call.keys, Tiles<R, C>::rows), dim3(threads),
-                     dkv_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<T*>(dk), static_cast<T*>(dv));
+              launch("attention dk, dv", attention_dkv_tiles<R, C, T>, grid_of(call, call.keys, Tiles<R, C>::rows),
+                     dim3(threads), dkv_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<T*>(dk), static_cast<T*>(dv));
           }))
         return;
     with_tile(

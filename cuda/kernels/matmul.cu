@@ -129,7 +129,9 @@ void launch_tiles(bool transpose_a, bool transpose_b, const MatmulShape& s, cons
   const auto right = [&](auto transposed) {
     return Right<T, decltype(transposed)::value>{static_cast<const T*>(b), transpose_b ? s.k : s.n, s.stride_b, precision};
   };
-  const auto run = [&](const auto& x, const auto& y) { launch_product<Wide<T>>("matmul", s.m, s.n, s.k, s.batch, x, y, output); };
+  const auto run = [&](const auto& x, const auto& y) {
+    launch_product<Wide<T>>("matmul", s.m, s.n, s.k, s.batch, x, y, output);
+  };
   if (transpose_a && transpose_b)
     run(left(std::true_type{}), right(std::true_type{}));
   else if (transpose_a)

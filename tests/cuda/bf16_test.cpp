@@ -195,7 +195,8 @@ struct Trained {
   std::string not_recorded;
 };
 
-Trained train(const Make& make, const Shape& sample, bool half, bool graphs, Device device, int iterations) {
+Trained train(const Make& make, const Shape& sample, bool half, bool graphs, Device device, int iterations,
+              std::int64_t batch = 2, double rate = 1e-4) {
   const memory::TagScope scope(memory::Tag::parameters);
   nn::Init init(5, DType::f32, device);
   nn::Network base = make(init);
@@ -205,7 +206,7 @@ Trained train(const Make& make, const Shape& sample, bool half, bool graphs, Dev
                          quadratic_reward(std::vector<double>(dim, 0.3), std::vector<double>(dim, 1.0))};
   problem.base = field_of(base), problem.device = device;
   ValueGradientOptions o;
-  o.batch = 2, o.seed = 3, o.learner.ema_decay = 0.9, o.learner.adamw.eps = 1e-3, o.graphs = graphs;
+  o.batch = batch, o.seed = 3, o.learner.lr.peak = rate, o.learner.ema_decay = 0.9, o.learner.adamw.eps = 1e-3, o.graphs = graphs;
   ValueGradientRegression objective(problem, base, o);
   Trained t;
   for (int i = 0; i < iterations; ++i) t.loss.push_back(objective.step()["loss"]);
@@ -225,6 +226,20 @@ TEST(CudaBf16, FineTuningFollowsThatOfF32) {
     }
     for (const Tensor& p : there.parameters) EXPECT_EQ(p.dtype(), DType::f32);
   }
+}
+
+TEST(CudaBf16, FineTuningLowersTheLossAsThatOfF32Does) {
+  const Trained exact = train(mlp, {6}, false, false, Device::cpu, 40, 32, 1e-2),
+                half = train(mlp, {6}, true, false, Device::cpu, 40, 32, 1e-2);
+  const auto mean_of = [](const std::vector<double>& v, std::size_t begin, std::size_t end) {
+    double sum = 0;
+    for (std::size_t i = begin; i < end; ++i) sum += v[i];
+    return sum / static_cast<double>(end - begin);
+  };
+  const double first = mean_of(exact.loss, 0, 5), last = mean_of(exact.loss, 35, 40), last16 = mean_of(half.loss, 35, 40);
+  EXPECT_LT(last, 0.5 * first);
+  EXPECT_NE(exact.loss.back(), half.loss.back());
+  EXPECT_NEAR(last16, last, 0.05 * first);
 }
 
 // What a graph replays casts the parameters that its last launch left: copies are never stale.
