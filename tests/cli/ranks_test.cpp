@@ -32,8 +32,8 @@ Config config_with(const std::vector<std::string>& settings) {
 TEST(Ranks, WhatIsNotSharedIsRefusedInASentence) {
   const std::vector<Stage> all{Stage::pretrain, Stage::finetune, Stage::sample, Stage::evaluate};
   EXPECT_NO_THROW(check_shared(config_with({}), all, 5));
-  EXPECT_NO_THROW(check_shared(config_with({"finetune.objective=draft"}), all, 2));
   const std::string no_early = "finetune.early_steps=0", no_late = "finetune.late_steps=0", whole = "finetune.micro_batch=0";
+  EXPECT_NO_THROW(check_shared(config_with({"finetune.objective=draft", no_early, no_late}), all, 2));
   EXPECT_NO_THROW(check_shared(config_with({"finetune.objective=ddpo_is", no_early, no_late}), all, 3));
   const auto refused = [&](const std::vector<std::string>& settings, int ranks, const std::string& begin) {
     try {
