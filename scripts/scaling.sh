@@ -47,6 +47,6 @@ done
 cmp "$folder/one/checkpoints/tuned.safetensors" "$folder/two/checkpoints/tuned.safetensors" && say "the same bits"
 awk '{ if (!n[$1]++ || $2 < one[$1]) one[$1] = $2; if (n[$1] == 1 || $3 < two[$1]) two[$1] = $3 }
      END { for (s in n) printf "ratio of the shortest times, %s: %.2f\n", s, one[s] / two[s] }' "$folder/times"
-awk '/"(classifiers|pretrain|finetune)": \{/ { stage = $1 }
+awk '/^    "[a-z]+": \{/ { stage = $1 }
      /"sent_bytes"/ && stage ~ /pretrain|finetune/ { print "bytes that rank 0 sent, " stage " " $2 }' "$folder/two/run.json"
 say "load after: $(load)"
