@@ -18,7 +18,7 @@ namespace costate {
 Precision current_precision();  // of the calling thread; `parallel` hands it to its workers
 
 // The type in which tapes keep f32 activations for their sweep: f32, or bf16, half the bytes. Results are those of f32; a
-// gradient is computed from values that err by 2^-9 at most (rounding.h), independently, and so errs by about that much of its
+// gradient is computed from values that err by 2^-8 at most (rounding.h), independently, and so errs by about half that of its
 // terms in quadrature. Parameters, data, and what statistics a rule needs exactly are kept as they are; so are the inputs of
 // blocks that are computed again (nn/recompute.h). A value that several records keep is kept once.
 DType current_kept_type();  // of the calling thread; `parallel` hands it to its workers

@@ -72,6 +72,7 @@ inline std::vector<Sample> samples() {
       {"concat", [](Inputs x) { return square(concat({&x[0], &x[1]}, 1)); }, {s, {3, 2}}},
       {"concat", [](Inputs x) { return square(concat({&x[0], &x[1], &x[0]}, 0)); }, {s, {1, 4}}},
       {"narrow", [](Inputs x) { return square(narrow(x[0], 1, 1, 2)); }, {s}},
+      {"narrow", [](Inputs x) { return square(narrow(x[0], -1, 1, 2)); }, {s}},
       {"narrow", [](Inputs x) { return mul(narrow(x[0], 0, 1, 2), narrow(x[0], 0, 0, 2)); }, {s}},
       {"matmul", [](Inputs x) { return matmul(x[0], x[1]); }, {s, {4, 5}}},
       {"matmul", [](Inputs x) { return matmul(x[0], x[1], true, false); }, {{4, 3}, {4, 5}}},
