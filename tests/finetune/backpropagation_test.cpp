@@ -142,6 +142,28 @@ TEST(Backpropagation, DetachedInputsPassThroughTheSamplerAlone) {
   for (int k = 0; k < kSteps; ++k) EXPECT_NEAR(seen[k] / 200.0, .3, 3 * std::sqrt(.21 / 200)) << k;
 }
 
+// Costs f_k = s x_k of the states on the way, which pass through the sampler alone as well, in steps that are not trained too:
+// dJ/dtheta_k = (1.5 - E x_T) .5^{9-k} - s sum_{k<j<T} .5^{j-1-k}.
+TEST(Backpropagation, DetachedInputsKeepTheCostsOfStates) {
+  constexpr double slope = .7;
+  BackpropagationOptions o = plain_options(128);
+  o.detached_inputs = true;
+  for (const int trained : {0, 3}) {
+    o.trained_steps = trained;
+    const nn::Network net(affine_steps(kSteps, .05, .4));
+    ControlProblem problem = testing::scalar_problem(testing::constant_chain(kSteps, .5, 1, .3), net, distance());
+    problem.state_cost = [](int, const Var& x) { return reshape(affine(x, slope, 0.0), {x.extent(0)}); };
+    const Backpropagation b(problem, net, o);
+    const double gap = kTarget - mean(ends(b, 128, .4));
+    const DifferentiatedPath path = b.draw(0);
+    const std::vector<double> g = raised(b);
+    for (int k = 0; k < kSteps; ++k) {
+      const double below = std::pow(.5, 9 - k);
+      EXPECT_NEAR(g[k], path.trains(k) ? gap * below - slope * (1 - below) / .5 : 0.0, 2e-5) << trained << " " << k;
+    }
+  }
+}
+
 TEST(Backpropagation, ARandomNumberOfStepsWeighsThemByItsDistribution) {
   BackpropagationOptions o = plain_options(64);
   const std::vector<double> whole = raised(objective(o));
