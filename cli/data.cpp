@@ -111,7 +111,7 @@ data::Dataset from_files(const DataSpec& spec) {
             "leave labels and item_shape empty");
     return read_png_folder(spec.path, spec.grey ? PngColour::grey : PngColour::as_stored);
   }
-  const std::vector<std::byte> bytes = contents(spec.path);
+  std::vector<std::byte> bytes = contents(spec.path);
   if (kind == DataKind::file) kind = kind_of(spec.path, bytes);
   require(!spec.grey, "data: grey applies to folders of pictures only, but '", spec.path, "' is read as ",
           name(kind));
@@ -122,7 +122,7 @@ data::Dataset from_files(const DataSpec& spec) {
           name(kind));
   if (kind == DataKind::npz) return from_npz(spec, bytes);
   if (kind == DataKind::npy)
-    return from_arrays(spec, {what, bytes},
+    return from_arrays(spec, {what, std::move(bytes)},
                        spec.labels.empty() ? std::nullopt
                                            : std::optional(Held{"'" + spec.labels + "'", contents(spec.labels)}));
   if (kind == DataKind::csv) {

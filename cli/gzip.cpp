@@ -1,27 +1,12 @@
 #include "gzip.h"
 
 #include <costate/tensor/error.h>
-#include <zlib.h>
 
 #include <algorithm>
 
+#include "inflate.h"
+
 namespace costate::cli {
-namespace {
-
-class Inflate {
- public:
-  Inflate() {
-    if (inflateInit2(&stream, 15 + 16) != Z_OK)  // the largest window, with a gzip wrapper
-      fail(Fault::memory, {"gunzip: zlib could not be started: not enough memory"});
-  }
-  ~Inflate() { inflateEnd(&stream); }
-  Inflate(const Inflate&) = delete;
-  Inflate& operator=(const Inflate&) = delete;
-  z_stream stream{};
-};
-
-}  // namespace
-
 bool is_gzip(std::span<const std::byte> bytes) {
   return bytes.size() >= 2 && bytes[0] == std::byte{0x1f} && bytes[1] == std::byte{0x8b};
 }
@@ -36,7 +21,7 @@ std::vector<std::byte> gunzip(std::span<const std::byte> bytes, std::uint64_t ma
     if (!is_gzip(bytes.subspan(at)))
       fail(Fault::data,
            {what, ": ", bytes.size() - at, " bytes that are no gzip data follow the compressed contents"});
-    Inflate inflater;
+    Inflate inflater(Inflate::Wrapper::gzip, what);
     z_stream& z = inflater.stream;
     int status = Z_OK;
     while (status != Z_STREAM_END) {

@@ -2,12 +2,13 @@
 
 #include <costate/tensor/error.h>
 #include <costate/tensor/utf8.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <cstring>
 #include <limits>
 #include <set>
+
+#include "inflate.h"
 
 namespace costate::cli {
 namespace {
@@ -158,23 +159,11 @@ NpzMember member(const Reader& in, std::uint64_t at) {
   return m;
 }
 
-class Inflater {
- public:
-  Inflater() {
-    if (inflateInit2(&stream, -15) != Z_OK)  // the largest window, without a wrapper
-      fail(Fault::memory, {"npz: zlib could not be started: not enough memory"});
-  }
-  ~Inflater() { inflateEnd(&stream); }
-  Inflater(const Inflater&) = delete;
-  Inflater& operator=(const Inflater&) = delete;
-  z_stream stream{};
-};
-
 constexpr std::uint64_t at_once = std::numeric_limits<uInt>::max();
 
 // Whether the stream ends with its bytes and fills `out` exactly.
-bool inflate_to(std::span<const std::byte> packed, std::span<std::byte> out) {
-  Inflater inflater;
+bool inflate_to(std::span<const std::byte> packed, std::span<std::byte> out, std::string_view what) {
+  Inflate inflater(Inflate::Wrapper::none, what);
   z_stream& z = inflater.stream;
   std::byte spare{};  // zlib wants a place for no bytes, too
   std::uint64_t from = 0, made = 0;
@@ -190,7 +179,7 @@ bool inflate_to(std::span<const std::byte> packed, std::span<std::byte> out) {
     const std::uint64_t written = std::max<std::uint64_t>(room, 1) - z.avail_out;
     if (written > room) return false;
     made += written;
-    if (status == Z_MEM_ERROR) fail(Fault::memory, {"npz: not enough memory to unpack an array"});
+    if (status == Z_MEM_ERROR) fail(Fault::memory, {what, ": not enough memory to unpack it"});
     if (status == Z_STREAM_END) return from == packed.size() && made == out.size();
     if (status != Z_OK || (z.avail_in == given && written == 0)) return false;
   }
@@ -255,7 +244,7 @@ std::vector<std::byte> npz_array(std::span<const std::byte> bytes, const NpzMemb
   std::vector<std::byte> out(m.size);
   if (!m.deflated)
     std::copy(packed.begin(), packed.end(), out.begin());
-  else if (!inflate_to(packed, out))
+  else if (!inflate_to(packed, out, what))
     fail(Fault::data,
          {what, ": the packed bytes of ", utf8::quoted(m.name), " are damaged or not of the ", m.size, " bytes announced"});
   if (checksum_of(out) != m.checksum)

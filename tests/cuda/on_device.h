@@ -16,6 +16,8 @@
 
 namespace costate {
 
+using Tensors = std::vector<Tensor>;
+
 inline bool emulated() {
   static const bool yes = [] {
     const char* wished = std::getenv("COSTATE_DEVICE");
@@ -59,6 +61,12 @@ inline Tensor noise(const Shape& shape, DType dtype, Device device, std::uint32_
   const Tensor t = Tensor::empty({1, shape.numel()}, dtype);
   random_normal(t, 17, Stream::user, 0, step);
   return t.reshape(shape).to(device);
+}
+
+// Results differ by the order of sums and the exponentials of two libraries: multiples of the unit roundoff. A sum of n terms
+// of size 1 errs by about sqrt(n) of it.
+inline double rounding(DType dtype, std::int64_t n = 1) {
+  return (dtype == DType::f64 ? 4e-15 : 1e-6) * std::sqrt(static_cast<double>(n < 1 ? 1 : n));
 }
 
 // The two agree to `tolerance` of the largest element.
