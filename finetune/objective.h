@@ -2,6 +2,7 @@
 #pragma once
 #include <costate/nn/network.h>
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -41,6 +42,9 @@ class Objective {
   // Everything that the next iterations depend on but the problem and the options (training_state.h): another objective of the
   // same problem and options that is given it back goes on with the same bits.
   virtual void visit_state(StateVisitor& v) = 0;
+
+  // What could not be done as the options ask, to the same numbers: a sentence, from the iteration on in which it showed; "": nothing.
+  virtual std::string remark() const { return {}; }
 };
 
 }  // namespace costate::finetune

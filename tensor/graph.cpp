@@ -1,6 +1,7 @@
 #include <costate/tensor/graph.h>
 
 #include <costate/tensor/backend.h>
+#include <costate/tensor/flops.h>
 #include <costate/tensor/parallel.h>
 
 namespace costate {
@@ -52,18 +53,22 @@ void Graph::record(std::uint64_t first_sample, const std::function<void()>& body
 
 void Graph::run(std::uint64_t first_sample, const std::function<void()>& body, const std::vector<const void*>& addresses) {
   if (addresses != addresses_ && state_ != State::refused) state_ = State::empty, addresses_ = addresses;
+  const std::int64_t before = flops();
   if (state_ == State::rehearsed) record(first_sample, body);
   switch (state_) {
     case State::recorded:
-      return backend_of(device_).launch_graph(graph_, first_sample - first_sample_);
+      backend_of(device_).launch_graph(graph_, first_sample - first_sample_);
+      break;
     case State::refused:
-      return body();
+      body();
+      break;
     default: {
       const Recording scope(backend_of(device_), graph_);
       body();
-      state_ = State::rehearsed;
+      state_ = State::rehearsed, flops_ = flops() - before;
     }
   }
+  detail::exchange_flops(before + flops_);
 }
 
 }  // namespace costate

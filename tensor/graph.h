@@ -11,6 +11,8 @@
 //
 // What cannot be recorded (numbers that the host reads, a wait, more memory than the rehearsal took) is no error: `body` is
 // called as ever in that run and all later ones, and `refusal` says why.
+//
+// Every run counts the operations (tensor/flops.h) that the rehearsal did.
 #pragma once
 #include <costate/tensor/storage.h>
 
@@ -45,6 +47,7 @@ class Graph {
   void* graph_ = nullptr;
   State state_ = State::empty;
   std::uint64_t first_sample_ = 0;  // of the recorded run
+  std::int64_t flops_ = 0;          // of the rehearsal
   std::vector<const void*> addresses_;
   std::string refusal_;
 };

@@ -33,6 +33,7 @@ struct RegressionConfig {
   std::vector<double> kl_weights;
   bool sticking_the_landing = false;
   double normaliser_decay = 0.9;
+  bool graphs = false;
   MatricesConfig matrices;
   ValueConfig value;
   ReplayConfig replay;

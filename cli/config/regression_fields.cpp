@@ -12,6 +12,9 @@ void regression_fields(FieldList& l, RegressionConfig& r) {
         "discrete_adjoint: add a term of mean zero that takes the variance from the costate as the control becomes optimal.");
   l.add("normaliser_decay", r.normaliser_decay,
         "The socm objectives: of the running mean that path weights are divided by.", {0, 1, false, true});
+  l.add("graphs", r.graphs,
+        "On a device, the objectives of adjoints: record an iteration and launch it as one, to the same bits. The reward "
+        "and the network must not read on the host; a note says where they do.");
   MatricesConfig& m = r.matrices;
   l.add("matrices.gamma", m.gamma, "socm: rate at which the reparametrisation matrices leave 1, at first.", above(0));
   l.add("matrices.hidden", m.hidden, "socm: width of the two hidden layers of their network.", {1, 65536});

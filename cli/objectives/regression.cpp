@@ -1,5 +1,7 @@
 // Objectives that regress the control on a gradient of the value: one class, with these presets.
+#include <costate/finetune/regression/device_iteration.h>
 #include <costate/finetune/regression/value_gradient.h>
+#include <costate/tensor/backend.h>
 
 #include <algorithm>
 #include <numeric>
@@ -29,6 +31,7 @@ Options options_of(const Config& c) {
   o.denoised_endpoint = f.denoised_endpoint, o.keep_activations = f.keep_activations;
   o.learner = learner_options(f.optimiser, f.iterations);
   o.sticking_the_landing = r.sticking_the_landing;
+  o.graphs = r.graphs;
   o.kl_weights = r.kl_weights, o.normaliser_decay = r.normaliser_decay;
   o.reparametrisation.gamma = r.matrices.gamma, o.reparametrisation.scale = r.matrices.scale;
   o.reparametrisation.hidden = r.matrices.hidden, o.reparametrisation.learner = constant_rate(r.matrices.lr);
@@ -106,6 +109,11 @@ void check_regression(const Config& c) {
   only(adjoint, f.denoised_endpoint, "finetune.denoised_endpoint", "adjoints without path weights");
   only(!weighted, r.kl_weights != standard.kl_weights, "finetune.regression.kl_weights", "objectives without path weights");
   only(name == "discrete_adjoint", r.sticking_the_landing, "finetune.regression.sticking_the_landing", "discrete_adjoint");
+  only(adjoint, r.graphs, "finetune.regression.graphs", "adjoints without path weights");
+  if (r.graphs) {
+    const std::string why = finetune::DeviceIteration::refusal(device_named(c.device, "device"), options_of(c));
+    require(why.empty(), "finetune.regression.graphs: found true, but ", why);
+  }
   only(weighted, r.normaliser_decay != standard.normaliser_decay, "finetune.regression.normaliser_decay",
        "socm, socm_constant and socm_adjoint");
   only(name == "socm", !(r.matrices == standard.matrices), "finetune.regression.matrices", "socm");

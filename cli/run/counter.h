@@ -16,6 +16,12 @@ struct Evaluations {
   std::int64_t rewards = 0;     // samples that the reward was asked about, with or without its gradient
   std::int64_t total() const { return plain + state + parameters; }  // of networks
   friend bool operator==(const Evaluations&, const Evaluations&) = default;
+  friend Evaluations operator+(const Evaluations& a, const Evaluations& b) {
+    return {a.plain + b.plain, a.state + b.state, a.parameters + b.parameters, a.rewards + b.rewards};
+  }
+  friend Evaluations operator-(const Evaluations& a, const Evaluations& b) {
+    return {a.plain - b.plain, a.state - b.state, a.parameters - b.parameters, a.rewards - b.rewards};
+  }
 };
 
 // What `wanted` rounds take more than `made` ones, which took `amount`: exact where the rounds are whole periods.

@@ -215,7 +215,11 @@ Json adapter_config(const std::vector<nn::LoraLayer>& layers) {
 Json checkpoint_config(const Config& config) {
   Json out = to_json(config);
   for (const char* key : {"name", "threads", "device", "out", "memory_limit", "resume", "log", "distributed"}) out.erase(key);
-  out["finetune"].erase("recompute");  // no bit depends on it
+  // No bit depends on these; and the last two ask for a device, while checkpoints belong to none.
+  Json& finetune = out["finetune"];
+  finetune.erase("recompute");
+  if (finetune.contains("regression")) finetune["regression"].erase("graphs");
+  if (finetune.contains("backpropagation")) finetune["backpropagation"].erase("host_memory");
   return out;
 }
 

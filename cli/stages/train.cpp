@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "distributed/ranks.h"
 #include "objectives/objectives.h"
@@ -50,6 +51,23 @@ class Mean {
   std::int64_t rows_ = 0;
 };
 
+// Recorded iterations (finetune.regression.graphs) launch what they do without calling the networks that count; and where
+// recording was given up halfway, networks have counted twice. These iterations are all alike, so each counts what the first did.
+class AlikeIterations {
+ public:
+  explicit AlikeIterations(Counter& counter) : counter_(counter) {}
+  void operator()(const std::function<void()>& iteration) {
+    const Evaluations before = counter_.now();
+    iteration();
+    if (!first_) first_ = counter_.now() - before;
+    counter_.restore(before + *first_);
+  }
+
+ private:
+  Counter& counter_;
+  std::optional<Evaluations> first_;
+};
+
 }  // namespace
 
 void train(Session& s, finetune::Objective& objective, const std::string& file, const TrainingHooks& hooks) {
@@ -63,9 +81,14 @@ void train(Session& s, finetune::Objective& objective, const std::string& file, 
   TrainingSaves saves(s, "finetune", [&](finetune::StateVisitor& v) { v("objective", objective), v("mean", mean); });
   s.begin("finetune", total);
   const std::int64_t done = saves.restore();
+  AlikeIterations alike(*s.counter);
+  const auto step = [&] { mean.add(objective.step()); };
+  std::string remark;
   const auto tune = [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t n = first; n <= last; ++n) {
-      count_shared(s, [&] { mean.add(objective.step()); });
+      if (f.regression.graphs) alike(step);
+      else count_shared(s, step);
+      if (s.progress && objective.remark() != remark) s.progress->note("note: " + (remark = objective.remark()));
       if (n % f.log_every == 0 || n == total) {
         Values row = mean.values();
         row.emplace_back("reward_queries", static_cast<double>(s.counter->now().rewards));

@@ -68,9 +68,9 @@ DeviceIteration::DeviceIteration(const ControlProblem& problem, const ValueGradi
 }
 DeviceIteration::~DeviceIteration() = default;
 
-std::string DeviceIteration::refusal(const ControlProblem& problem, const Options& o) {
+std::string DeviceIteration::refusal(Device device, const Options& o) {
   using Costate = Options::Costate;
-  if (problem.device.kind != DeviceKind::cuda) return "the device is " + to_string(problem.device);
+  if (device.kind != DeviceKind::cuda) return "the device is the " + to_string(device);
   if (o.costate != Costate::lean && o.costate != Costate::full && o.costate != Costate::continuous)
     return "costates of value networks and of the reparametrisation trick are computed with the host";
   if (o.sticking_the_landing) return "sticking_the_landing draws the noise of sampling again";

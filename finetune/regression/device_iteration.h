@@ -37,7 +37,7 @@ class DeviceIteration {
   ~DeviceIteration();
 
   // Why these options take the general way, whose host reads along; "": they do not.
-  static std::string refusal(const ControlProblem& problem, const ValueGradientOptions& options);
+  static std::string refusal(Device device, const ValueGradientOptions& options);
 
   // One update: the regression of `steps` on the paths of samples first_sample, first_sample + 1, ....
   Learner::Update step(std::int64_t first_sample, const std::vector<int>& steps, ValueGradientMetrics& metrics);

@@ -58,13 +58,13 @@ ValueGradientRegression::ValueGradientRegression(ControlProblem problem, nn::Net
   if (options_.costate == Costate::reparametrised) matrices_.emplace(problem_, options_.reparametrisation, options_.seed);
   if (learns_value()) value_.emplace(problem_, options_.value, options_.seed);
   if (options_.replay.size > 0) replay_.emplace(options_.replay, options_.batch, options_.seed);
-  if (DeviceIteration::refusal(problem_, options_).empty())
+  if (DeviceIteration::refusal(problem_.device, options_).empty())
     on_device_ = std::make_unique<DeviceIteration>(problem_, options_, kl_weights_, learner_);
 }
 
 std::string ValueGradientRegression::not_recorded() const {
   if (!options_.graphs) return "graphs are off";
-  return on_device_ ? on_device_->not_recorded() : DeviceIteration::refusal(problem_, options_);
+  return on_device_ ? on_device_->not_recorded() : DeviceIteration::refusal(problem_.device, options_);
 }
 
 void ValueGradientRegression::check() const {

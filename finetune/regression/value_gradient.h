@@ -140,6 +140,7 @@ class ValueGradientRegression final : public Objective {
 
   // With `graphs`: why an iteration, or a part of it, is not recorded; "": it is, from the third iteration on.
   std::string not_recorded() const;
+  std::string remark() const override { return options_.graphs ? not_recorded() : std::string(); }
 
   std::int64_t iteration() const { return learner_.updates(); }
   nn::Network& network() { return learner_.network(); }

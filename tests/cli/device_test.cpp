@@ -145,6 +145,78 @@ TEST(Device, AdaptersAndRecomputedBlocks) {
   expect_same_metrics(folder / "cpu", folder / "cud");
 }
 
+// Recorded iterations: the same bits, and the same counts though nobody is there to count.
+TEST(Device, GraphsHaveTheBitsAndCountsOfTheLoopThatIsNotRecorded) {
+  const Emulated emulated;
+  const Folder folder;
+  folder.file("config.json", points);
+  const std::vector<std::string> common{"config.json", "--quiet", "--device", "cuda:0", "--set", "finetune.iterations=5", "--set",
+                                        "finetune.checkpoint_every=2"};
+  const auto go = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin() + 1, common.begin(), common.end());
+    expect_done(folder, arguments);
+  };
+  go({"run", "--out", "plain"});
+  go({"run", "--out", "graphs", "--set", "finetune.regression.graphs=true"});
+  for (const char* file : {"metrics.jsonl", "evaluation.json", "samples/tuned_sde.npy"})
+    EXPECT_EQ(contents(folder / (std::string("plain/") + file)), contents(folder / (std::string("graphs/") + file))) << file;
+  const Json plain = json_in(folder / "plain/run.json"), graphs = json_in(folder / "graphs/run.json");
+  for (const auto& [name, stage] : plain["stages"].items()) {
+    EXPECT_EQ(stage["evaluations"], graphs["stages"][name]["evaluations"]) << name;
+    EXPECT_EQ(stage["flops"], graphs["stages"][name]["flops"]) << name;
+  }
+}
+
+// What the configuration says cannot be recorded.
+TEST(Device, GraphsThatCannotBeAreSaid) {
+  const Emulated emulated;
+  const Folder folder;
+  folder.file("config.json", points);
+  const auto refused = [&](const std::vector<std::string>& settings, const std::string& sentence) {
+    std::vector<std::string> arguments{"run", "config.json", "--out", "run", "--set", "finetune.regression.graphs=true"};
+    for (const std::string& s : settings) arguments.insert(arguments.end(), {"--set", s});
+    const Result r = costate(folder, arguments);
+    EXPECT_EQ(r.code, 2) << r.err;
+    EXPECT_NE(r.err.find("finetune.regression.graphs: " + sentence), std::string::npos) << r.err;
+    EXPECT_FALSE(fs::exists(folder / "run"));
+  };
+  refused({}, "found true, but the device is the cpu");
+  refused({"device=cuda:0", "finetune.micro_batch=4"}, "found true, but micro_batch asks for less memory");
+  refused({"device=cuda:0", "finetune.regression.replay.size=16"}, "found true, but a replay buffer is refilled by the host");
+  refused({"device=cuda:0", "finetune.objective=pi_ft"}, "applies to adjoints without path weights only");
+}
+
+// folder/cpu and, the same, folder/cuda:0 with a base.
+void make_base(const Folder& folder) {
+  folder.file("config.json", points);
+  expect_done(folder, {"pretrain", "config.json", "--quiet", "--out", "cpu"});
+  fs::copy(folder / "cpu", folder / "cuda:0", fs::copy_options::recursive);
+}
+
+// Later stages read the checkpoint on any device.
+TEST(Device, StatesInTheHostsMemory) {
+  const Emulated emulated;
+  const Folder folder;
+  make_base(folder);
+  const auto finetune = [&](const std::string& out, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"finetune", "config.json", "--quiet", "--out", out, "--device", "cuda:0"};
+    for (const std::string& s : more) arguments.insert(arguments.end(), {"--set", s});
+    expect_done(folder, arguments);
+  };
+  const std::string draft = "finetune.objective=draft";
+  finetune("cpu", {draft});
+  finetune("cuda:0", {draft, "finetune.backpropagation.adjoint=two_level", "finetune.backpropagation.segment=2",
+                      "finetune.backpropagation.host_memory=true"});
+  for (const std::string device : {"cpu", "cuda:0"}) {
+    std::vector<std::string> arguments{"sample", "config.json", "--quiet", "--out", device, "--set", draft};
+    if (device == "cuda:0")
+      arguments.insert(arguments.end(), {"--set", "finetune.backpropagation.adjoint=two_level", "--set",
+                                         "finetune.backpropagation.segment=2"});
+    expect_done(folder, arguments);
+  }
+  EXPECT_EQ(contents(folder / "cpu/samples/tuned_sde.npy"), contents(folder / "cuda:0/samples/tuned_sde.npy"));
+}
+
 // The optimal control is computed by the host, from copies.
 TEST(Device, ControlProblems) {
   const Emulated emulated;
@@ -170,11 +242,6 @@ void expect_same_finetuning(const Folder& folder, const std::string& objective) 
     expect_done(folder, arguments);
   }
   expect_same_metrics(folder / "cpu", folder / "cuda:0");
-}
-void make_base(const Folder& folder) {
-  folder.file("config.json", points);
-  expect_done(folder, {"pretrain", "config.json", "--quiet", "--out", "cpu"});
-  fs::copy(folder / "cpu", folder / "cuda:0", fs::copy_options::recursive);
 }
 
 TEST(Device, ObjectivesOfEveryLoop) {

@@ -182,6 +182,7 @@ Trained train(const Make& make, ControlProblem problem, ValueGradientOptions o, 
   for (const Tensor& p : nn::parameters(objective.average())) t.parameters.push_back(p.to(Device::cpu));
   for (const Tensor& p : nn::parameters(objective.network())) t.parameters.push_back(p.to(Device::cpu));
   t.not_recorded = objective.not_recorded();
+  EXPECT_EQ(objective.remark(), graphs ? t.not_recorded : "");
   return t;
 }
 
