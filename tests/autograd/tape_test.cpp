@@ -1,9 +1,11 @@
 // The tape: what is computed, saved, freed and accumulated.
 #include <costate/autograd/ops.h>
+#include <costate/tensor/pointwise.h>
 #include <costate/tensor/random.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 namespace costate {
 namespace {
@@ -46,6 +48,32 @@ TEST(Tape, AFrozenNetworkStoresNothingForItsWeights) {
   const Var weight = tape.watch(w);
   const Var y = forward(Var(start), weight, b);
   EXPECT_GE(live() - before, fixed + 10 * 128 * 64 * 4);
+}
+
+// Their derivatives are constants, so that the tape holds none of the operands; that of a product holds both.
+TEST(Tape, LinearOpsKeepNoOperands) {
+  using Op = std::function<Var(const Var&, const Var&, const Var&)>;
+  const auto kept = [](const Op& op) {
+    Tape tape;
+    const std::int64_t before = live();
+    std::vector<Var> leaves;
+    for (int i = 0; i < 3; ++i) leaves.push_back(tape.watch(Tensor::full({256}, i, DType::f64)));
+    const Var y = op(leaves[0], leaves[1], leaves[2]);
+    const std::int64_t result = y.value().bytes();
+    leaves.clear();
+    return (live() - before - result) / result;  // operands
+  };
+  EXPECT_EQ(kept([](const Var& x, const Var& y, const Var&) { return mul(x, y); }), 2);
+  const Op linear[] = {[](const Var& x, const Var& y, const Var&) { return add(x, y); },
+                       [](const Var& x, const Var& y, const Var&) { return sub(x, y); },
+                       [](const Var& x, const Var&, const Var&) { return neg(x); },
+                       [](const Var& x, const Var&, const Var&) { return affine(x, 2, 3); },
+                       [](const Var& x, const Var& y, const Var&) { return axpby(2, x, 3, y); },
+                       [](const Var& x, const Var& y, const Var& z) { return pointwise(Pointwise::chain_step, {&x, &y, &z}, {1, 2, 3}); },
+                       [](const Var& x, const Var& y, const Var& z) {
+                         return pointwise(Pointwise::matching_residual, {&x, &y, &z}, {1, 2});
+                       }};
+  for (std::size_t i = 0; i < std::size(linear); ++i) EXPECT_EQ(kept(linear[i]), 0) << "op " << i;
 }
 
 TEST(Tape, SweepsOnlyWhatIsAskedFor) {
