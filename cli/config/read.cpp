@@ -33,8 +33,9 @@ class Reader {
                            return f.path.starts_with(prefix);
                          });
     if (!section) unknown(path);
-    require(value.is_object(), path.empty() ? "the configuration" : path, ": found ", description(value),
-            ", expected an object with the keys ", keys(prefix));
+    if (!value.is_object())
+      fail(Fault::argument, {path.empty() ? "the configuration" : path, ": found ", description(value),
+                             ", expected an object with the keys ", keys(prefix)});
     for (const auto& [key, inner] : value.items()) take(inner, prefix + key, origin);
   }
 
@@ -178,8 +179,8 @@ ReadConfig read_config_text(std::string_view text, std::string_view what,
   {
     Reader reader(read);
     const Json file = parse_json(text, what);
-    require(file.is_object(), what, ": found ", description(file),
-            ", expected an object of sections and keys");
+    if (!file.is_object())
+      fail(Fault::argument, {what, ": found ", description(file), ", expected an object of sections and keys"});
     take_preset(read.config, file, settings);
     try {
       reader.take(file, "", Origin::file);

@@ -93,7 +93,6 @@ sde::Process batch_process(std::int64_t rows, std::int64_t parameter_bytes,
     require(state.size() == 1 && begin / size * size == begin, "batch_process: the state is more than x");
     return sde::State{state[0].slice(begin, n)};
   };
-  p.start = [](const Tensor& x0) { return sde::State{x0}; };
   p.step = [=](int k, const sde::State& state) {
     const Tensor next = Tensor::empty_like(state[0]);
     sde::each_chunk(rows, [&](std::int64_t begin, std::int64_t n) {

@@ -307,6 +307,22 @@ TEST(Backpropagation, FailedRewardsTakeTheirPathsOut) {
   for (std::size_t i = 0; i < all.size(); ++i) EXPECT_NEAR(some[i], all[i], 1e-6 * std::abs(all[i])) << i;
 }
 
+TEST(Backpropagation, OnePathIsEnoughAndNoneIsAnError) {
+  Backpropagation one = objective(plain_options(1));
+  EXPECT_TRUE(std::isfinite(one.step()["reward"]));
+  Reward none = distance();
+  none.value = [](const Var& x) { return affine(sum(x, 1), NAN, 0.0); };
+  none.on_failure = Reward::Policy::skip;
+  Backpropagation b = objective(plain_options(1), 0, none);
+  try {
+    b.step();
+    ADD_FAILURE() << "no reward and no error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.fault(), Fault::numerical);
+    EXPECT_NE(std::string(e.what()).find("not one of 1 rewards"), std::string::npos) << e.what();
+  }
+}
+
 TEST(Backpropagation, ContradictionsAreRefusedInWords) {
   const auto refused = [](auto change, const char* words) {
     BackpropagationOptions o = plain_options(8);

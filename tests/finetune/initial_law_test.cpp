@@ -83,6 +83,25 @@ void expect_the_tilted_noise(const TiltedNoise& law, double bias, double varianc
   EXPECT_NEAR(variance(x), 1, 3 * .01 + variance_bias);
 }
 
+// Every other path has no reward; with one path from each x_0 half of the starts have no part in the regression.
+TEST(InitialLaw, StartsWithoutARewardHaveNoPart) {
+  ControlProblem p = ornstein_uhlenbeck();
+  p.reward.on_failure = Reward::Policy::skip;
+  p.reward.value = [value = p.reward.value](const Var& x) {
+    std::vector<float> hole(static_cast<std::size_t>(x.extent(0)));
+    for (std::size_t i = 1; i < hole.size(); i += 2) hole[i] = NAN;
+    return add(value(x), Var(Tensor::from(hole, {x.extent(0)})));
+  };
+  ValueOfNoiseOptions o;
+  o.hidden = 16, o.depth = 1, o.iterations = 300, o.batch = 256, o.rollouts = 1, o.seed = 3;
+  o.learner.lr = {.peak = .03, .total = o.iterations, .decay = nn::LearningRate::Decay::cosine, .final = .01};
+  const std::vector<float> at{-.5f, 0.f, .5f, 1.5f};
+  const std::vector<double> v = values_at(train_value_of_noise(p, make_value_of_noise({1}, 0, o, Device::cpu), o), at);
+  // As above, of a quarter of the paths: twice the errors. Starts that counted as e^y = 1 would take .4 off the last one.
+  for (std::size_t i = 0; i < at.size(); ++i)
+    EXPECT_NEAR(v[i], kTilt * kRho * at[i] + kTilt * kTilt * (1 - kRho * kRho) / 2, i == 3 ? .2 : .12) << at[i];
+}
+
 TEST(InitialLaw, ResamplingDrawsFromIt) {
   // One of 200 draws: the bias of self-normalised weights is about -Cov(w, x w)/M = -.6 e^{.36}/200 = .004.
   const TiltedNoise law(nn::Network(LinearValue{}), {}, {1}, {.method = InitialMethod::sir, .particles = 200}, Device::cpu);
@@ -200,6 +219,13 @@ TEST(InitialLaw, WhatCannotBeIsRefused) {
   const TiltedNoise flow(value, value, {1}, {.method = InitialMethod::flow}, Device::cpu);
   EXPECT_THROW(flow.draw(2, {}, Tensor::from(std::vector<std::int32_t>{0, 0}, {2})), Error);
   EXPECT_THROW(noise_control_problem(value, {1}, 0, Device::cpu), Error);
+  using O = ValueOfNoiseOptions;
+  for (const O& o : {O{.hidden = 0}, O{.depth = 0}}) EXPECT_THROW(make_value_of_noise({1}, 0, o, Device::cpu), Error);
+  EXPECT_THROW(make_value_of_noise({1}, -1, {}, Device::cpu), Error);
+  for (const O& o : {O{.iterations = 0}, O{.batch = 0}, O{.rollouts = 0}})
+    EXPECT_THROW(train_value_of_noise(ornstein_uhlenbeck(), make_value_of_noise({1}, 0, {}, Device::cpu), o), Error);
+  const O least{.hidden = 1, .depth = 1, .iterations = 1, .batch = 1, .rollouts = 1};
+  EXPECT_NO_THROW(train_value_of_noise(ornstein_uhlenbeck(), make_value_of_noise({1}, 0, least, Device::cpu), least));
   EXPECT_THROW(noise_regression("poisson"), Error);
 }
 

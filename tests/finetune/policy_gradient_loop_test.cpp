@@ -115,6 +115,13 @@ TEST(Advantages, WhitenedReturnsAreWhatTheNamesSay) {
   EXPECT_NEAR(a[3], (10 - 4) / std::sqrt((9 + 4 + 1 + 36) / 4.0), 1e-6);
   a = of({.baseline = Baseline::group, .whitening = Whitening::batch, .clip = 0.5, .group_size = 4});
   EXPECT_EQ(a[3], 0.5);
+  // Without a critic the batch gives the unit and not the middle: each group has its own.
+  const auto plain = of({.baseline = Baseline::group, .group_size = 4});
+  a = of({.baseline = Baseline::group, .whitening = Whitening::batch, .group_size = 4});
+  for (std::size_t i = 0; i < 6; ++i) EXPECT_NEAR(a[i] / a[3], plain[i] / plain[3], 1e-12) << i;
+  double mean = 0, square = 0;  // of the returns
+  for (const std::size_t i : {0, 1, 2, 3, 4, 5, 7}) mean += returns[0][i] / 7, square += returns[0][i] * returns[0][i] / 7;
+  EXPECT_NEAR(a[3], plain[3] / std::sqrt(square - mean * mean), 1e-6);
   // The last four returns of label 0, the three of label 1.
   a = of({.baseline = Baseline::label});
   EXPECT_NEAR(a[0], 1 - 4, 1e-12);
@@ -489,6 +496,7 @@ TEST(PolicyGradientLoop, WhatDoesNotFitIsRefusedInWords) {
   refused([](Options& o) { o.advantage.group_size = 7; }, "does not divide the batch of 96");
   refused([](Options& o) { o.shared_noise = true; }, "shared_noise needs a group_size");
   refused([](Options& o) { o.advantage.baseline = Baseline::group; }, "needs a group_size of at least 2");
+  refused([](Options& o) { o.advantage.group_size = 4, o.micro_batch = 6; }, "expected 0 or whole groups of 4");
   refused([](Options& o) { o.train_steps = 10; }, "the chain has 8 steps with noise");
   refused([](Options& o) { o.advantage.baseline = Baseline::td, o.critic.widths = {}; }, "no hidden layers");
   refused([](Options& o) { o.divergence_form = SurrogateOptions::Divergence::prediction; }, "is a term of the loss only");
