@@ -8,8 +8,8 @@ FOLDERS = ("tensor", "autograd", "nn", "sde", "finetune")
 NARROW = ("tensor/safetensors.cpp", "tensor/safetensors_header.cpp", "tensor/safetensors_set.cpp", "tensor/folder.cpp",
           "tensor/file.cpp", "tensor/descriptor.cpp", "tensor/checksum.cpp", "tensor/utf8.cpp", "finetune/data/csv.cpp",
           "finetune/data/idx.cpp", "finetune/data/npy.cpp", "finetune/data/elements.cpp", "finetune/training_state.cpp",
-          "cli/config/json.cpp", "cli/config/read.cpp", "cli/gzip.cpp", "cli/image/png.cpp", "cli/run/saved_training.cpp",
-          "cli/stages/resume.cpp")
+          "cli/config/json.cpp", "cli/config/read.cpp", "cli/gzip.cpp", "cli/inflate.h", "cli/npz.cpp", "cli/bytes.cpp",
+          "cli/image/png.cpp", "cli/pretrained/state.cpp", "cli/run/saved_training.cpp", "cli/stages/resume.cpp")
 
 root = os.path.realpath(sys.argv[1])
 lines = collections.defaultdict(lambda: collections.defaultdict(int))     # file -> line -> executions

@@ -431,6 +431,23 @@ TEST(PolicyGradientLoop, EveryCaseReportsItsNumbersAndMovesThePolicy) {
   }
 }
 
+// Every path has its part once an epoch, however they are cut: where nothing moves, the losses of equal parts average to the
+// loss of the whole.
+TEST(PolicyGradientLoop, MinibatchesPartTheBatch) {
+  for (const auto update : {Options::Update::iteration, Options::Update::timestep}) {
+    const auto loss = [&](int minibatches, int epochs) {
+      Case c{"parts", {}};
+      c.options.batch = 24, c.options.seed = 5, c.options.update = update;
+      c.options.advantage.baseline = Baseline::none;
+      c.options.learner.lr.peak = 0, c.options.minibatches = minibatches, c.options.epochs = epochs;
+      return small_trainer(c).step()["loss"];
+    };
+    const double whole = loss(1, 1);
+    EXPECT_GT(std::abs(whole), 0.01);
+    for (const int parts : {2, 3, 24}) EXPECT_NEAR(loss(parts, 2), whole, 1e-5 * std::abs(whole)) << parts;
+  }
+}
+
 TEST(PolicyGradientLoop, TheStandardClipCutsFewRatios) {
   Options o;
   o.epochs = 2, o.minibatches = 4, o.learner.lr.peak = 1e-3;
