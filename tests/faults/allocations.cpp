@@ -46,10 +46,17 @@ RefusedMemory::~RefusedMemory() { refused_from = never; }
 
 using namespace costate::faults;
 
-// The other forms of the standard library come down to these.
+// The other forms of the standard library come down to these, but for the one that returns null, which sanitizers replace.
 void* operator new(std::size_t size) { return counted(refused() ? nullptr : std::malloc(size ? size : 1)); }
 void* operator new(std::size_t size, std::align_val_t alignment) {
   return counted(refused() ? nullptr : aligned_or_null(static_cast<std::size_t>(alignment), size ? size : 1));
+}
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
 }
 void operator delete(void* p) noexcept { released(p); }
 void operator delete(void* p, std::size_t) noexcept { released(p); }

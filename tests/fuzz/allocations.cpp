@@ -36,9 +36,16 @@ void reset_peak_bytes() { peak = live.load(); }
 
 }  // namespace costate::fuzz
 
-// The other forms of the standard library come down to these.
+// The other forms of the standard library come down to these, but for the one that returns null, which sanitizers replace.
 void* operator new(std::size_t size) { return costate::fuzz::counted(std::malloc(size ? size : 1)); }
 void* operator new(std::size_t size, std::align_val_t alignment) { return costate::fuzz::aligned(size ? size : 1, alignment); }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 void operator delete(void* p) noexcept { costate::fuzz::released(p); }
 void operator delete(void* p, std::size_t) noexcept { costate::fuzz::released(p); }
 void operator delete(void* p, std::align_val_t) noexcept { costate::fuzz::released(p); }
