@@ -19,6 +19,7 @@ executions, the seconds, the edges reached and the findings; a run that is inter
   --runs N           executions of each parser at most; default no limit
   --until N          leave out parsers whose executions in the ledger add up to N, and stop the others there
   --thorough         look at the values that are compared as well: half as many executions, deeper ones
+  --max-len N        bytes of an input at most; default 4096. Short inputs are many more a second
   --jobs N           parsers at once; default 1
   --ledger           print what the ledger adds up to, and do nothing else
   --build-dir DIR    where to build; default build/fuzz
@@ -27,13 +28,13 @@ executions, the seconds, the edges reached and the findings; a run that is inter
 TEXT
 }
 
-seconds=60 runs=-1 until=0 jobs=1 dir=build/fuzz built="" deep=0 show="" chosen=()
+seconds=60 runs=-1 until=0 length=4096 jobs=1 dir=build/fuzz built="" deep=0 show="" chosen=()
 ledger=tests/fuzz/ledger.csv
 while [ $# -gt 0 ]; do
   case $1 in
-    --seconds | --runs | --until | --jobs | --build-dir)
+    --seconds | --runs | --until | --max-len | --jobs | --build-dir)
       [ $# -ge 2 ] || stop "$1 needs a value; see --help"
-      case $1 in --seconds) seconds=$2 ;; --runs) runs=$2 ;; --until) until=$2 ;; --jobs) jobs=$2 ;; *) dir=$2 ;; esac
+      case $1 in --seconds) seconds=$2 ;; --runs) runs=$2 ;; --until) until=$2 ;; --max-len) length=$2 ;; --jobs) jobs=$2 ;; *) dir=$2 ;; esac
       shift ;;
     --no-build) built=yes ;;
     --thorough) deep=1 ;;
@@ -45,7 +46,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-for n in "$seconds" "$jobs" "$until" "${runs#-}"; do [[ $n =~ ^[0-9]+$ ]] || stop "'$n' is not a whole number; see --help"; done
+for n in "$seconds" "$jobs" "$until" "$length" "${runs#-}"; do [[ $n =~ ^[0-9]+$ ]] || stop "'$n' is not a whole number; see --help"; done
 [ ${#chosen[@]} -gt 0 ] || mapfile -t chosen < <(ls tests/fuzz/corpus)
 
 # Executions of a parser so far, without a finding since.
@@ -81,7 +82,7 @@ fuzz() {
     [ "$most" -ge 0 ] && [ "$most" -lt "$missing" ] || most=$missing
   fi
   mkdir -p "$dir/corpus/$parser" "$dir/findings/$parser"
-  "$dir/tests/fuzz/target/fuzz_$parser" -max_total_time="$seconds" -runs="$most" -timeout=5 -rss_limit_mb=512 -max_len=4096 \
+  "$dir/tests/fuzz/target/fuzz_$parser" -max_total_time="$seconds" -runs="$most" -timeout=5 -rss_limit_mb=512 -max_len="$length" \
     -print_final_stats=1 -use_value_profile="$deep" -artifact_prefix="$dir/findings/$parser/" "$dir/corpus/$parser" \
     "tests/fuzz/corpus/$parser" >"$dir/fuzz_$parser.log" 2>&1 </dev/null
   echo $? >"$dir/fuzz_$parser.status"
