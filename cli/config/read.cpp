@@ -175,12 +175,12 @@ Json value_of(const Field& f) {
 
 ReadConfig read_config_text(std::string_view text, std::string_view what,
                             const std::vector<std::string>& settings) {
+  const Json file = parse_json(text, what);
+  if (!file.is_object())
+    fail(Fault::argument, {what, ": found ", description(file), ", expected an object of sections and keys"});
   ReadConfig read;
   {
     Reader reader(read);
-    const Json file = parse_json(text, what);
-    if (!file.is_object())
-      fail(Fault::argument, {what, ": found ", description(file), ", expected an object of sections and keys"});
     take_preset(read.config, file, settings);
     try {
       reader.take(file, "", Origin::file);
