@@ -223,7 +223,9 @@ TEST(CudaRecordedTraining, AnMlpHasTheBitsOfTheLoopThatIsNotRecorded) {
   expect_same_bits(mlp, problem, late);
   ValueGradientOptions drawn = options_of(4);  // other steps in every iteration
   drawn.late_steps = 1, drawn.early_steps = 1;
-  expect_same_bits(mlp, problem, drawn);
+  ControlProblem longer = towards_a_point({6}, 9);
+  longer.labels = {0, 1};
+  expect_same_bits(mlp, longer, drawn);
   ValueGradientOptions full = options_of(4);
   full.costate = ValueGradientOptions::Costate::full;
   expect_same_bits(mlp, problem, full);

@@ -3,6 +3,7 @@
 #include <costate/finetune/backpropagation/backpropagation.h>
 #include <costate/finetune/network_field.h>
 #include <costate/finetune/policy_gradient/policy_gradient.h>
+#include <costate/finetune/regression/device_iteration.h>
 #include <costate/finetune/regression/value_gradient.h>
 #include <costate/finetune/reward/analytic.h>
 #include <costate/finetune/reward/callback.h>
@@ -95,6 +96,24 @@ TEST(CudaTraining, ClippedLosses) {
     auto o = small_options<ValueGradientOptions>(4);
     o.loss_clip = 3;
     return std::make_unique<ValueGradientRegression>(problem, base, o);
+  });
+}
+
+// Samples so large that the rows of one step do not go through the network at once.
+TEST(CudaTraining, AStepInSeveralPasses) {
+  constexpr std::int64_t dim = 1 << 12;
+  ASSERT_EQ(device_rows(dim), 64);
+  const ControlProblem problem{sde::exact_memoryless({}, sde::uniform_grid(3)), {}, {dim},
+                               linear_reward(std::vector<double>(dim, 0.05))};
+  const auto wide = [](nn::Init& init) {
+    nn::MlpOptions o;
+    o.dim = dim, o.hidden = 2, o.depth = 1, o.time_frequencies = 1;
+    return nn::Network(nn::make_velocity_mlp(o, init));
+  };
+  expect_same(wide, problem, [](const ControlProblem& p, const nn::Network& base) {
+    auto o = small_options<ValueGradientOptions>(70);
+    o.late_steps = 2;
+    return std::make_unique<ValueGradientRegression>(p, base, o);
   });
 }
 

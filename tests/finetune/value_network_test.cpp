@@ -163,6 +163,15 @@ TEST(ValueNetwork, StateCostsCountFromTheirStepOn) {
   }
 }
 
+TEST(ValueNetwork, CostatesAreAsSmallAsTheReward) {
+  const nn::Network base = small_network();
+  ControlProblem p = small_problem(base);
+  p.reward = linear_reward({1, 0}), p.reward_multiplier = 1e-3;
+  const double one = ValueGradientRegression(p, base, {.costate = Costate::value, .batch = 8}).step()["costate_norm"];
+  EXPECT_GT(one, 0.0009);  // the gradient at the last step, |lambda grad r| = 1e-3
+  EXPECT_LT(one, 1);       // those of a network that has learned nothing yet
+}
+
 TEST(ValueNetwork, ConvexRewardsAreRefusedWithStepAndKappa) {
   // r = 3 |x|^2 at the end of a chain with noise in the last step: std^2 6 >= 1 there.
   const nn::Network base = small_network();
