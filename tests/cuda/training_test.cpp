@@ -99,6 +99,26 @@ TEST(CudaTraining, ClippedLosses) {
   });
 }
 
+// Some steps for all, with weights of their own; residuals in units of the velocity; rows whose reward failed.
+TEST(CudaTraining, DrawnStepsAndWeights) {
+  ControlProblem problem{sde::exact_memoryless({}, sde::uniform_grid(6)), {}, {6}, linear_reward(std::vector<double>(6, 0.3))};
+  problem.labels = {0, 1};
+  problem.reward.on_failure = Reward::Policy::skip;
+  problem.reward.value = [value = problem.reward.value](const Var& x) {
+    std::vector<float> hole(static_cast<std::size_t>(x.extent(0)));
+    hole[1] = std::nanf("");
+    return add(value(x), Var(Tensor::from(hole, {x.extent(0)}, x.value().device())));
+  };
+  for (const auto space : {ValueGradientOptions::LossSpace::control, ValueGradientOptions::LossSpace::velocity})
+    expect_same(small_mlp, problem, [space](const ControlProblem& p, const nn::Network& base) {
+      auto o = small_options<ValueGradientOptions>(4);
+      o.late_steps = 2, o.early_steps = 2, o.loss_space = space, o.loss_clip = 2;
+      o.kl_weights = {1, 1.5, 0.5, 2, 1, 0.7};
+      o.learner.lr.peak = 1e-2;  // so that the control of the second update has digits
+      return std::make_unique<ValueGradientRegression>(p, base, o);
+    });
+}
+
 // Samples so large that the rows of one step do not go through the network at once.
 TEST(CudaTraining, AStepInSeveralPasses) {
   constexpr std::int64_t dim = 1 << 12;
