@@ -13,6 +13,8 @@
 
 #include <cmath>
 
+#include "backpropagation_support.h"
+
 namespace costate::finetune {
 namespace {
 
@@ -316,6 +318,26 @@ TEST(Costates, LearntMatricesLowerTheResidual) {
   }
   EXPECT_LT(last, 0.6 * first) << first << " -> " << last;
   EXPECT_GT(socm.last().ess, 0.9);  // at the optimum all paths count alike, but for the family's fixed variance
+}
+
+// A constant drift: a_k = A a_{k+1} from a_K = -lambda b on, whatever the path; the matrices of M = 1 are the identity, and its
+// costates hold b and the noise.
+TEST(Costates, TheReportedNormIsThatOfTheLargest) {
+  constexpr int steps = 6;
+  const nn::Network net(testing::affine_steps(steps, 0.1));
+  for (const double A : {0.9, 1.2}) {
+    const ControlProblem p = testing::scalar_problem(testing::constant_chain(steps, A, 1, 0.3), net, linear_reward({2.0}), 0.5);
+    const auto norm = [&](Costate costate, bool path_weights) {
+      Options o{.costate = costate, .batch = 8, .path_weights = path_weights};
+      o.reparametrisation.learned = false;
+      return ValueGradientRegression(p, net, o).step()["costate_norm"];
+    };
+    const double exact = std::max(1.0, std::pow(A, steps - 1));
+    for (const Costate costate : {Costate::lean, Costate::full}) EXPECT_NEAR(norm(costate, false), exact, 1e-5);
+    const double with_noise = norm(Costate::reparametrised, true);  // that of the last step is b alone
+    EXPECT_GE(with_noise, 1 - 1e-6);
+    EXPECT_LT(with_noise, 2 * exact);
+  }
 }
 
 TEST(Costates, WhatCannotBeIsRefusedInWords) {
