@@ -30,8 +30,10 @@ SUBJECTS = {
     "adjoints": (["sde/adjoint/*.cpp", "sde/step.cpp", "sde/chain_process.cpp", "sde/sde_process.cpp", "sde/girsanov.cpp"],
                  ["test_sde", "test_finetune"]),
     "objectives": (["finetune/regression/*.cpp", "finetune/policy_gradient/*.cpp", "finetune/backpropagation/*.cpp",
-                    "finetune/initial_law/*.cpp", "finetune/reward/f_divergence.cpp"], ["test_finetune"]),
+                    "finetune/initial_law/*.cpp", "finetune/reward/f_divergence.cpp"], ["test_finetune", "test_cli"]),
 }
+# Of a test program, those that are about the subjects. Of the command line's: objectives that are stopped and go on.
+FILTERS = {"test_cli": "TrainingState*.*:*/TrainingState.*"}
 # Code that other tests are about.
 TESTS_OF = {"finetune/regression/device_iteration.cpp": ["test_cuda"]}
 
@@ -120,7 +122,8 @@ class Build:
         """Names of tests by the file that they are in."""
         if test not in self.tests:
             listing = self.work / f"{test}.json"
-            self.run([f"tests/{test}", "--gtest_list_tests", f"--gtest_output=json:{listing}", "--gtest_filter=-Whole.*"], check=True)
+            self.run([f"tests/{test}", "--gtest_list_tests", f"--gtest_output=json:{listing}",
+                      "--gtest_filter=" + FILTERS.get(test, "-Whole.*")], check=True)
             files = {}
             for s in json.loads(listing.read_text())["testsuites"]:
                 for t in s["testsuite"]:
