@@ -343,6 +343,10 @@ TEST(Adjoint, RefusalsNameAnAlternative) {
   const Process heun = of("heun", Kind::additive, Calculus::stratonovich);
   const Process ito = of("milstein", Kind::diagonal, Calculus::ito);
   const Process undone = of("reversible_heun", Kind::additive, Calculus::stratonovich);
+  Process many = chain, more = chain, bare = chain, costly = chain, costly_heun = heun, empty = chain;
+  many.parameter_shapes = {Shape{1024}}, more.parameter_shapes = {Shape{1025}}, bare.parameter_shapes = {};
+  costly.has_running_cost = costly_heun.has_running_cost = true;
+  empty.steps = 0;
   struct Row {
     const Process* process;
     AdjointMethod method;
@@ -368,6 +372,20 @@ TEST(Adjoint, RefusalsNameAnAlternative) {
       {&chain, M::segments, 0, 2, "binomial"},
       {&chain, M::two_level, -1, 0, "at least 1"},
       {&chain, M::binomial, 0, -1, "at least 1"},
+      {&empty, M::store_all, 0, 0, "no steps"},
+      {&chain, M::store_all, 0, 1, "keeps no chosen number"},
+      {&chain, M::binomial_online, 0, 2, ""},
+      {&chain, M::two_level, 2, 2, ""},
+      {&chain, M::segments, 2, 0, ""},
+      {&chain, M::store_all, 1, 0, "has no segments"},
+      {&heun, M::backsolve, 1, 0, "has no segments"},
+      {&many, M::forward, 0, 0, ""},
+      {&more, M::forward, 0, 0, "at most 1024"},
+      {&bare, M::forward, 0, 0, "no parameters"},
+      {&costly, M::forward, 0, 0, "running costs"},
+      {&costly, M::store_all, 0, 0, ""},
+      {&costly_heun, M::backsolve, 0, 0, "running costs"},
+      {&costly_heun, M::interpolated, 1, 0, "running costs"},
   };
   for (const Row& r : table) {
     AdjointOptions o;
