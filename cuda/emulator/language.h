@@ -15,13 +15,14 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 
-struct alignas(8) float2 {
+// As on a device, memory is read as vectors whatever numbers it holds.
+struct [[gnu::may_alias]] alignas(8) float2 {
   float x, y;
 };
-struct alignas(16) float4 {
+struct [[gnu::may_alias]] alignas(16) float4 {
   float x, y, z, w;
 };
-struct alignas(16) double2 {
+struct [[gnu::may_alias]] alignas(16) double2 {
   double x, y;
 };
 

@@ -83,15 +83,16 @@ __global__ void __launch_bounds__(block_threads) pointwise_vectors(PointwiseArgu
     COSTATE_UNROLL
     for (int k = 0; k < Term::operands; ++k) {
       const V loaded = reinterpret_cast<const V*>(a.in[k])[v];
-      const T* const part = reinterpret_cast<const T*>(&loaded);
+      T part[width];
+      memcpy(part, &loaded, sizeof part);
       COSTATE_UNROLL
       for (int l = 0; l < width; ++l) x[l][k] = part[l];
     }
-    V result;
     COSTATE_UNROLL
     for (int l = 0; l < width; ++l) y[l] = Term::eval(a.parameters, x[l]);
-    COSTATE_UNROLL
-    for (int l = 0; l < width; ++l) reinterpret_cast<T*>(&result)[l] = y[l];
+    V result;
+    static_assert(sizeof result == sizeof y);
+    memcpy(&result, y, sizeof y);
     reinterpret_cast<V*>(a.out)[v] = result;
   }
 }
