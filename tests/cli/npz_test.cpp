@@ -20,10 +20,10 @@ using namespace std::string_literals;
 std::vector<std::byte> seed(const string& name) { return read_file(COSTATE_SOURCE_DIR "/tests/fuzz/corpus/npz/" + name); }
 
 // Archives as NumPy writes them (with ZIP64's field before the contents), with DEFLATE, without ZIP64, with a comment that
-// looks like an end, with the end of a ZIP64 directory: the same two arrays.
+// looks like an end, with the end of a ZIP64 directory, with ZIP64's extents in the directory: the same two arrays.
 TEST(Npz, ArchivesOfAllForms) {
-  for (const string& name :
-       {"accepted-stored"s, "accepted-deflated"s, "accepted-narrow"s, "accepted-comment"s, "accepted-zip64"s}) {
+  for (const string& name : {"accepted-stored"s, "accepted-deflated"s, "accepted-narrow"s, "accepted-comment"s, "accepted-zip64"s,
+                             "accepted-wide-extents"s}) {
     const std::vector<std::byte> archive = seed(name);
     const std::vector<NpzMember> members = npz_members(archive, "archive");
     ASSERT_EQ(members.size(), 2u) << name;
@@ -61,6 +61,8 @@ TEST(Npz, DamagedArchivesAreRefused) {
   refused("refused-text", "'x.txt', but those of NPZ archives are called NAME.npy");
   refused("refused-twice", "'x' twice");
   refused("refused-zip64-elsewhere", "ZIP64");
+  refused("refused-wide-extents", "the extents of 'x' are not there");
+  refused("refused-many", "announces 70000 arrays, but at most 65535 are read");
   // Packed bytes of the right checksum's array that end early, or that go on.
   std::vector<std::byte> archive = seed("accepted-deflated");
   std::vector<NpzMember> members = npz_members(archive, "archive");

@@ -213,6 +213,20 @@ def make_archives():
     saturated = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     seed("npz", "accepted-zip64", plain[:end] + wide_end + locator + saturated)
     seed("npz", "refused-zip64-elsewhere", plain[:end] + wide_end + struct.pack("<4sIQI", b"PK\x06\x07", 0, end + 1, 1) + saturated)
+    # Extents of the first array in the field of ZIP64, behind a field of another kind; and too few of them.
+    def widened(extents):
+        at, after = entry, plain.index(b"PK\x01\x02", entry + 4)
+        name = struct.unpack("<H", plain[at + 28:at + 30])[0]
+        extra = struct.pack("<HHI", 0x5455, 4, 7) + struct.pack("<HH%dQ" % len(extents), 1, 8 * len(extents), *extents)
+        head = edited(plain[at:at + 46 + name], 20, struct.pack("<II", 0xFFFFFFFF, 0xFFFFFFFF))
+        head = edited(edited(head, 42, struct.pack("<I", 0xFFFFFFFF)), 30, struct.pack("<H", len(extra)))
+        directory = head + extra + plain[after:end]
+        return plain[:at] + directory + edited(plain[end:], 12, struct.pack("<I", len(directory)))
+    packed_size, whole_size = struct.unpack("<II", plain[entry + 20:entry + 28])
+    seed("npz", "accepted-wide-extents", widened([whole_size, packed_size, 0]))
+    seed("npz", "refused-wide-extents", widened([whole_size, packed_size]))
+    many = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 70000, 70000, size, begin)
+    seed("npz", "refused-many", plain[:end] + many + locator + saturated)
     seed("npz", "refused-truncated", plain[:-1])
     seed("npz", "refused-tail", plain + b"tail")
     seed("npz", "refused-checksum", edited(packed, packed.index(b"PK\x01\x02") + 16, b"abcd"))
