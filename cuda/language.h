@@ -1,7 +1,7 @@
 // The language of the kernels, which are compiled twice: by nvcc for a device, and by a C++ compiler for the emulator, which
 // runs the same bodies on the host (emulator/language.h). What they may use is CUDA C++ without:
-//   <<< >>> (launch), bare __shared__ (COSTATE_SHARED), cooperative groups, inline assembly, warp operations without a mask,
-//   waiting for another block.
+//   <<< >>> (launch), bare __shared__ (COSTATE_SHARED), cooperative groups, inline assembly but for kernels/instructions.h, warp
+//   operations without a mask, waiting for another block.
 // These macros are the difference between the two compilers; nothing else in the folder depends on which one it is.
 #pragma once
 #include <cstdint>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <mutex>
 #include <random>
 #include <string>
@@ -47,6 +48,7 @@ unsigned block_number = 0;
 namespace {
 
 constexpr std::size_t shared_limit = 227 << 10, static_limit = 48 << 10, gap = 64;  // bytes; sm_90's and CUDA's
+constexpr std::size_t shuffled_bytes = 16, most_bytes = 48;  // that a lane hands to others; to what all lanes do at once
 constexpr unsigned warp_size = 32;
 
 enum class State : std::uint8_t { unused, ready, at_barrier, at_warp, done };
@@ -65,9 +67,19 @@ struct Gathering {
   Order order[2];  // alternating: with one, those who leave late would hide races of those who are early
   Place place;
   std::size_t bytes = 0;
+  Together together = nullptr;  // where null, lane i gets what source[i] has handed in
   int source[warp_size];
   void* out[warp_size];
-  alignas(16) std::byte value[warp_size][16];
+  alignas(16) std::byte value[warp_size][most_bytes];
+};
+
+// What a lane brings to a gathering.
+struct Part {
+  const void* in = nullptr;
+  std::size_t bytes = 0;
+  void* out = nullptr;
+  int source = 0;
+  Together together = nullptr;
 };
 
 enum class Sequence { forward, reverse, shuffled };
@@ -118,15 +130,17 @@ void describe(const char* what, const Place* place) {
       m.failure += "; thread " + number(f.thread) + " waits at line " + number(f.place.line);
 }
 
-// Ends the launch: the fibers are abandoned where they are, with nothing on their stacks that wants to be destroyed, and the
-// host throws.
-[[noreturn]] void stop(const char* what, const Place* place = nullptr) {
+}  // namespace
+
+void stop(const char* what, const Place* place) {
   Machine& m = machine();
   describe(what, place);
   m.running->state = State::done;
   go(&m.host);
   std::abort();  // not reached: nobody enters a fiber that is done
 }
+
+namespace {
 
 void give_thread(Fiber& f, unsigned thread) {
   f.thread = thread;
@@ -200,7 +214,22 @@ void wait(State state, const Place& place) {
 
 bool same(const Place& a, const Place& b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
 
-void meet_warp(unsigned mask, const void* in, void* out, std::size_t bytes, int source, const Place& place) {
+void hand_out(const Gathering& g) {
+  if (g.together) {
+    const void* in[warp_size];
+    for (unsigned i = 0; i < warp_size; ++i) in[i] = g.value[i];
+    return g.together(in, g.out);
+  }
+  for (unsigned i = 0; i < warp_size && g.bytes; ++i) {
+    if (!(g.mask >> i & 1)) continue;
+    if (g.mask >> g.source[i] & 1)
+      std::memcpy(g.out[i], g.value[g.source[i]], g.bytes);
+    else
+      std::memset(g.out[i], 0xff, g.bytes);  // undefined on a device
+  }
+}
+
+void meet_warp(unsigned mask, const Part& part, const Place& place) {
   Machine& m = machine();
   const unsigned warp = m.running->thread / warp_size, bit = m.running->thread % warp_size,
                  lanes = std::min(warp_size, m.threads - warp * warp_size);
@@ -209,26 +238,20 @@ void meet_warp(unsigned mask, const void* in, void* out, std::size_t bytes, int 
   if (mask & m.exited[warp]) stop("a mask names a lane that has returned", &place);
   Gathering& g = m.gatherings[warp * warp_size + static_cast<unsigned>(__builtin_ctz(mask))];
   if (!g.arrived)
-    g.mask = mask, g.place = place, g.bytes = bytes;
+    g.mask = mask, g.place = place, g.bytes = part.bytes, g.together = part.together;
   else if (g.mask != mask)
     stop("lanes of a warp disagree on the mask", &place);
-  else if (!same(g.place, place) || g.bytes != bytes)
+  else if (!same(g.place, place) || g.bytes != part.bytes || g.together != part.together)
     stop("lanes of a warp meet at different operations", &place);
-  if (bytes) std::memcpy(g.value[bit], in, bytes);
-  g.out[bit] = out, g.source[bit] = source, g.arrived |= 1u << bit;
+  if (part.bytes) std::memcpy(g.value[bit], part.in, part.bytes);
+  g.out[bit] = part.out, g.source[bit] = part.source, g.arrived |= 1u << bit;
   m.running->place = place;
   Order& order = g.order[g.count & 1];
   order.release();
   if (g.arrived == mask) {  // the last one hands out all results
     ++g.count, g.arrived = 0;
     order.acquire();
-    for (unsigned i = 0; i < warp_size && bytes; ++i) {
-      if (!(mask >> i & 1)) continue;
-      if (mask >> g.source[i] & 1)
-        std::memcpy(g.out[i], g.value[g.source[i]], bytes);
-      else
-        std::memset(g.out[i], 0xff, bytes);  // undefined on a device
-    }
+    hand_out(g);
     order.release();
     for (unsigned others = mask & ~(1u << bit); others; others &= others - 1)
       m.of_thread[warp * warp_size + static_cast<unsigned>(__builtin_ctz(others))]->state = State::ready;
@@ -311,11 +334,19 @@ void wait_for_block(const Place& place) {
   order.acquire();
 }
 
-void wait_for_warp(unsigned mask, const Place& place) { meet_warp(mask, nullptr, nullptr, 0, 0, place); }
+void wait_for_warp(unsigned mask, const Place& place) { meet_warp(mask, {}, place); }
 
 void exchange_bytes(unsigned mask, const void* in, void* out, std::size_t bytes, int source, const Place& place) {
-  if (bytes > 16) stop("a shuffle of more than 16 bytes", &place);
-  meet_warp(mask, in, out, bytes, source, place);
+  if (bytes > shuffled_bytes) stop("a shuffle of more than 16 bytes", &place);
+  meet_warp(mask, {in, bytes, out, source}, place);
+}
+
+void combine_bytes(const void* in, std::size_t bytes, void* out, Together together, const Place& place) {
+  if (bytes > most_bytes) stop("more than 48 bytes a lane", &place);
+  const Machine& m = machine();
+  if (m.threads < (m.running->thread / warp_size + 1) * warp_size)
+    stop("an operation of a whole warp in one that is not whole", &place);
+  meet_warp(~0u, {in, bytes, out, 0, together}, place);
 }
 
 void* take_shared(std::size_t bytes) {
@@ -329,6 +360,11 @@ void* take_shared(std::size_t bytes) {
   return p;
 }
 void* dynamic_shared() { return machine().shared; }
+bool is_shared(const void* p, std::size_t bytes) {
+  const Machine& m = machine();
+  const auto* b = static_cast<const std::byte*>(p);
+  return std::less_equal<>{}(m.shared, b) && std::less_equal<>{}(b + bytes, m.shared + shared_limit);
+}
 
 void run(void (*body)(void*), void* arguments, dim3 grid, dim3 block, std::size_t dynamic_bytes, const char* name) {
   Machine& m = machine();

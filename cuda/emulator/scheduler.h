@@ -33,6 +33,10 @@ struct Place {
 // Runs body(arguments) for every thread of the grid. One launch at a time, whoever calls.
 void run(void (*body)(void*), void* arguments, dim3 grid, dim3 block, std::size_t dynamic_bytes, const char* name);
 
+// Ends the launch, for what the running thread does: the fibers are abandoned where they are, with nothing on their stacks
+// that wants to be destroyed, and the host throws.
+[[noreturn]] void stop(const char* what, const Place* place = nullptr);
+
 int lane();  // of the running thread in its warp
 void wait_for_block(const Place& place);
 void wait_for_warp(unsigned mask, const Place& place);
@@ -43,10 +47,15 @@ T exchange(unsigned mask, T value, int source, const Place& place) {
   exchange_bytes(mask, &value, &result, sizeof(T), source, place);
   return result;
 }
+// What all 32 lanes of a warp do at once: each hands in `bytes` bytes, at most 48; together(in, out), of the lanes in order,
+// is called by the last one and writes what each of them gets.
+using Together = void (*)(const void* const* in, void* const* out);
+void combine_bytes(const void* in, std::size_t bytes, void* out, Together together, const Place& place);
 
 extern unsigned block_number;  // counts blocks: arrays of an earlier block are stale
 void* take_shared(std::size_t bytes);
 void* dynamic_shared();
+bool is_shared(const void* p, std::size_t bytes);  // whether they lie in a block's shared memory
 // The one array of this type at this place (`Tag`) of the running block.
 template <class Array, class Tag>
 __attribute__((no_sanitize("thread"))) Array* shared_array() {

@@ -1,8 +1,8 @@
 // Attention without its matrix of scores in memory (Dao, FlashAttention-2, 2023): a block holds a tile of queries, keys and
 // values pass by in tiles, and the softmax is corrected as its maximum grows (Milakov and Gimelshein 2018). The sweep
 // computes the probabilities again from the log of the sums; its two kernels own queries resp. keys, so that nothing is
-// added by several blocks and the bits do not depend on their order. f32 and bf16 heads of up to 128 elements have their sums
-// in registers (attention_tiles.h); the kernels of this file are for the others.
+// added by several blocks and the bits do not depend on their order. Heads of up to 128 elements have their sums in registers:
+// f32 (attention_tiles.h), and bf16 on tensor cores (attention_mma.h); the kernels of this file are for the others.
 #include <algorithm>
 #include <type_traits>
 
@@ -202,15 +202,6 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-dim3 grid_of(const AttentionCall& call, std::int64_t rows, int tile) {
-  constexpr std::int64_t most = 65535;  // of the second and third extent of a grid
-  if (call.heads > most || call.n > most)
-    fail(Fault::argument, "attention: " + std::to_string(call.n) + " samples of " + std::to_string(call.heads) +
-                              " heads are more than one launch can take");
-  return dim3(static_cast<unsigned>((rows + tile - 1) / tile), static_cast<unsigned>(call.heads),
-              static_cast<unsigned>(call.n));
-}
-
 template <int tile>
 struct Tile {
   static constexpr int value = tile;
@@ -225,11 +216,10 @@ void with_tile(std::int64_t width, const Bytes& bytes, const Body& body) {
   fail(Fault::argument, "attention: heads of width " + std::to_string(width) + " do not fit into the shared memory of a block");
 }
 
-// body(Tiles<...>) for f32 and bf16 heads that the kernels with sums in registers take: large tiles where there are rows for
-// them.
+// body(Tiles<...>) for f32 heads that the kernels with sums in registers take: large tiles where there are rows for them.
 template <class Body>
 bool with_tiles(const AttentionCall& call, const Body& body) {
-  if (call.dtype == DType::f64 || call.width > 128) return false;
+  if (call.dtype != DType::f32 || call.width > 128) return false;
   const bool many = std::max(call.queries, call.keys) > 2 * side;
   if (call.width <= side)
     body(Tiles<2, 1>{});
@@ -251,9 +241,11 @@ void attention(const AttentionCall& call, void* out, void* log_sum_exp) {
     const Attention<T> c(call);
     auto* const result = static_cast<T*>(out);
     auto* const sums = static_cast<Wide<T>*>(log_sum_exp);
-    if constexpr (!std::is_same_v<T, double>)
+    if constexpr (std::is_same_v<T, Bf16>)
+      if (attention_on_tensor_cores(call, out, sums)) return;
+    if constexpr (std::is_same_v<T, float>)
       if (with_tiles(call, [&]<int R, int C>(Tiles<R, C>) {
-            launch("attention", attention_forward_tiles<R, C, T>, grid_of(call, call.queries, Tiles<R, C>::rows),
+            launch("attention", attention_forward_tiles<R, C>, attention_grid(call, call.queries, Tiles<R, C>::rows),
                    dim3(block_threads), forward_tiles_bytes<R, C>(), c, result, sums);
           }))
         return;
@@ -261,7 +253,7 @@ void attention(const AttentionCall& call, void* out, void* log_sum_exp) {
         call.width, [&](auto t) { return forward_bytes<decltype(t)::value, T>(call.width); },
         [&](auto t) {
           constexpr int tile = decltype(t)::value;
-          launch("attention", attention_forward<tile, T>, grid_of(call, call.queries, tile), dim3(threads),
+          launch("attention", attention_forward<tile, T>, attention_grid(call, call.queries, tile), dim3(threads),
                  static_cast<std::size_t>(forward_bytes<tile, T>(call.width)), c, result, sums);
         });
   });
@@ -280,13 +272,15 @@ void attention_vjp(const AttentionCall& call, const void* out, const void* log_s
     const auto* const g = static_cast<const T*>(cotangent);
     launch("attention <out, cotangent>", attention_inner<T>, dim3(static_cast<unsigned>((rows + 7) / 8)), dim3(threads), 0, c,
            rows, static_cast<const T*>(out), g, inner);
-    if constexpr (!std::is_same_v<T, double>)
+    if constexpr (std::is_same_v<T, Bf16>)
+      if (attention_vjp_on_tensor_cores(call, sums, inner, cotangent, dq, dk, dv)) return;
+    if constexpr (std::is_same_v<T, float>)
       if (with_tiles(call, [&]<int R, int C>(Tiles<R, C>) {
             if (dq)
-              launch("attention dq", attention_dq_tiles<R, C, T>, grid_of(call, call.queries, Tiles<R, C>::rows), dim3(threads),
+              launch("attention dq", attention_dq_tiles<R, C>, attention_grid(call, call.queries, Tiles<R, C>::rows), dim3(threads),
                      dq_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<T*>(dq));
             if (dk || dv)
-              launch("attention dk, dv", attention_dkv_tiles<R, C, T>, grid_of(call, call.keys, Tiles<R, C>::rows),
+              launch("attention dk, dv", attention_dkv_tiles<R, C>, attention_grid(call, call.keys, Tiles<R, C>::rows),
                      dim3(threads), dkv_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<T*>(dk), static_cast<T*>(dv));
           }))
         return;
@@ -296,10 +290,10 @@ void attention_vjp(const AttentionCall& call, const void* out, const void* log_s
           constexpr int tile = decltype(t)::value;
           const auto bytes = static_cast<std::size_t>(backward_bytes<tile, T>(call.width));
           if (dq)
-            launch("attention dq", attention_dq<tile, T>, grid_of(call, call.queries, tile), dim3(threads), bytes, c, sums,
+            launch("attention dq", attention_dq<tile, T>, attention_grid(call, call.queries, tile), dim3(threads), bytes, c, sums,
                    inner, g, static_cast<T*>(dq));
           if (dk || dv)
-            launch("attention dk, dv", attention_dkv<tile, T>, grid_of(call, call.keys, tile), dim3(threads), bytes, c, sums,
+            launch("attention dk, dv", attention_dkv<tile, T>, attention_grid(call, call.keys, tile), dim3(threads), bytes, c, sums,
                    inner, g, static_cast<T*>(dk), static_cast<T*>(dv));
         });
   });

@@ -1,8 +1,8 @@
-// Attention in f32, of f32 or bf16 in memory, for heads of up to 128 elements: the algorithm of attention.cu with sums in
-// registers. A block of 16 x 16 threads holds a square tile of scores, of which thread (group, lane) has the rows group + 16 i
-// and the columns lane + 16 j, i, j < R; of what it sums up it has the same rows and the elements lane + 16 c, c < C. Rows in
-// shared memory are 16 C elements long, and zeros behind the head's width, so that all loops have lengths that the compiler
-// knows; they lie one more element apart, so that a column is spread over all banks.
+// Attention in f32 for heads of up to 128 elements: the algorithm of attention.cu with sums in registers. A block of 16 x 16
+// threads holds a square tile of scores, of which thread (group, lane) has the rows group + 16 i and the columns lane + 16 j,
+// i, j < R; of what it sums up it has the same rows and the elements lane + 16 c, c < C. Rows in shared memory are 16 C elements
+// long, and zeros behind the head's width, so that all loops have lengths that the compiler knows; they lie one more element
+// apart, so that a column is spread over all banks.
 #pragma once
 #include "attention.h"
 
@@ -21,12 +21,11 @@ struct Tiles {
   static __device__ __forceinline__ int group() { return static_cast<int>(threadIdx.x) / side; }
 
   // `from` (count, width), rows `stride` apart: its rows first, first + 1, ..., and zeros beyond its end.
-  template <class T>
-  static __device__ __forceinline__ void load(const T* from, std::int64_t stride, std::int64_t first, std::int64_t count,
+  static __device__ __forceinline__ void load(const float* from, std::int64_t stride, std::int64_t first, std::int64_t count,
                                               int width, float* to) {
     for (int e = static_cast<int>(threadIdx.x); e < rows * length; e += block_threads) {
       const int r = e / length, d = e % length;
-      to[r * row + d] = d < width && first + r < count ? float(from[(first + r) * stride + d]) : 0.0f;
+      to[r * row + d] = d < width && first + r < count ? from[(first + r) * stride + d] : 0.0f;
     }
   }
   // s += a b^T
@@ -61,9 +60,9 @@ struct Tiles {
     for (int j = 0; j < R; ++j) p[(group() + side * i) * score + lane() + side * j] = s[i][j];
   }
   // to[first + r, d] = factor_r sum_r of the rows that there are.
-  template <class Factor, class T>
+  template <class Factor>
   static __device__ __forceinline__ void store(const Sums& sum, const Factor& factor, std::int64_t stride, std::int64_t first,
-                                               std::int64_t count, int width, T* to) {
+                                               std::int64_t count, int width, float* to) {
     COSTATE_UNROLL
     for (int i = 0; i < R; ++i) {
       const std::int64_t r = first + group() + side * i;
@@ -88,14 +87,14 @@ constexpr std::size_t forward_tiles_bytes() {
   return (2 * T::rows * T::row + T::rows * T::score) * sizeof(float);
 }
 
-template <int R, int C, class S>
-__global__ void __launch_bounds__(block_threads) attention_forward_tiles(Attention<S> c, S* out, float* log_sum_exp) {
+template <int R, int C>
+__global__ void __launch_bounds__(block_threads) attention_forward_tiles(Attention<float> c, float* out, float* log_sum_exp) {
   using T = Tiles<R, C>;
   COSTATE_DYNAMIC_SHARED(float, q);
   float *const kv = q + T::rows * T::row, *const p = kv + T::rows * T::row;
   const int width = static_cast<int>(c.width);
   const std::int64_t sample = blockIdx.z, head = blockIdx.y, q0 = static_cast<std::int64_t>(blockIdx.x) * T::rows;
-  const S *const keys = c.k + sample * c.keys * c.row_k + head * width,
+  const float *const keys = c.k + sample * c.keys * c.row_k + head * width,
               *const values = c.v + sample * c.keys * c.row_v + head * width;
   T::load(c.q + sample * c.queries * c.row_q + head * width, c.row_q, q0, c.queries, width, q);
   float top[R], mass[R] = {};
@@ -147,9 +146,9 @@ constexpr std::size_t dkv_tiles_bytes() {
   return (4 * T::rows * T::row + 2 * T::rows * T::score) * sizeof(float);
 }
 
-template <int R, int C, class S>
+template <int R, int C>
 __global__ void __launch_bounds__(block_threads)
-    attention_dq_tiles(Attention<S> c, const float* log_sum_exp, const float* inner, const S* cotangent, S* dq) {
+    attention_dq_tiles(Attention<float> c, const float* log_sum_exp, const float* inner, const float* cotangent, float* dq) {
   using T = Tiles<R, C>;
   COSTATE_DYNAMIC_SHARED(float, q);
   constexpr int size = T::rows * T::row;
@@ -186,9 +185,9 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 // Rows of the tiles are keys here, and columns queries.
-template <int R, int C, class S>
+template <int R, int C>
 __global__ void __launch_bounds__(block_threads)
-    attention_dkv_tiles(Attention<S> c, const float* log_sum_exp, const float* inner, const S* cotangent, S* dk, S* dv) {
+    attention_dkv_tiles(Attention<float> c, const float* log_sum_exp, const float* inner, const float* cotangent, float* dk, float* dv) {
   using T = Tiles<R, C>;
   COSTATE_DYNAMIC_SHARED(float, q);
   constexpr int size = T::rows * T::row;

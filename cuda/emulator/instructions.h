@@ -1,0 +1,15 @@
+// What kernels/instructions.h asks of a device, by the definitions of the PTX ISA. All lanes of a warp call together.
+#pragma once
+#include <cstdint>
+
+#include "scheduler.h"
+
+namespace costate::cuda::emulator {
+
+// c += a b; this lane's parts.
+void multiply_add(const std::uint32_t* a, const std::uint32_t* b, float* c, const Place& place);
+// `row`: 8 numbers of 16 bits in shared memory; pair: the lane's parts of the four matrices.
+void load_matrices(const void* row, bool transposed, std::uint32_t* pair, const Place& place);
+float exp2_approximate(float x);
+
+}  // namespace costate::cuda::emulator
