@@ -15,6 +15,7 @@
   T* const name = reinterpret_cast<T*>(costate_shared_bytes)
 #define COSTATE_UNROLL _Pragma("unroll")
 #define COSTATE_UNROLL4 _Pragma("unroll 4")
+#define COSTATE_ROLLED _Pragma("unroll 1")
 #else
 #include "emulator/language.h"
 
@@ -24,4 +25,5 @@
 #define COSTATE_DYNAMIC_SHARED(T, name) T* const name = static_cast<T*>(::costate::cuda::emulator::dynamic_shared())
 #define COSTATE_UNROLL
 #define COSTATE_UNROLL4
+#define COSTATE_ROLLED
 #endif

@@ -96,7 +96,7 @@ struct Machine {
   void (*body)(void*) = nullptr;
   void* arguments = nullptr;
   std::string name, failure;
-  unsigned threads = 0, started = 0, used = 0, live = 0, waiting = 0, barriers = 0, rotation = 0;
+  unsigned threads = 0, started = 0, used = 0, live = 0, waiting = 0, barriers = 0, rotation = 0, copies = 0;
   Sequence order = Sequence::forward;
   std::byte* shared = nullptr;
   std::size_t shared_top = shared_limit, static_bytes = 0;  // at first all of it is to be poisoned
@@ -360,6 +360,10 @@ void* take_shared(std::size_t bytes) {
   return p;
 }
 void* dynamic_shared() { return machine().shared; }
+bool copies_are_late() {
+  Machine& m = machine();
+  return m.order == Sequence::forward || (m.order == Sequence::shuffled && (++m.copies & 1));
+}
 bool is_shared(const void* p, std::size_t bytes) {
   const Machine& m = machine();
   const auto* b = static_cast<const std::byte*>(p);

@@ -9,7 +9,10 @@ namespace {
 // body(Panel<...>) for the bf16 heads that these kernels take: the narrowest rows that a head fits into.
 template <class Body>
 bool with_panel(const AttentionCall& call, const Body& body) {
-  if (call.dtype != DType::bf16 || call.width > 128) return false;
+  constexpr std::int64_t farthest = std::int64_t{1} << 24, most = std::int64_t{1} << 30;  // 64 rows are in reach of an int
+  if (call.dtype != DType::bf16 || call.width > 128 || std::max(call.queries, call.keys) > most ||
+      std::max({call.row_q, call.row_k, call.row_v, call.heads * call.width}) > farthest)
+    return false;
   if (call.width <= 16)
     body(Panel<1>{});
   else if (call.width <= 32)
@@ -37,7 +40,7 @@ bool in_vectors(const AttentionCall& call, std::initializer_list<const void*> ot
 bool attention_on_tensor_cores(const AttentionCall& call, void* out, float* log_sum_exp) {
   return with_panel(call, [&]<int S>(Panel<S>) {
     launch("attention", attention_forward_mma<S>, attention_grid(call, call.queries, panel_rows), dim3(panel_threads),
-           forward_mma_bytes<S>(), Attention<Bf16>(call), in_vectors(call, {out}), static_cast<Bf16*>(out), log_sum_exp);
+           Passing<S, false>::bytes, Attention<Bf16>(call), in_vectors(call, {out}), static_cast<Bf16*>(out), log_sum_exp);
   });
 }
 
@@ -49,10 +52,10 @@ bool attention_vjp_on_tensor_cores(const AttentionCall& call, const float* log_s
     const bool vectors = in_vectors(call, {cotangent, dq, dk, dv});
     if (dq)
       launch("attention dq", attention_dq_mma<S>, attention_grid(call, call.queries, panel_rows), dim3(panel_threads),
-             dq_mma_bytes<S>(), c, vectors, log_sum_exp, inner, g, static_cast<Bf16*>(dq));
+             Passing<S, false>::bytes, c, vectors, log_sum_exp, inner, g, static_cast<Bf16*>(dq));
     if (dk || dv)
       launch("attention dk, dv", attention_dkv_mma<S>, attention_grid(call, call.keys, panel_rows), dim3(panel_threads),
-             dkv_mma_bytes<S>(), c, vectors, log_sum_exp, inner, g, static_cast<Bf16*>(dk), static_cast<Bf16*>(dv));
+             Passing<S, !dkv_in_registers<S>>::bytes, c, vectors, log_sum_exp, inner, g, static_cast<Bf16*>(dk), static_cast<Bf16*>(dv));
   });
 }
 
