@@ -1,4 +1,5 @@
-// Each instruction of kernels/instructions.h by itself, for the tests, and what it refuses. Exported by name beside the backend.
+// Each instruction of kernels/instructions.h by itself, and what it refuses, for the tests. Exported by name beside the
+// backend.
 #include "../kernels/instructions.h"
 #include "../runtime.h"
 
@@ -6,10 +7,10 @@ namespace costate::cuda {
 namespace {
 
 enum Way {
-  by_elements,      // fragments from global memory, element by element
-  by_matrices,      // from shared memory: a as it lies there, b from its transpose
-  by_transposes,    // a from its transpose, b as it lies there
-  by_half_a_warp,   // and what is refused
+  by_elements,     // fragments from global memory, element by element
+  by_matrices,     // from shared memory: a as it lies there, b from its transpose
+  by_transposes,   // a from its transpose, b as it lies there
+  by_half_a_warp,  // and what is refused
   from_global,
   from_odd_address,
 };
@@ -59,7 +60,7 @@ __global__ void multiplied(int way, const Bf16* a, const Bf16* b, const float* c
 }  // namespace costate::cuda
 
 extern "C" __attribute__((visibility("default"))) void costate_multiplied_matrices(int way, int threads, const void* a,
-                                                                                    const void* b, const void* c, void* out) {
+                                                                                   const void* b, const void* c, void* out) {
   using namespace costate::cuda;
   launch("multiplied", multiplied, dim3(1), dim3(static_cast<unsigned>(threads)), 0, way, static_cast<const Bf16*>(a),
          static_cast<const Bf16*>(b), static_cast<const float*>(c), static_cast<float*>(out));

@@ -203,6 +203,10 @@ void wait(State state, const Place& place) {
   while (self->state != State::ready) {
     Fiber* next = fresh();
     const std::size_t n = m.fibers.size(), at = static_cast<std::size_t>(self - m.fibers.data());
+    // In the reverse order a warp goes on alone as far as it gets, in the others all go on together: where a barrier is missing,
+    // a warp finds what others should have read overwritten, or the other way round.
+    for (std::size_t k = at / warp_size * warp_size; m.order == Sequence::reverse && k < n && k <= (at | (warp_size - 1)); ++k)
+      if (!next && m.fibers[k].state == State::ready) next = &m.fibers[k];
     for (std::size_t k = 1; k < n && !next; ++k) {
       Fiber& f = m.fibers[m.order == Sequence::reverse ? (at + n - k) % n : (at + k) % n];
       if (f.state == State::ready) next = &f;

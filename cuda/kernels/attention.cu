@@ -277,8 +277,8 @@ void attention_vjp(const AttentionCall& call, const void* out, const void* log_s
     if constexpr (std::is_same_v<T, float>)
       if (with_tiles(call, [&]<int R, int C>(Tiles<R, C>) {
             if (dq)
-              launch("attention dq", attention_dq_tiles<R, C>, attention_grid(call, call.queries, Tiles<R, C>::rows), dim3(threads),
-                     dq_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<T*>(dq));
+              launch("attention dq", attention_dq_tiles<R, C>, attention_grid(call, call.queries, Tiles<R, C>::rows),
+                     dim3(threads), dq_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<T*>(dq));
             if (dk || dv)
               launch("attention dk, dv", attention_dkv_tiles<R, C>, attention_grid(call, call.keys, Tiles<R, C>::rows),
                      dim3(threads), dkv_tiles_bytes<R, C>(), c, sums, inner, g, static_cast<T*>(dk), static_cast<T*>(dv));
@@ -290,11 +290,11 @@ void attention_vjp(const AttentionCall& call, const void* out, const void* log_s
           constexpr int tile = decltype(t)::value;
           const auto bytes = static_cast<std::size_t>(backward_bytes<tile, T>(call.width));
           if (dq)
-            launch("attention dq", attention_dq<tile, T>, attention_grid(call, call.queries, tile), dim3(threads), bytes, c, sums,
-                   inner, g, static_cast<T*>(dq));
+            launch("attention dq", attention_dq<tile, T>, attention_grid(call, call.queries, tile), dim3(threads), bytes, c,
+                   sums, inner, g, static_cast<T*>(dq));
           if (dk || dv)
-            launch("attention dk, dv", attention_dkv<tile, T>, attention_grid(call, call.keys, tile), dim3(threads), bytes, c, sums,
-                   inner, g, static_cast<T*>(dk), static_cast<T*>(dv));
+            launch("attention dk, dv", attention_dkv<tile, T>, attention_grid(call, call.keys, tile), dim3(threads), bytes, c,
+                   sums, inner, g, static_cast<T*>(dk), static_cast<T*>(dv));
         });
   });
 }

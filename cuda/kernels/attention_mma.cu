@@ -1,7 +1,7 @@
 // The kernels of attention on tensor cores, one for each width in shared memory, and which calls they take.
-#include "attention_mma.h"
-
 #include <algorithm>
+
+#include "attention_mma.h"
 
 namespace costate::cuda {
 namespace {
@@ -55,7 +55,8 @@ bool attention_vjp_on_tensor_cores(const AttentionCall& call, const float* log_s
              Passing<S, false>::bytes, c, vectors, log_sum_exp, inner, g, static_cast<Bf16*>(dq));
     if (dk || dv)
       launch("attention dk, dv", attention_dkv_mma<S>, attention_grid(call, call.keys, panel_rows), dim3(panel_threads),
-             Passing<S, !dkv_in_registers<S>>::bytes, c, vectors, log_sum_exp, inner, g, static_cast<Bf16*>(dk), static_cast<Bf16*>(dv));
+             Passing<S, !dkv_in_registers<S>>::bytes, c, vectors, log_sum_exp, inner, g, static_cast<Bf16*>(dk),
+             static_cast<Bf16*>(dv));
   });
 }
 

@@ -1,10 +1,10 @@
 // Attention of bf16 heads of up to 128 elements on tensor cores (Dao, FlashAttention-2, 2023): the algorithm of attention.cu
 // with products of bf16 that are added in f32 (attention_panel.h).
 //
-// Scores, softmax and all sums are f32. Rounded to bf16 are what the next product multiplies: the probabilities, before they are
-// divided by their sum, and in the sweep ds = p (<g, v> - <g, out>), the cotangent of a score before its scale. Every term of
-// out, dq, dk and dv errs by a factor 1 + e, |e| <= 2^-8, for that; the sum that divides, and so log_sum_exp, is of the numbers
-// that were not rounded. Exponentials are powers of 2 of scores times log2(e), by the device's approximation, 2^-22.
+// Scores, softmax and all sums are f32. Rounded to bf16 are what the next product multiplies: the probabilities, before they
+// are divided by their sum, and in the sweep ds = p (<g, v> - <g, out>), the cotangent of a score before its scale. Every term
+// of out, dq, dk and dv errs by a factor 1 + e, |e| <= 2^-8, for that; the sum that divides, and so log_sum_exp, is of the
+// numbers that were not rounded. Exponentials are powers of 2 of scores times log2(e), by the device's approximation, 2^-22.
 #pragma once
 #include "attention_panel.h"
 
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(panel_threads, forward_blocks<S>)
   typename P::Sums sum = {};
   passing.each([&](Bf16* tile, Bf16*) { P::fetch(c.q + at.q + std::int64_t{q0} * row_q, row_q, owned, width, vectors, tile); },
                [&](const Bf16* tile, const Bf16*) { q.take(tile, lane.warp_row); }, [](int, int, int) {},
-               [&](int, int left, int stage) {
+               [&](int left, int stage) {
                  MatrixC s[panel_rows / 8] = {};
                  P::multiply(q, passing.tile_a(stage), s);
                  soften(c.scale * log2_e, left, s, top, mass, sum);
@@ -95,8 +95,7 @@ __global__ void __launch_bounds__(panel_threads, forward_blocks<S>)
   for (int h = 0; h < 2; ++h) {
     mass[h] = of_lanes(mass[h], Add{}), factor[h] = 1.0f / mass[h];
     const int r = lane.row + 8 * h;
-    if (log_sum_exp && lane.column == 0 && r < owned)
-      log_sum_exp[at.number + q0 + r] = c.scale * top[h] + scalar::log(mass[h]);
+    if (log_sum_exp && lane.column == 0 && r < owned) log_sum_exp[at.number + q0 + r] = c.scale * top[h] + scalar::log(mass[h]);
   }
   P::store(sum, factor, row_out, owned, width, vectors, out + at.out + std::int64_t{q0} * row_out);
 }
@@ -131,7 +130,7 @@ __global__ void __launch_bounds__(panel_threads, dq_blocks<S>)
       },
       [&](const Bf16* of_q, const Bf16* of_g) { q.take(of_q, lane.warp_row), g.take(of_g, lane.warp_row); },
       [](int, int, int) {},
-      [&](int, int left, int stage) {
+      [&](int left, int stage) {
         COSTATE_ROLLED
         for (int j0 = 0; j0 < panel_rows; j0 += swept) {
           const Bf16* const k = passing.tile_a(stage) + j0 * P::row;
@@ -172,7 +171,8 @@ __global__ void __launch_bounds__(panel_threads, dkv_blocks<S>)
             keys = static_cast<int>(c.keys);
   const int k0 = static_cast<int>(blockIdx.x) * panel_rows;
   const int owned = rows_left(keys, k0);
-  const Passing<S, !dkv_in_registers<S>> passing{c.q + at.q, cotangent + at.out, row_q, row_out, queries, width, vectors, tiles};
+  const Passing<S, !dkv_in_registers<S>> passing{c.q + at.q, cotangent + at.out, row_q, row_out, queries, width, vectors,
+                                                 tiles};
   const float scale = c.scale * log2_e;
   Owned<S, dkv_in_registers<S>> k, v;
   typename P::Sums sum_k = {}, sum_v = {};
@@ -184,12 +184,12 @@ __global__ void __launch_bounds__(panel_threads, dkv_blocks<S>)
       [&](const Bf16* of_k, const Bf16* of_v) { k.take(of_k, lane.warp_row), v.take(of_v, lane.warp_row); },
       [&](int q0, int left, int stage) {
         if (const int r = static_cast<int>(threadIdx.x); r < panel_rows) {
-          const std::int64_t from = at.number + q0 + (r < left ? r : 0);
+          const std::int64_t from = at.number + q0 + r;
           begin_copy<4>(log_sum_exp + from, log + stage * panel_rows + r, r < left);
           begin_copy<4>(inner + from, slope + stage * panel_rows + r, r < left);
         }
       },
-      [&](int, int, int stage) {
+      [&](int, int stage) {
         COSTATE_ROLLED
         for (int j0 = 0; j0 < panel_rows; j0 += swept) {
           const Bf16 *const q = passing.tile_a(stage) + j0 * P::row, *const g = passing.tile_b(stage) + j0 * P::row;

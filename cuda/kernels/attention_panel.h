@@ -16,7 +16,9 @@ namespace {
 constexpr int panel_warps = 4, panel_threads = panel_warps * warp, panel_rows = 16 * panel_warps;
 
 // Of the rows first, first + 1, ... of `count` those that a tile can have.
-__device__ __forceinline__ int rows_left(int count, int first) { return count - first < panel_rows ? count - first : panel_rows; }
+__device__ __forceinline__ int rows_left(int count, int first) {
+  return count - first < panel_rows ? count - first : panel_rows;
+}
 
 struct Lane {
   int warp_row = static_cast<int>(threadIdx.x) / warp * 16;  // of the tile's rows the first that is this warp's
@@ -43,8 +45,8 @@ struct Panel {
       from += rows * stride;
     }
   }
-  // Begins to copy the first `left` rows of `from`, `width` elements, `stride` apart, and zeros behind them. vectors: whether 16
-  // bytes at a time can be.
+  // Begins to copy the first `left` rows of `from`, `width` elements, `stride` apart, and zeros behind them. vectors: whether
+  // 16 bytes at a time can be.
   static __device__ __forceinline__ void fetch(const Bf16* from, int stride, int left, int width, bool vectors, Bf16* to) {
     if (vectors) {
       COSTATE_UNROLL
@@ -164,8 +166,8 @@ struct Passing {
     P::fetch(b + std::int64_t{first} * row_b, row_b, left, width, vectors, tile_b(stage));
   }
 
-  // body(first row, how many there are, stage) for all tiles of both, when they are there. Before that own(tile, tile) fetches what the block owns
-  // and take(tile, tile) takes it; along(first row, how many, stage) fetches what a body needs besides.
+  // body(how many rows there are, stage) for all tiles of both, when they are there. Before that own(tile, tile) fetches what the
+  // block owns and take(tile, tile) takes it; along(first row, how many, stage) fetches what a body needs besides.
   template <class Own, class Take, class Along, class Body>
   __device__ __forceinline__ void each(const Own& own, const Take& take, const Along& along, const Body& body) const {
     constexpr int own_stage = keeps ? stages : stages - 1;
@@ -186,7 +188,7 @@ struct Passing {
       const int next = r + panel_rows;
       if constexpr (stages == 2)
         if (next < count) fetch(next, 1 - stage), along(next, rows_left(count, next), 1 - stage);
-      body(r, rows_left(count, r), stage);
+      body(rows_left(count, r), stage);
       if constexpr (stages == 2) {
         stage = 1 - stage;
       } else if (next < count) {

@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(block_threads) attention_forward_tiles(Attenti
   const int width = static_cast<int>(c.width);
   const std::int64_t sample = blockIdx.z, head = blockIdx.y, q0 = static_cast<std::int64_t>(blockIdx.x) * T::rows;
   const float *const keys = c.k + sample * c.keys * c.row_k + head * width,
-              *const values = c.v + sample * c.keys * c.row_v + head * width;
+                    *const values = c.v + sample * c.keys * c.row_v + head * width;
   T::load(c.q + sample * c.queries * c.row_q + head * width, c.row_q, q0, c.queries, width, q);
   float top[R], mass[R] = {};
   typename T::Sums sum = {};
@@ -187,7 +187,8 @@ __global__ void __launch_bounds__(block_threads)
 // Rows of the tiles are keys here, and columns queries.
 template <int R, int C>
 __global__ void __launch_bounds__(block_threads)
-    attention_dkv_tiles(Attention<float> c, const float* log_sum_exp, const float* inner, const float* cotangent, float* dk, float* dv) {
+    attention_dkv_tiles(Attention<float> c, const float* log_sum_exp, const float* inner, const float* cotangent, float* dk,
+                        float* dv) {
   using T = Tiles<R, C>;
   COSTATE_DYNAMIC_SHARED(float, q);
   constexpr int size = T::rows * T::row;

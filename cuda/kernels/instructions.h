@@ -3,7 +3,8 @@
 // the PTX ISA (mma.sync.aligned.m16n8k16, ldmatrix, cp.async, cvt, ex2), from sm_80 on. The emulator carries them out as they
 // are defined there (emulator/instructions.cpp).
 //
-// Products, and loads of matrices, are called by all 32 lanes of a warp together, at the same place. With g = lane / 4 and i = lane % 4 a lane holds
+// Products, and loads of matrices, are called by all 32 lanes of a warp together, at the same place. With g = lane / 4 and
+// i = lane % 4 a lane holds
 //   of A (16 x 16, bf16): pair 0 the columns 2 i, 2 i + 1 of row g, pair 1 of row g + 8, pairs 2 and 3 the same 8 columns on;
 //   of B (16 x 8, bf16):  pair 0 the rows 2 i, 2 i + 1 of column g, pair 1 the same 8 rows on;
 //   of C (16 x 8, f32):   numbers 0 and 1 the columns 2 i, 2 i + 1 of row g, numbers 2 and 3 of row g + 8,
@@ -34,6 +35,9 @@ struct Matrices {
 };
 
 #ifdef __CUDACC__
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#error "The kernels need sm_80 or a later architecture; see COSTATE_CUDA_ARCHITECTURES."
+#endif
 
 // c += a b: the products are exact, the sum has f32's precision at least. The order of the sum is the device's.
 __device__ __forceinline__ void multiply_add(const MatrixA& a, const MatrixB& b, MatrixC& c) {

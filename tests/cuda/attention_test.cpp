@@ -1,4 +1,4 @@
-// Attention of bf16 heads on tensor cores, against softmax(q k^T) v and its derivatives in f64, within what its roundings allow.
+// Attention of bf16 heads on tensor cores, against softmax(q k^T) v and its derivatives in f64: within what roundings allow.
 #include <costate/tensor/kernels.h>
 
 #include <array>
@@ -69,7 +69,8 @@ struct Reference {
       for (std::int64_t sample = 0; sample < c.n; ++sample)
         for (std::int64_t head = 0; head < c.heads; ++head) body(sample, head);
     };
-    const auto dot = [&](const std::vector<double>& a, std::size_t i, const std::vector<double>& b, std::size_t j, bool absolute) {
+    const auto dot = [&](const std::vector<double>& a, std::size_t i, const std::vector<double>& b, std::size_t j,
+                         bool absolute) {
       double s = 0;
       for (std::int64_t d = 0; d < c.width; ++d) {
         const double term = a[i + size(d)] * b[j + size(d)];
@@ -82,7 +83,8 @@ struct Reference {
         std::vector<double> p(size(c.keys));
         double sum = 0;
         for (std::int64_t j = 0; j < c.keys; ++j)
-          sum += p[size(j)] = std::exp(scale * dot(q, at(sample, c.queries, i, head, c.row()), k, at(sample, c.keys, j, head, c.row()), false));
+          sum += p[size(j)] =
+              std::exp(scale * dot(q, at(sample, c.queries, i, head, c.row()), k, at(sample, c.keys, j, head, c.row()), false));
         const std::size_t here = size((sample * c.heads + head) * c.queries + i);
         log_sum_exp.put(here, std::log(sum), 0, 0, 0);
         log_sum_exp.bound[here] = log_sum_exp.deviation[here] = of_exponential;
@@ -92,7 +94,8 @@ struct Reference {
             const double term = p[size(j)] / sum * v[at(sample, c.keys, j, head, c.row()) + size(d)];
             value += term, absolute += std::abs(term), squares += term * term;
           }
-          out.put(at(sample, c.queries, i, head, c.heads * c.width) + size(d), value, absolute, squares, of_exponential * absolute);
+          out.put(at(sample, c.queries, i, head, c.heads * c.width) + size(d), value, absolute, squares,
+                  of_exponential * absolute);
         }
       }
     });
@@ -112,7 +115,8 @@ struct Reference {
         }
       // sum over i (or j) of weight(i, j) factor
       const auto fill = [&](Expected& to, std::int64_t rows, std::int64_t others, auto index, const std::vector<double>& weight,
-                            const std::vector<double>& weight_room, const std::vector<double>& factor, std::int64_t row, double by) {
+                            const std::vector<double>& weight_room, const std::vector<double>& factor, std::int64_t row,
+                            double by) {
         for (std::int64_t r = 0; r < rows; ++r)
           for (std::int64_t d = 0; d < c.width; ++d) {
             double value = 0, absolute = 0, squares = 0, exact = 0;
@@ -201,8 +205,12 @@ TEST(CudaAttention, OfBf16HeadsInTensorCores) {
   constexpr std::array<std::int64_t, 8> rows{1, 15, 16, 17, 63, 64, 65, 130};
   std::size_t i = 0;
   for (const std::int64_t width : {1, 8, 16, 24, 32, 48, 64, 72, 80, 96, 104, 128})
-    for (int repeat = 0; repeat < 3; ++repeat, ++i)
-      expect_right({1, 1, rows[i % 8], rows[(3 * i + i / 8) % 8], width, 0});
+    for (int repeat = 0; repeat < 3; ++repeat, ++i) expect_right({1, 1, rows[i % 8], rows[(3 * i + i / 8) % 8], width, 0});
+}
+
+// Three tiles of queries and of keys: what is on its way while another is used.
+TEST(CudaAttention, OfBf16HeadsInSeveralTiles) {
+  for (const std::int64_t width : {16, 32, 64, 72, 96, 128}) expect_right({1, 1, 129, 190, width, 0});
 }
 
 TEST(CudaAttention, OfSamplesHeadsAndRowsThatLieApart) {
@@ -219,9 +227,9 @@ TEST(CudaAttention, WhatIsNotWantedChangesNothing) {
     const Operands x(c);
     const Reference r(c, x);
     const std::vector<Tensor> all = results(c, x, r, {true, true, true, true, true});
-    for (const std::array<bool, 5>& wanted :
-         {std::array<bool, 5>{true, true, true, true, true}, {true, false, true, false, false}, {true, true, false, true, false},
-          {false, false, false, false, true}, {true, false, false, false, false}}) {
+    for (const char* digits : {"11111", "10100", "11010", "00001", "10000"}) {
+      std::array<bool, 5> wanted;
+      for (std::size_t i = 0; i < 5; ++i) wanted[i] = digits[i] == '1';
       const std::vector<Tensor> some = results(c, x, r, wanted);
       for (std::size_t i = 0; i < 5; ++i) {
         const std::vector<double> found = some[i].to_doubles();
@@ -248,11 +256,32 @@ TEST(CudaAttention, OfLargeScores) {
                sums = unwritten({1, 1, 3}, DType::f32, d);
   kernels(d).attention(call_of(c, of_q, of_k, of_v), out.raw_mutable(), sums.raw_mutable());
   const std::vector<double> o = out.to_doubles(), s = sums.to_doubles();
-  EXPECT_EQ(o[0], 42);   // of keys 150 and 190, whose score is 256: the mean of 22 and 62
-  EXPECT_EQ(o[16], 3);   // of key 3 alone
+  EXPECT_EQ(o[0], 42);  // of keys 150 and 190, whose score is 256: the mean of 22 and 62
+  EXPECT_EQ(o[16], 3);  // of key 3 alone
   EXPECT_NEAR(s[0], 256 + std::log(2.0), 1e-4);
   EXPECT_NEAR(s[1], 256, 1e-4);
   EXPECT_NEAR(s[2], std::log(200.0), 1e-5);
+}
+
+// All scores are -128: what the sweep takes for scores of keys beyond the end, 0, has an exponential that overflows.
+TEST(CudaAttention, OfScoresFarBelowZero) {
+  const Case c{1, 1, 2, 70, 16, 0};
+  std::vector<float> q(2 * 16, 0.0f), k(70 * 16, 0.0f);
+  q[0] = q[16] = -512;
+  for (std::size_t j = 0; j < 70; ++j) k[16 * j] = 1;
+  const Device d = device();
+  const Tensor of_q = Tensor::from(q, {1, 2, 16}).to(DType::bf16).to(d),
+               of_k = Tensor::from(k, {1, 70, 16}).to(DType::bf16).to(d),
+               of_v = noise({1, 70, 16}, DType::f32, Device::cpu, 1).to(DType::bf16).to(d),
+               g = noise({1, 2, 16}, DType::f32, Device::cpu, 2).to(DType::bf16).to(d),
+               out = unwritten({1, 2, 16}, DType::bf16, d), sums = unwritten({1, 1, 2}, DType::f32, d),
+               dq = unwritten({1, 2, 16}, DType::bf16, d);
+  const AttentionCall call = call_of(c, of_q, of_k, of_v);
+  kernels(d).attention(call, out.raw_mutable(), sums.raw_mutable());
+  kernels(d).attention_vjp(call, out.raw(), sums.raw(), g.raw(), dq.raw_mutable(), nullptr, nullptr);
+  for (const double s : sums.to_doubles()) EXPECT_NEAR(s, -128 + std::log(70.0), 1e-4);
+  // Keys are alike: 1/4 of the sum of ds, which is that of 70 roundings of numbers of about 4/70 and of one of `out`.
+  for (const double x : dq.to_doubles()) EXPECT_LT(std::abs(x), 0.02);
 }
 
 }  // namespace

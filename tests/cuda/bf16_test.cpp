@@ -20,7 +20,9 @@ namespace {
 
 // Of the largest element. Both sides round, by 2^-8 of a number at most, and a device in some places twice: a product behind its
 // library and behind its activation, scaled cotangents before a product. Where they do so differently they differ by one unit
-// of the last place, 2^-7, and a square behind it doubles that; rules read such results and round on.
+// of the last place, 2^-7, and a square behind it doubles that; rules read such results and round on. Attention on tensor cores
+// rounds each term of a sum by 2^-8 besides (attention_test.cpp has the bounds), the absolute values of whose terms add up to
+// little more than the largest element.
 constexpr double tolerance = 0x1p-6;
 
 std::vector<Tensor> pulled(const std::function<Var(Inputs)>& f, const std::vector<Tensor>& inputs, Device device) {

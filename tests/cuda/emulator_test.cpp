@@ -116,7 +116,8 @@ class MatrixInstructions : public testing::Test {
 TEST_F(MatrixInstructions, MultiplyWhatALayoutHoldsHoweverItWasLoaded) {
   for (const char* order : {"forward", "reverse", "shuffled"}) {
     setenv("COSTATE_EMULATED_ORDER", order, 1);
-    for (const Way way : {by_elements, by_matrices, by_transposes}) EXPECT_EQ(product(way), expected) << order << ", way " << way;
+    for (const Way way : {by_elements, by_matrices, by_transposes})
+      EXPECT_EQ(product(way), expected) << order << ", way " << way;
   }
   setenv("COSTATE_EMULATED_ORDER", "forward", 1);
 }
