@@ -92,7 +92,7 @@ stage again 60 "$dir/tests/test_cuda" --gtest_filter='CudaTraining.*:CudaRecorde
 if [ $emulated -eq 0 ] && command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     stage $tool 90 compute-sanitizer --tool $tool --error-exitcode 9 "$dir/tests/test_cuda" \
-      --gtest_filter='CudaKernels.*-*EveryVariant*:*Convolutions'
+      --gtest_filter='CudaKernels.*:CudaAttention.*-*EveryVariant*:*Convolutions'
   done
 fi
 iterations=30 shapes=("64 256" "256 256" "512 1024")  # width of the hidden layers, batch

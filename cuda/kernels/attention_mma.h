@@ -50,10 +50,10 @@ __device__ __forceinline__ void soften(float scale, int left, MatrixC (&s)[N], f
   }
   COSTATE_UNROLL
   for (int h = 0; h < 2; ++h) {
-    float largest = top[h];
+    float largest = top[h];  // a NaN is no maximum, and comes through the sum
     COSTATE_UNROLL
-    for (int n = 0; n < N; ++n) largest = Larger{}(Larger{}(largest, s[n].at[2 * h]), s[n].at[2 * h + 1]);
-    largest = of_lanes(largest, Larger{});
+    for (int n = 0; n < N; ++n) largest = fmaxf(largest, fmaxf(s[n].at[2 * h], s[n].at[2 * h + 1]));
+    largest = of_lanes(largest, [](float a, float b) { return fmaxf(a, b); });
     const float shrink = exp2_approximate(scale * (top[h] - largest)), low = scale * largest;
     float added = 0;
     COSTATE_UNROLL

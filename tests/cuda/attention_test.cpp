@@ -205,7 +205,7 @@ TEST(CudaAttention, OfBf16HeadsInTensorCores) {
   constexpr std::array<std::int64_t, 8> rows{1, 15, 16, 17, 63, 64, 65, 130};
   std::size_t i = 0;
   for (const std::int64_t width : {1, 8, 16, 24, 32, 48, 64, 72, 80, 96, 104, 128})
-    for (int repeat = 0; repeat < 3; ++repeat, ++i) expect_right({1, 1, rows[i % 8], rows[(3 * i + i / 8) % 8], width, 0});
+    for (int repeat = 0; repeat < 2; ++repeat, ++i) expect_right({1, 1, rows[i % 8], rows[(3 * i + i / 8) % 8], width, 0});
 }
 
 // Three tiles of queries and of keys: what is on its way while another is used.
@@ -261,6 +261,19 @@ TEST(CudaAttention, OfLargeScores) {
   EXPECT_NEAR(s[0], 256 + std::log(2.0), 1e-4);
   EXPECT_NEAR(s[1], 256, 1e-4);
   EXPECT_NEAR(s[2], std::log(200.0), 1e-5);
+}
+
+TEST(CudaAttention, NaNsComeThrough) {
+  const Case c{1, 1, 20, 70, 16, 0};
+  const Operands x(c);
+  std::vector<double> of_k = x.k.to_doubles();
+  of_k[16 * 65] = std::numeric_limits<double>::quiet_NaN();  // in the second tile
+  const Device d = device();
+  const Tensor q = x.q.to(d), k = Tensor::from(of_k, {1, 70, 16}).to(DType::bf16).to(d), v = x.v.to(d),
+               out = Tensor::zeros({1, 20, 16}, DType::bf16, d), sums = Tensor::zeros({1, 1, 20}, DType::f32, d);
+  kernels(d).attention(call_of(c, q, k, v), out.raw_mutable(), sums.raw_mutable());
+  for (const Tensor& t : {out, sums})
+    for (const double found : t.to_doubles()) EXPECT_TRUE(std::isnan(found));
 }
 
 // All scores are -128: what the sweep takes for scores of keys beyond the end, 0, has an exponential that overflows.
