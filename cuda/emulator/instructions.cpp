@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <limits>
-#include <vector>
 
 namespace costate::cuda::emulator {
 namespace {
@@ -64,27 +63,11 @@ void share_addresses(const void* const* in, void* const* out) {
       std::memcpy(static_cast<const void**>(out[lane]) + other, in[other], sizeof(void*));
 }
 
-struct Copy {
-  const void* from;
-  void* to;
-  std::size_t bytes;
-  bool there;
-  void run() const {
-    if (there)
-      std::memcpy(to, from, bytes);
-    else
-      std::memset(to, 0, bytes);
-  }
-};
-// What the threads of the block have begun and not waited for.
-std::vector<Copy>& copies_of_this_thread() {
-  static std::vector<Copy> copies[1024];
-  static unsigned of_block = 0;
-  if (of_block != block_number) {
-    for (auto& c : copies) c.clear();
-    of_block = block_number;
-  }
-  return copies[threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)];
+void run(const Copy& c) {
+  if (c.from)
+    std::memcpy(c.to, c.from, c.bytes);
+  else
+    std::memset(c.to, 0, c.bytes);
 }
 
 }  // namespace
@@ -116,16 +99,11 @@ void begin_copy(const void* from, void* to, std::size_t bytes, bool there, const
   if (!is_shared(to, bytes)) stop("a copy to what is not shared memory", &place);
   if ((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from)) % bytes)
     stop("a copy of what is not aligned to its bytes", &place);
-  const Copy copy{from, to, bytes, there};
-  if (copies_are_late())
-    copies_of_this_thread().push_back(copy);
-  else
-    copy.run();
+  const Copy copy{there ? from : nullptr, to, bytes};
+  if (!defer(copy)) run(copy);
 }
 void wait_for_copies() {
-  std::vector<Copy>& copies = copies_of_this_thread();
-  for (const Copy& c : copies) c.run();
-  copies.clear();
+  for (Copy c; next_deferred(c);) run(c);
 }
 
 float exp2_approximate(float x) {

@@ -59,6 +59,8 @@ struct Fiber {
   unsigned thread = 0;
   uint3 index{};
   Place place;
+  std::vector<Copy> deferred;
+  std::size_t done = 0;  // of the deferred ones
 };
 
 // Lanes of one warp with one mask that wait for each other.
@@ -144,6 +146,7 @@ namespace {
 
 void give_thread(Fiber& f, unsigned thread) {
   f.thread = thread;
+  f.deferred.clear(), f.done = 0;
   f.index = {thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / (blockDim.x * blockDim.y)};
   machine().of_thread[thread] = &f;
 }
@@ -218,6 +221,13 @@ void wait(State state, const Place& place) {
 
 bool same(const Place& a, const Place& b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
 
+// Not by memcpy, which sanitizers watch: gatherings are the scheduler's, and no race of the kernel is in them.
+void copy_bytes(const void* from, void* to, std::size_t bytes) {
+  const auto* in = static_cast<const volatile std::byte*>(from);
+  auto* out = static_cast<std::byte*>(to);
+  for (std::size_t i = 0; i < bytes; ++i) out[i] = in[i];
+}
+
 void hand_out(const Gathering& g) {
   if (g.together) {
     const void* in[warp_size];
@@ -227,7 +237,7 @@ void hand_out(const Gathering& g) {
   for (unsigned i = 0; i < warp_size && g.bytes; ++i) {
     if (!(g.mask >> i & 1)) continue;
     if (g.mask >> g.source[i] & 1)
-      std::memcpy(g.out[i], g.value[g.source[i]], g.bytes);
+      copy_bytes(g.value[g.source[i]], g.out[i], g.bytes);
     else
       std::memset(g.out[i], 0xff, g.bytes);  // undefined on a device
   }
@@ -247,7 +257,7 @@ void meet_warp(unsigned mask, const Part& part, const Place& place) {
     stop("lanes of a warp disagree on the mask", &place);
   else if (!same(g.place, place) || g.bytes != part.bytes || g.together != part.together)
     stop("lanes of a warp meet at different operations", &place);
-  if (part.bytes) std::memcpy(g.value[bit], part.in, part.bytes);
+  copy_bytes(part.in, g.value[bit], part.bytes);
   g.out[bit] = part.out, g.source[bit] = part.source, g.arrived |= 1u << bit;
   m.running->place = place;
   Order& order = g.order[g.count & 1];
@@ -364,9 +374,20 @@ void* take_shared(std::size_t bytes) {
   return p;
 }
 void* dynamic_shared() { return machine().shared; }
-bool copies_are_late() {
+bool defer(const Copy& copy) {
   Machine& m = machine();
-  return m.order == Sequence::forward || (m.order == Sequence::shuffled && (++m.copies & 1));
+  if (m.order == Sequence::reverse || (m.order == Sequence::shuffled && (++m.copies & 1))) return false;
+  m.running->deferred.push_back(copy);
+  return true;
+}
+bool next_deferred(Copy& copy) {
+  Fiber& f = *machine().running;
+  if (f.done == f.deferred.size()) {
+    f.deferred.clear(), f.done = 0;
+    return false;
+  }
+  copy = f.deferred[f.done++];
+  return true;
 }
 bool is_shared(const void* p, std::size_t bytes) {
   const Machine& m = machine();

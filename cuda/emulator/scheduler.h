@@ -55,9 +55,16 @@ void combine_bytes(const void* in, std::size_t bytes, void* out, Together togeth
 extern unsigned block_number;  // counts blocks: arrays of an earlier block are stale
 void* take_shared(std::size_t bytes);
 void* dynamic_shared();
-// Whether a copy that is begun now happens when it is waited for: in the forward order all do, in the reverse order none, in the
-// shuffled one every other. Where a wait is missing, or a barrier before what is overwritten, results depend on it.
-bool copies_are_late();
+// A copy to shared memory that a thread begins and waits for later. defer: whether it is put off until then: in the forward order
+// all are, in the reverse order none, in the shuffled one every other. Where a wait is missing, or a barrier before what is
+// overwritten, results depend on it. next_deferred: takes the running thread's, in their order; false when there is none.
+struct Copy {
+  const void* from;  // null: zeros
+  void* to;
+  std::size_t bytes;
+};
+bool defer(const Copy& copy);
+bool next_deferred(Copy& copy);
 bool is_shared(const void* p, std::size_t bytes);  // whether they lie in a block's shared memory
 // The one array of this type at this place (`Tag`) of the running block.
 template <class Array, class Tag>
