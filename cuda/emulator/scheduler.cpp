@@ -10,6 +10,7 @@
 
 #include "../runtime.h"
 #include "fiber.h"
+#include "gathering.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -48,8 +49,6 @@ unsigned block_number = 0;
 namespace {
 
 constexpr std::size_t shared_limit = 227 << 10, static_limit = 48 << 10, gap = 64;  // bytes; sm_90's and CUDA's
-constexpr std::size_t shuffled_bytes = 16, most_bytes = 48;  // that a lane hands to others; to what all lanes do at once
-constexpr unsigned warp_size = 32;
 
 enum class State : std::uint8_t { unused, ready, at_barrier, at_warp, done };
 
@@ -61,27 +60,6 @@ struct Fiber {
   Place place;
   std::vector<Copy> deferred;
   std::size_t done = 0;  // of the deferred ones
-};
-
-// Lanes of one warp with one mask that wait for each other.
-struct Gathering {
-  unsigned mask = 0, arrived = 0, count = 0;
-  Order order[2];  // alternating: with one, those who leave late would hide races of those who are early
-  Place place;
-  std::size_t bytes = 0;
-  Together together = nullptr;  // where null, lane i gets what source[i] has handed in
-  int source[warp_size];
-  void* out[warp_size];
-  alignas(16) std::byte value[warp_size][most_bytes];
-};
-
-// What a lane brings to a gathering.
-struct Part {
-  const void* in = nullptr;
-  std::size_t bytes = 0;
-  void* out = nullptr;
-  int source = 0;
-  Together together = nullptr;
 };
 
 enum class Sequence { forward, reverse, shuffled };
@@ -206,8 +184,8 @@ void wait(State state, const Place& place) {
   while (self->state != State::ready) {
     Fiber* next = fresh();
     const std::size_t n = m.fibers.size(), at = static_cast<std::size_t>(self - m.fibers.data());
-    // In the reverse order a warp goes on alone as far as it gets, in the others all go on together: where a barrier is missing,
-    // a warp finds what others should have read overwritten, or the other way round.
+    // In the reverse order a warp goes on alone as far as it gets, in the others all go on together: where a barrier is
+    // missing, it overwrites what others have not read.
     for (std::size_t k = at / warp_size * warp_size; m.order == Sequence::reverse && k < n && k <= (at | (warp_size - 1)); ++k)
       if (!next && m.fibers[k].state == State::ready) next = &m.fibers[k];
     for (std::size_t k = 1; k < n && !next; ++k) {
@@ -220,28 +198,6 @@ void wait(State state, const Place& place) {
 }
 
 bool same(const Place& a, const Place& b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
-
-// Not by memcpy, which sanitizers watch: gatherings are the scheduler's, and no race of the kernel is in them.
-void copy_bytes(const void* from, void* to, std::size_t bytes) {
-  const auto* in = static_cast<const volatile std::byte*>(from);
-  auto* out = static_cast<std::byte*>(to);
-  for (std::size_t i = 0; i < bytes; ++i) out[i] = in[i];
-}
-
-void hand_out(const Gathering& g) {
-  if (g.together) {
-    const void* in[warp_size];
-    for (unsigned i = 0; i < warp_size; ++i) in[i] = g.value[i];
-    return g.together(in, g.out);
-  }
-  for (unsigned i = 0; i < warp_size && g.bytes; ++i) {
-    if (!(g.mask >> i & 1)) continue;
-    if (g.mask >> g.source[i] & 1)
-      copy_bytes(g.value[g.source[i]], g.out[i], g.bytes);
-    else
-      std::memset(g.out[i], 0xff, g.bytes);  // undefined on a device
-  }
-}
 
 void meet_warp(unsigned mask, const Part& part, const Place& place) {
   Machine& m = machine();

@@ -55,9 +55,9 @@ void combine_bytes(const void* in, std::size_t bytes, void* out, Together togeth
 extern unsigned block_number;  // counts blocks: arrays of an earlier block are stale
 void* take_shared(std::size_t bytes);
 void* dynamic_shared();
-// A copy to shared memory that a thread begins and waits for later. defer: whether it is put off until then: in the forward order
-// all are, in the reverse order none, in the shuffled one every other. Where a wait is missing, or a barrier before what is
-// overwritten, results depend on it. next_deferred: takes the running thread's, in their order; false when there is none.
+// A copy to shared memory that a thread begins and waits for later. defer: whether it is put off until then: in the forward
+// order all are, in the reverse order none, in the shuffled one every other. Where a wait is missing, or a barrier before what
+// is overwritten, results depend on it. next_deferred: takes the running thread's, in their order; false when there is none.
 struct Copy {
   const void* from;  // null: zeros
   void* to;

@@ -166,8 +166,8 @@ struct Passing {
     P::fetch(b + std::int64_t{first} * row_b, row_b, left, width, vectors, tile_b(stage));
   }
 
-  // body(how many rows there are, stage) for all tiles of both, when they are there. Before that own(tile, tile) fetches what the
-  // block owns and take(tile, tile) takes it; along(first row, how many, stage) fetches what a body needs besides.
+  // body(how many rows there are, stage) for all tiles of both, when they are there. Before that own(tile, tile) fetches what
+  // the block owns and take(tile, tile) takes it; along(first row, how many, stage) fetches what a body needs besides.
   template <class Own, class Take, class Along, class Body>
   __device__ __forceinline__ void each(const Own& own, const Take& take, const Along& along, const Body& body) const {
     constexpr int own_stage = keeps ? stages : stages - 1;

@@ -1,8 +1,8 @@
 // Attention in f32 for heads of up to 128 elements: the algorithm of attention.cu with sums in registers. A block of 16 x 16
 // threads holds a square tile of scores, of which thread (group, lane) has the rows group + 16 i and the columns lane + 16 j,
-// i, j < R; of what it sums up it has the same rows and the elements lane + 16 c, c < C. Rows in shared memory are 16 C elements
-// long, and zeros behind the head's width, so that all loops have lengths that the compiler knows; they lie one more element
-// apart, so that a column is spread over all banks.
+// i, j < R; of what it sums up it has the same rows and the elements lane + 16 c, c < C. Rows in shared memory are 16 C
+// elements long, and zeros behind the head's width, so that all loops have lengths that the compiler knows; they lie one more
+// element apart, so that a column is spread over all banks.
 #pragma once
 #include "attention.h"
 
