@@ -56,6 +56,24 @@ __global__ void multiplied(int way, const Bf16* a, const Bf16* b, const float* c
   for (int e = 0; e < 4; ++e) out[(g + e / 2 * 8) * 8 + 2 * i + e % 2] = sum.at[e];
 }
 
+enum CopyWay { with_a_wait, without_a_wait, to_global, of_odd_address };
+
+// out (32) = x (32) in reverse, but 0 for multiples of 3 below 16; the first half is copied by 4 bytes, the second by 16.
+__global__ void copied(int way, const float* x, float* out) {
+  COSTATE_SHARED(float4, aligned, [8]);
+  auto* const in = reinterpret_cast<float*>(&aligned[0]);
+  const int lane = static_cast<int>(threadIdx.x);
+  float* const to = way == to_global ? out : in;
+  const float* const from = way == of_odd_address ? x + 1 : x;
+  if (lane < 16)
+    begin_copy<4>(x + lane, to + lane, lane % 3 != 0);
+  else if (lane < 20)
+    begin_copy<16>(from + 4 * (lane - 12), in + 4 * (lane - 12), true);
+  if (way != without_a_wait) wait_for_copies();
+  __syncwarp();
+  out[31 - lane] = in[lane];
+}
+
 }  // namespace
 }  // namespace costate::cuda
 
@@ -64,4 +82,8 @@ extern "C" __attribute__((visibility("default"))) void costate_multiplied_matric
   using namespace costate::cuda;
   launch("multiplied", multiplied, dim3(1), dim3(static_cast<unsigned>(threads)), 0, way, static_cast<const Bf16*>(a),
          static_cast<const Bf16*>(b), static_cast<const float*>(c), static_cast<float*>(out));
+}
+extern "C" __attribute__((visibility("default"))) void costate_copied_numbers(int way, const void* x, void* out) {
+  using namespace costate::cuda;
+  launch("copied", copied, dim3(1), dim3(32), 0, way, static_cast<const float*>(x), static_cast<float*>(out));
 }

@@ -133,5 +133,38 @@ TEST_F(MatrixInstructions, RefuseWhatADeviceWouldNotForgive) {
   EXPECT_EQ(product(by_matrices), expected);
 }
 
+// Copies that a kernel begins, and waits for or not.
+TEST(CopyInstructions, HappenWhenTheyAreWaitedForOrBefore) {
+  if (!emulated()) GTEST_SKIP() << "the kernel is in the emulator's plugin";
+  enum CopyWay { with_a_wait, without_a_wait, to_global, of_odd_address };
+  const auto kernel = reinterpret_cast<void (*)(int, const void*, void*)>(exported("costate_copied_numbers"));
+  ASSERT_TRUE(kernel);
+  std::vector<float> x(36);
+  std::vector<double> expected(32);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i + 1);
+  for (std::size_t i = 0; i < 32; ++i) expected[31 - i] = i < 16 && i % 3 == 0 ? 0.0 : static_cast<double>(i + 1);
+  const Tensor in = Tensor::from(x, {36}, device());
+  const auto run = [&](int way, const char* order) {
+    setenv("COSTATE_EMULATED_ORDER", order, 1);
+    const Tensor out = unwritten({32}, DType::f32, device());
+    std::string error;
+    try {
+      kernel(way, in.raw(), out.raw_mutable());
+    } catch (const Error& e) {
+      error = e.what();
+    }
+    setenv("COSTATE_EMULATED_ORDER", "forward", 1);
+    return std::pair{out.to_doubles(), error};
+  };
+  for (const char* order : {"forward", "reverse", "shuffled"}) EXPECT_EQ(run(with_a_wait, order).first, expected) << order;
+  // Nothing has come where all copies are put off; that it comes where none is makes the orders differ.
+  for (const double v : run(without_a_wait, "forward").first) EXPECT_TRUE(std::isnan(v));
+  EXPECT_EQ(run(without_a_wait, "reverse").first, expected);
+#ifndef COSTATE_SANITIZED
+  EXPECT_NE(run(to_global, "forward").second.find("not shared memory"), std::string::npos);
+  EXPECT_NE(run(of_odd_address, "forward").second.find("aligned"), std::string::npos);
+#endif
+}
+
 }  // namespace
 }  // namespace costate
