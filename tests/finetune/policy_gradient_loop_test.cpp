@@ -517,6 +517,12 @@ TEST(PolicyGradientLoop, WhatDoesNotFitIsRefusedInWords) {
   refused([](Options& o) { o.train_steps = 10; }, "the chain has 8 steps with noise");
   refused([](Options& o) { o.advantage.baseline = Baseline::td, o.critic.widths = {}; }, "no hidden layers");
   refused([](Options& o) { o.divergence_form = SurrogateOptions::Divergence::prediction; }, "is a term of the loss only");
+  const ControlProblem problem = plain_chain(4, 0.8, 0.5, 0.4, linear_reward({1.0}));
+  BatchOptions parts;
+  parts.rows = 12, parts.micro_batch = 6, parts.group_size = 4;
+  EXPECT_THROW(collect(problem.base, problem, parts, {1, 0}), Error);
+  parts.micro_batch = 8;
+  EXPECT_NO_THROW(collect(problem.base, problem, parts, {1, 0}));
 }
 
 }  // namespace
