@@ -3,6 +3,9 @@
 #include <costate/tensor/error.h>
 #include <costate/tensor/utf8.h>
 
+#include <sys/uio.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
@@ -46,8 +49,11 @@ int exit_code(Fault fault) {
   }
 }
 
-int complain(std::string_view sentence, int code) {  // takes no memory: there may be none
-  std::cerr << "costate: " << sentence << "\n";
+// Takes no memory: there may be none. In one piece, or what others write to the same stderr comes between.
+int complain(std::string_view sentence, int code) {
+  const auto part = [](std::string_view text) { return iovec{const_cast<char*>(text.data()), text.size()}; };
+  const iovec line[] = {part("costate: "), part(sentence), part("\n")};
+  [[maybe_unused]] const ssize_t written = ::writev(STDERR_FILENO, line, 3);  // when it fails there is nobody to tell
   return code;
 }
 
@@ -259,7 +265,7 @@ int run(int argc, char** argv) {
   const Launch launch = launch_of_environment();
   const auto running = [](const auto& stage) { return stage.first->parsed(); };
   if (launch.size > 1 && (a.print_config || a.origins || std::none_of(stages.begin(), stages.end(), running)))
-    return launch.rank > 0 ? 2
+    return launch.rank > 0 ? silent(2)
                            : complain(launch.by + " started " + std::to_string(launch.size) +
                                           " processes, but they share run, pretrain, finetune, sample and evaluate alone",
                                       2);

@@ -183,12 +183,17 @@ std::optional<Failure> failure_of(const std::function<void()>& body, int (*code_
 
 }  // namespace
 
+int silent(int code) {
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  return code;
+}
+
 int run_by_ranks(const Launch& launch, const std::function<void()>& body,
                  const std::function<int(const std::string& sentence, int code)>& complain, int (*code_of)(Fault)) {
   if (launch.size == 1) return body(), 0;
   std::unique_ptr<MpiCommunicator> ranks;
   if (const auto f = failure_of([&] { ranks = std::make_unique<MpiCommunicator>(launch); }, code_of))
-    return launch.rank == 0 ? complain(f->sentence, f->code) : f->code;
+    return launch.rank == 0 ? complain(f->sentence, f->code) : silent(f->code);
   const auto failed = [&] {
     const finetune::CommunicatorScope scope(ranks.get());
     return failure_of(body, code_of);
@@ -200,7 +205,7 @@ int run_by_ranks(const Launch& launch, const std::function<void()>& body,
     return failed->code;
   }
   // What all ranks find in the same numbers is said by the first; the others are then ended before they speak.
-  if (ranks->rank() != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+  if (ranks->rank() != 0) silent(failed->code);
   complain(of_rank + failed->sentence + "; this ends all ranks, and the checkpoints are as they were", failed->code);
   ranks->abort(failed->code);
 }

@@ -56,6 +56,10 @@ int threads_of_rank();
 // Runs body, whose evaluations and operations are a share of all ranks'; the session counts those of all.
 void count_shared(Session& session, const std::function<void()>& body);
 
+// The code, a second later: of a rank whose error is said by the first one. Launchers end all ranks when one fails, and the first
+// is to have spoken by then.
+int silent(int code);
+
 // What `body` returns, in the process or processes that were started, with the words for an error: body throws, and
 // complain(sentence, code of the fault) says it on stderr and returns the code of the process.
 int run_by_ranks(const Launch& launch, const std::function<void()>& body,
