@@ -119,7 +119,7 @@ std::string usage_sentence(const CLI::App& app, const CLI::ParseError& error,
     if (command == &app && !bare.starts_with("-")) {
       text = "'" + bare + "' is not a command; the commands are";
       for (std::size_t i = 0; i < known.size(); ++i)
-        if (!known[i].starts_with("-")) text += (text.ends_with("are") ? " " : ", ") + known[i];
+        if (!known[i].starts_with("-")) text += (text.ends_with("commands are") ? " " : ", ") + known[i];
       return text;
     }
   }

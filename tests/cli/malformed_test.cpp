@@ -242,7 +242,7 @@ TEST(Malformed, Commands) {
   folder.file("text", "a file");
   expect_refusal(costate(folder, {}), 2, {"subcommand"});
   expect_refusal(costate(folder, {"pretain", "config.json"}), 2, {"'pretain'", "did you mean 'pretrain'"});
-  expect_refusal(costate(folder, {"dance"}), 2, {"'dance' is not a command", "finetune"});
+  expect_refusal(costate(folder, {"dance"}), 2, {"'dance' is not a command; the commands are run, ", "compare, check-grad, "});
   expect_refusal(costate(folder, {"run"}), 2, {"no configuration"});
   expect_refusal(costate(folder, {"run", "absent.json"}), 6, {"absent.json", "No such file"});
   expect_refusal(costate(folder, {"run", "."}), 6, {"'.'"});
