@@ -1,4 +1,4 @@
-"""Adds up the counters that gcov prints as JSON, one document a line: python3 coverage.py ROOT < documents"""
+"""Adds up what `llvm-cov export` prints: python3 coverage.py [--untaken] ROOT < export.json"""
 import collections
 import json
 import os
@@ -11,23 +11,43 @@ NARROW = ("tensor/safetensors.cpp", "tensor/safetensors_header.cpp", "tensor/saf
           "cli/config/json.cpp", "cli/config/read.cpp", "cli/gzip.cpp", "cli/inflate.h", "cli/npz.cpp", "cli/bytes.cpp",
           "cli/image/png.cpp", "cli/pretrained/state.cpp", "cli/run/saved_training.cpp", "cli/stages/resume.cpp")
 
-root = os.path.realpath(sys.argv[1])
+show_untaken = sys.argv[1] == "--untaken"
+root = os.path.realpath(sys.argv[-1])
 lines = collections.defaultdict(lambda: collections.defaultdict(int))     # file -> line -> executions
-branches = collections.defaultdict(lambda: collections.defaultdict(int))  # file -> (line, index) -> times taken
-for document in sys.stdin:
-    document = document.strip()
-    if not document:
-        continue
-    unit = json.loads(document)
+branches = collections.defaultdict(lambda: collections.defaultdict(int))  # file -> (line, column, outcome) -> times taken
+
+
+def inside(name):
+    path = os.path.relpath(os.path.realpath(name), root)
+    return path if path.split("/")[0] in FOLDERS + ("cli",) else None
+
+
+def add_lines(counts, segments):
+    """A line is executed as often as the region that it continues, or as one that begins on it, whichever is more."""
+    before = None  # the segment that holds at the beginning of the line
+    at = 0
+    for line in range(segments[0][0], segments[-1][0] + 1) if segments else ():
+        found = [before[2]] if before and before[3] else []
+        while at < len(segments) and segments[at][0] == line:
+            _, _, count, has_count, is_entry, is_gap = segments[at]
+            if has_count and is_entry and not is_gap:
+                found.append(count)
+            before = segments[at]
+            at += 1
+        if found:
+            counts[line] += max(found)
+
+
+for unit in json.load(sys.stdin)["data"]:
     for file in unit["files"]:
-        path = os.path.relpath(os.path.realpath(os.path.join(unit["current_working_directory"], file["file"])), root)
-        if path.startswith("..") or path.split("/")[0] not in FOLDERS + ("cli",):
-            continue
-        for line in file["lines"]:
-            lines[path][line["line_number"]] += line["count"]
-            for index, branch in enumerate(line["branches"]):
-                if not branch["throw"]:
-                    branches[path][line["line_number"], index] += branch["count"]
+        if path := inside(file["filename"]):
+            add_lines(lines[path], file["segments"])
+    for function in unit["functions"]:  # instantiations of a template add up
+        files = [inside(name) for name in function["filenames"]]
+        for line, column, _, _, taken, not_taken, file, *_ in function.get("branches", []):
+            if files[file]:
+                branches[files[file]][line, column, True] += taken
+                branches[files[file]][line, column, False] += not_taken
 
 
 def shares(paths):
@@ -51,6 +71,12 @@ print()
 for path in NARROW:
     if path in lines:
         row(path, [path])
+if show_untaken:
+    print()
+    for path in NARROW:
+        for (line, column, outcome), count in sorted(branches[path].items()):
+            if count == 0:
+                print("%s:%d:%d is never %s" % (path, line, column, str(outcome).lower()))
 core = [p for p in everything if p.split("/")[0] in FOLDERS]
 (executed, of_lines), _ = shares(core)
 _, (taken, of_branches) = shares([p for p in NARROW if p in lines])

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds with counters of lines and branches (gcc, gcov), runs the suite, and prints what of the library was executed.
+# Builds with Clang's counters of lines and branches, runs the suite, and prints what of the library was executed.
 # The last line is 'lines N %, branches of parsers and of the writer of checkpoints N %'.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -10,35 +10,51 @@ usage() {
 usage: scripts/coverage.sh [options]
 
   --all              also the tests that take long (CTest label `slow`)
+  --sanitize LIST    with sanitizers as well, for instance address,undefined
   --build-dir DIR    where to build; default build/coverage
   --no-build         run what is built
+  --no-run           read the counters of the last run
+  --untaken          print every branch of those files that was never taken, too
   --help             this text
 
-Prints lines and branches of every folder of the library, and of each file that parses or writes checkpoints. Branches that
-only an exception of the standard library takes are not counted as branches.
+Prints lines and branches of every folder of the library, and of each file that parses or writes checkpoints. A branch is a
+condition of the source that was true, or one that was false; what the standard library does inside is none.
 TEXT
 }
 
-slow=(-LE '^slow$') dir=build/coverage built=""
+slow=(-LE '^slow$') dir=build/coverage sanitize="" built="" ran="" untaken=""
 while [ $# -gt 0 ]; do
   case $1 in
     --all) slow=() ;;
-    --build-dir) [ $# -ge 2 ] || stop "$1 needs a value; see --help"; dir=$2; shift ;;
+    --sanitize | --build-dir)
+      [ $# -ge 2 ] || stop "$1 needs a value; see --help"
+      if [ "$1" = --sanitize ]; then sanitize=$2; else dir=$2; fi
+      shift ;;
     --no-build) built=yes ;;
+    --no-run) built=yes ran=yes ;;
+    --untaken) untaken=--untaken ;;
     --help) usage; exit 0 ;;
     *) stop "unknown option '$1'; see --help" ;;
   esac
   shift
 done
+for tool in clang++ llvm-profdata llvm-cov; do
+  command -v $tool >/dev/null || stop "$tool is missing: the counters are Clang's (apt-get install clang llvm)"
+done
 if [ -z "$built" ]; then
-  build "$dir" -DCMAKE_BUILD_TYPE=Debug -DCOSTATE_DEVELOPER=ON -DCOSTATE_CLI=ON -DCOSTATE_CUDA=OFF \
-    -DCMAKE_CXX_FLAGS="--coverage -O2 -Wno-maybe-uninitialized" || stop "the build failed"
+  build "$dir" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_COMPILER=clang++ -DCOSTATE_DEVELOPER=ON -DCOSTATE_CLI=ON -DCOSTATE_CUDA=OFF \
+    -DCOSTATE_SANITIZE="$sanitize" -DCMAKE_CXX_FLAGS_DEBUG="-O1 -gline-tables-only -fprofile-instr-generate -fcoverage-mapping" ||
+    stop "the build failed"
 fi
-find "$dir" -name '*.gcda' -delete
-say "running the tests"
-ctest --test-dir "$dir" --parallel "$(nproc)" "${slow[@]}" </dev/null | tail -n 3
+dir=$(cd "$dir" && pwd)
+if [ -z "$ran" ]; then
+  rm -rf "$dir/profiles"
+  say "running the tests"
+  LLVM_PROFILE_FILE=$dir/profiles/%4m.profraw ctest --test-dir "$dir" --parallel "$(nproc)" --output-on-failure "${slow[@]}" </dev/null
+fi
 
-# One JSON document a counter file.
 say "reading the counters"
-find "$dir" -name '*.gcda' -print0 | xargs -0 gcov --json-format --stdout --branch-probabilities 2>/dev/null |
-  python3 scripts/coverage.py "$PWD"
+llvm-profdata merge -sparse -o "$dir/suite.profdata" "$dir"/profiles/*.profraw || stop "the counters could not be added up"
+objects=()
+while IFS= read -r archive; do objects+=(-object "$archive"); done < <(find "$dir" -name 'libcostate*.a')
+llvm-cov export -instr-profile="$dir/suite.profdata" "${objects[@]}" 2>"$dir/llvm-cov.log" | python3 scripts/coverage.py $untaken "$PWD"

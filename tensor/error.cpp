@@ -28,16 +28,17 @@ void fail(Fault fault, std::initializer_list<Piece> pieces) { throw Error(fault,
 
 int edit_distance(std::string_view a, std::string_view b) {
   const std::size_t n = a.size(), m = b.size();
-  std::vector<std::vector<int>> d(n + 1, std::vector<int>(m + 1));
-  for (std::size_t i = 0; i <= n; ++i) d[i][0] = static_cast<int>(i);
-  for (std::size_t j = 0; j <= m; ++j) d[0][j] = static_cast<int>(j);
+  std::vector<int> distances((n + 1) * (m + 1));  // between the first i and the first j characters
+  const auto d = [&](std::size_t i, std::size_t j) -> int& { return distances[i * (m + 1) + j]; };
+  for (std::size_t i = 0; i <= n; ++i) d(i, 0) = static_cast<int>(i);
+  for (std::size_t j = 0; j <= m; ++j) d(0, j) = static_cast<int>(j);
   for (std::size_t i = 1; i <= n; ++i)
     for (std::size_t j = 1; j <= m; ++j) {
-      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
+      d(i, j) = std::min({d(i - 1, j) + 1, d(i, j - 1) + 1, d(i - 1, j - 1) + (a[i - 1] != b[j - 1])});
       if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+        d(i, j) = std::min(d(i, j), d(i - 2, j - 2) + 1);
     }
-  return d[n][m];
+  return d(n, m);
 }
 
 std::string nearest(std::string_view word, std::initializer_list<std::string_view> candidates) {

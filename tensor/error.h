@@ -1,6 +1,7 @@
 // Errors. Costate never aborts, prints or exits: it throws costate::Error with one full sentence that names the
 // operation or key, what was found and what was expected.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <stdexcept>
@@ -80,6 +81,8 @@ std::string nearest_of(std::string_view word, const Range& candidates) {
   int best_distance = 3;
   for (const auto& candidate : candidates) {
     const std::string_view c(candidate);
+    const auto longer = static_cast<std::ptrdiff_t>(c.size()) - static_cast<std::ptrdiff_t>(word.size());
+    if (longer >= best_distance || -longer >= best_distance) continue;  // it takes so many insertions or deletions
     const int d = edit_distance(word, c);
     if (d < best_distance && 2 * d < static_cast<int>(word.size()) + 1) best = std::string(c), best_distance = d;
   }

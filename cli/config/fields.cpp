@@ -1,9 +1,9 @@
+#include "config/fields.h"
+
+#include <cstddef>
+
 #include "config/field_list.h"
 #include "objectives/objectives.h"
-
-#include <costate/tensor/error.h>
-
-#include "config/field_list.h"
 
 namespace costate::cli {
 namespace {
@@ -258,7 +258,16 @@ std::string Field::expected() const {
   return (value.index() == 1 ? "an " : value.index() == 3 ? "" : "a ") + type() + entries + limits;
 }
 
-std::vector<Field> fields(Config& c) {
+namespace {
+
+// The configuration that the fields point into.
+Config& described() {
+  static Config config;
+  return config;
+}
+
+std::vector<Field> described_fields() {
+  Config& c = described();
   std::vector<Field> out;
   FieldList l(out);
   l.add("name", c.name, "Name of the run, for reports.");
@@ -358,6 +367,23 @@ std::vector<Field> fields(Config& c) {
            "fast, first within each process, which sends less where a process has several micro-batches, with bits that depend "
            "on the number of processes.");
   return out;
+}
+
+}  // namespace
+
+const std::vector<Field>& fields() {
+  static const std::vector<Field> all = described_fields();
+  return all;
+}
+
+// Every value is part of the object itself, as far from its beginning in one configuration as in another.
+FieldValue Field::in(Config& config) const {
+  return std::visit(
+      [&]<class T>(T* kept) -> FieldValue {
+        const auto offset = reinterpret_cast<std::byte*>(kept) - reinterpret_cast<std::byte*>(&described());
+        return reinterpret_cast<T*>(reinterpret_cast<std::byte*>(&config) + offset);
+      },
+      value);
 }
 
 std::vector<Section> sections() {

@@ -25,17 +25,18 @@ using FieldValue = std::variant<bool*, std::int64_t*, double*, std::string*, std
 
 struct Field {
   std::string path;  // "finetune.lr.peak"
-  FieldValue value;  // where it is kept
+  FieldValue value;  // where it is kept in the one configuration that the list was made of
   std::string doc;   // one sentence
   Range range;
   std::vector<std::string> choices;  // of words and lists of words; empty: any text
 
-  std::string type() const;      // "integer", "list of numbers"
-  std::string expected() const;  // "an integer of at least 1", "one of linear, vp_linear, vp_cosine"
+  FieldValue in(Config& config) const;  // where it is kept in another
+  std::string type() const;             // "integer", "list of numbers"
+  std::string expected() const;         // "an integer of at least 1", "one of linear, vp_linear, vp_cosine"
 };
 
 // All keys of the configuration in the order in which they are shown.
-std::vector<Field> fields(Config& config);
+const std::vector<Field>& fields();
 
 // Parts of them that are described in files of their own: sample.methods and what belongs to it (search.cpp), and what
 // evaluations look at beyond their samples (evaluation.cpp).

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <string_view>
 
 #include "config/fields.h"
 #include "objectives/objectives.h"
@@ -13,68 +15,79 @@
 namespace costate::cli {
 namespace {
 
+// What the paths of fields() say, for those that look one up.
+struct Paths {
+  std::map<std::string_view, std::size_t> places;                       // "finetune.lr.peak" -> its place in fields()
+  std::map<std::string, std::vector<std::string>, std::less<>> below;  // "finetune.lr." -> peak, warmup, ... in their order
+};
+const Paths& paths() {
+  static const Paths all = [] {
+    Paths out;
+    for (std::size_t i = 0; i < fields().size(); ++i) {
+      const std::string_view path = fields()[i].path;
+      out.places.emplace(path, i);
+      for (std::size_t begin = 0, dot = 0; dot != std::string_view::npos; begin = dot + 1) {
+        dot = path.find('.', begin);
+        auto& names = out.below[std::string(path.substr(0, begin))];
+        const std::string_view name = path.substr(begin, dot == std::string_view::npos ? dot : dot - begin);
+        if (std::find(names.begin(), names.end(), name) == names.end()) names.emplace_back(name);
+      }
+    }
+    return out;
+  }();
+  return all;
+}
+
 class Reader {
  public:
-  explicit Reader(ReadConfig& read) : list_(fields(read.config)), origins_(read.origins) {
-    origins_.resize(list_.size(), Origin::standard);
-  }
+  explicit Reader(ReadConfig& read) : read_(read) { read_.origins.resize(list_.size(), Origin::standard); }
 
   // Walks an object down to its keys.
   void take(const Json& value, const std::string& path, Origin origin) {
-    const auto field =
-        std::find_if(list_.begin(), list_.end(), [&](const Field& f) { return f.path == path; });
-    if (field != list_.end()) {
-      assign(*field, value);
-      origins_[static_cast<std::size_t>(field - list_.begin())] = origin;
+    if (const auto found = paths().places.find(path); found != paths().places.end()) {
+      assign(list_[found->second], value);
+      read_.origins[found->second] = origin;
       return;
     }
     const std::string prefix = path.empty() ? "" : path + ".";
-    const bool section = path.empty() || std::any_of(list_.begin(), list_.end(), [&](const Field& f) {
-                           return f.path.starts_with(prefix);
-                         });
-    if (!section) unknown(path);
+    if (!paths().below.contains(prefix)) unknown(path);
     if (!value.is_object())
       fail(Fault::argument, {path.empty() ? "the configuration" : path, ": found ", description(value),
                              ", expected an object with the keys ", keys(prefix)});
-    for (const auto& [key, inner] : value.items()) take(inner, prefix + key, origin);
+    for (const auto& [key, below] : value.items()) {
+      if (key.empty()) unknown(prefix);
+      take(below, prefix + key, origin);
+    }
   }
 
  private:
-  static std::string last(const std::string& path) { return path.substr(path.rfind('.') + 1); }
-  // The names directly below a prefix.
-  std::vector<std::string> children(const std::string& prefix) const {
-    std::vector<std::string> out;
-    for (const Field& f : list_) {
-      if (!f.path.starts_with(prefix)) continue;
-      std::string key = f.path.substr(prefix.size());
-      key = key.substr(0, key.find('.'));
-      if (std::find(out.begin(), out.end(), key) == out.end()) out.push_back(key);
-    }
-    return out;
-  }
-  std::string keys(const std::string& prefix) const {
+  static std::string_view last(std::string_view path) { return path.substr(path.rfind('.') + 1); }
+  static std::string keys(const std::string& prefix) {
     std::string out;
-    for (const std::string& k : children(prefix)) out += (out.empty() ? "" : ", ") + k;
+    for (const std::string& k : paths().below.at(prefix)) out += (out.empty() ? "" : ", ") + k;
     return out;
   }
   [[noreturn]] void unknown(const std::string& path) const {
     // A key below a value, or beside the keys of the deepest section that exists.
-    for (const Field& f : list_)
-      if (path.starts_with(f.path + "."))
+    const auto& [places, below] = paths();
+    for (std::size_t end = path.find('.'); end != std::string::npos; end = path.find('.', end + 1))
+      if (const auto above = places.find(std::string_view(path).substr(0, end)); above != places.end()) {
+        const Field& f = list_[above->second];
         fail(Fault::argument, {path, ": ", f.path, " is ", f.expected(), ", not a section with keys"});
+      }
     const std::size_t dot = path.rfind('.');
     const std::string prefix = dot == std::string::npos ? "" : path.substr(0, dot + 1);
-    const std::vector<std::string> known = children(prefix);
-    if (known.empty()) unknown(path.substr(0, dot));
+    const auto known = below.find(prefix);
+    if (known == below.end()) unknown(path.substr(0, dot));
     const std::string key = path.substr(prefix.size(), 64);
-    std::string near = nearest_of(key, known);
+    std::string near = nearest_of(key, known->second);
     if (!near.empty())
       near = "; did you mean '" + prefix + near + "'?";
     else if (std::count_if(list_.begin(), list_.end(), [&](const Field& f) { return last(f.path) == key; }) ==
              1)
       for (const Field& f : list_)  // the right key in the wrong section
         if (last(f.path) == key) near = "; there is a key '" + f.path + "'";
-    fail(Fault::argument, {prefix, key, ": there is no such key; ",
+    fail(Fault::argument, {prefix, key.empty() ? "\"\"" : key, ": there is no such key; ",
                            prefix.empty() ? "the sections and keys are " : "the keys of this section are ",
                            keys(prefix), near});
   }
@@ -113,32 +126,33 @@ class Reader {
     for (const Json& v : value) read.push_back(convert(f, v, value));
     out = std::move(read);
   }
-  static void assign(const Field& f, const Json& value) {
-    switch (f.value.index()) {
+  void assign(const Field& f, const Json& value) const {
+    const FieldValue kept = f.in(read_.config);
+    switch (kept.index()) {
       case 0:
         if (!value.is_boolean()) wrong(f, value);
-        *std::get<0>(f.value) = value.get<bool>();
+        *std::get<0>(kept) = value.get<bool>();
         break;
       case 1:
-        *std::get<1>(f.value) = integer(f, value, value);
+        *std::get<1>(kept) = integer(f, value, value);
         break;
       case 2:
-        *std::get<2>(f.value) = number(f, value, value);
+        *std::get<2>(kept) = number(f, value, value);
         break;
       case 3:
-        *std::get<3>(f.value) = word(f, value, value);
+        *std::get<3>(kept) = word(f, value, value);
         break;
       case 4:
-        list(f, value, *std::get<4>(f.value), integer);
+        list(f, value, *std::get<4>(kept), integer);
         break;
       case 5:
-        list(f, value, *std::get<5>(f.value), number);
+        list(f, value, *std::get<5>(kept), number);
         break;
       case 6:
-        list(f, value, *std::get<6>(f.value), word);
+        list(f, value, *std::get<6>(kept), word);
         break;
       default:
-        list(f, value, *std::get<7>(f.value), [](const Field& field, const Json& row, const Json& whole) {
+        list(f, value, *std::get<7>(kept), [](const Field& field, const Json& row, const Json& whole) {
           if (!row.is_array()) wrong(field, whole);
           std::vector<double> numbers;
           for (const Json& v : row) numbers.push_back(number(field, v, whole));
@@ -147,8 +161,8 @@ class Reader {
     }
   }
 
-  std::vector<Field> list_;
-  std::vector<Origin>& origins_;
+  const std::vector<Field>& list_ = fields();
+  ReadConfig& read_;
 };
 
 // The objective decides the defaults of other keys, so that it is looked for before anything is read. What is not a known
@@ -167,8 +181,8 @@ void take_preset(Config& config, const Json& file, const std::vector<std::string
     if (e.name == name) e.preset(config.finetune);
 }
 
-Json value_of(const Field& f) {
-  return std::visit([](const auto* p) { return Json(*p); }, f.value);
+Json value_of(const Field& f, const Config& config) {
+  return std::visit([](const auto* p) { return Json(*p); }, f.in(const_cast<Config&>(config)));
 }
 
 }  // namespace
@@ -193,12 +207,7 @@ ReadConfig read_config_text(std::string_view text, std::string_view what,
       require(equals != std::string::npos && equals > 0, "--set ", s,
               ": expected key=value, such as --set finetune.batch=64");
       const std::string key = s.substr(0, equals), written = s.substr(equals + 1);
-      Json value;
-      try {
-        value = parse_json(written, "the value");
-      } catch (const Error&) {
-        value = written;
-      }
+      const Json value = Json::accept(written) ? parse_json(written, "the value of --set " + key) : Json(written);
       try {
         reader.take(value, key, Origin::command_line);
       } catch (const Error& e) {
@@ -217,25 +226,23 @@ ReadConfig read_config(const std::string& path, const std::vector<std::string>& 
 }
 
 Json to_json(const Config& config) {
-  Config copy = config;
   Json out = Json::object();
-  for (const Field& f : fields(copy)) {
+  for (const Field& f : fields()) {
     Json* at = &out;
     std::size_t begin = 0;
     for (std::size_t dot; (dot = f.path.find('.', begin)) != std::string::npos; begin = dot + 1)
       at = &(*at)[f.path.substr(begin, dot - begin)];
-    (*at)[f.path.substr(begin)] = value_of(f);
+    (*at)[f.path.substr(begin)] = value_of(f, config);
   }
   return out;
 }
 
 std::string origins_table(const ReadConfig& read) {
-  Config copy = read.config;
-  const std::vector<Field> list = fields(copy);
+  const std::vector<Field>& list = fields();
   std::size_t key_width = 0, value_width = 0;
   std::vector<std::string> values;
   for (const Field& f : list) {
-    values.push_back(value_of(f).dump());
+    values.push_back(value_of(f, read.config).dump());
     key_width = std::max(key_width, f.path.size());
     value_width = std::max(value_width, std::min<std::size_t>(values.back().size(), 40));
   }
@@ -252,8 +259,8 @@ std::string origins_table(const ReadConfig& read) {
 }
 
 std::string config_reference() {
-  Config defaults;
-  const std::vector<Field> list = fields(defaults);
+  const Config defaults;
+  const std::vector<Field>& list = fields();
   std::string out = "# Configuration\n\nGenerated by `costate config-reference`.\n";
   const auto table = [&](const std::string& title, const std::string& prefix, const auto& belongs) {
     if (std::none_of(list.begin(), list.end(), belongs)) return;
@@ -261,7 +268,7 @@ std::string config_reference() {
     for (const Field& f : list)
       if (belongs(f))
         out += "| `" + prefix + f.path.substr(prefix.size()) + "` | " + f.expected() + " | `" +
-               value_of(f).dump() + "` | " + f.doc + " |\n";
+               value_of(f, defaults).dump() + "` | " + f.doc + " |\n";
   };
   const auto all = sections();
   const auto in_section = [&](const Field& f) {
@@ -283,11 +290,10 @@ std::string config_reference() {
     Config own;
     own.finetune = standard_finetune(e.name);
     std::string changed;
-    for (const Field& f : fields(own)) {
+    for (const Field& f : list) {
       if (f.path == "finetune.objective") continue;
-      const std::string value = value_of(f).dump();
-      const auto before = std::find_if(list.begin(), list.end(), [&](const Field& g) { return g.path == f.path; });
-      if (value != value_of(*before).dump()) changed += (changed.empty() ? "`" : ", `") + f.path.substr(9) + "` " + value;
+      const std::string value = value_of(f, own).dump();
+      if (value != value_of(f, defaults).dump()) changed += (changed.empty() ? "`" : ", `") + f.path.substr(9) + "` " + value;
     }
     out += "| `" + e.name + "` | " + e.title + " | " + e.source + " | " + changed + " |\n";
   }

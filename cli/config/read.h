@@ -12,7 +12,7 @@ enum class Origin : unsigned char { standard, file, command_line };
 
 struct ReadConfig {
   Config config;
-  std::vector<Origin> origins;  // of fields(config), in that order
+  std::vector<Origin> origins;  // of fields(), in that order
 };
 
 // `settings` are "a.b=value" of the command line: the value as JSON, or as text when it is not JSON. Throws

@@ -32,8 +32,7 @@ TEST(Config, SettingsWinOverTheFileAndTheirOriginIsKnown) {
   EXPECT_EQ(read.config.name, "words, not JSON");
   EXPECT_EQ(read.config.finetune.optimiser.lr.peak, 0.25);
   EXPECT_EQ(read.config.pretrain.optimiser.lr.peak, 0.5);
-  Config copy = read.config;
-  const std::vector<Field> list = fields(copy);
+  const std::vector<Field>& list = fields();
   for (std::size_t i = 0; i < list.size(); ++i) {
     const std::string& p = list[i].path;
     const Origin expected =
@@ -47,9 +46,8 @@ TEST(Config, SettingsWinOverTheFileAndTheirOriginIsKnown) {
 }
 
 TEST(Config, ReferenceNamesEveryKeyWithItsMeaning) {
-  Config defaults;
   const std::string reference = config_reference();
-  for (const Field& f : fields(defaults)) {
+  for (const Field& f : fields()) {
     EXPECT_NE(reference.find("| `" + f.path + "` | "), std::string::npos) << f.path;
     EXPECT_TRUE(f.doc.size() > 5 && f.doc.ends_with(".")) << f.path << ": " << f.doc;
   }
@@ -70,6 +68,30 @@ TEST(Config, KeysOfAnotherNetworkAreRefused) {
   refused(R"({"network": {"kind": "unet", "unet": {"attention_levels": [3]}}})", "the levels are 0 to 2");
   refused(R"({"network": {"kind": "unet", "unet": {"channels": []}}})", "network.unet.channels: found 0 levels");
   refused(R"({"network": {"kind": "transformer"}})", "network.kind");
+}
+
+// An empty key is no section: the keys below it are not those of the one that it is in.
+TEST(Config, EmptyKeysAreRefused) {
+  for (const char* text : {R"({"": {"seed": 3}})", R"({"": 3})", R"({"pretrain": {"": {"batch": 3}}})"}) {
+    try {
+      read_config_text(text, "test", {});
+      ADD_FAILURE() << text;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.fault(), Fault::argument);
+      EXPECT_NE(std::string(e.what()).find("\"\": there is no such key"), std::string::npos) << e.what();
+    }
+  }
+}
+
+// What is JSON is read as strictly as a file; what is not is text.
+TEST(Config, SettingsAreReadAsStrictlyAsFiles) {
+  try {
+    read_config_text("{}", "test", {R"(finetune.lr={"peak": 1, "peak": 2})"});
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(std::string(e.what()), "the value of --set finetune.lr: the key 'peak' is given twice");
+  }
+  EXPECT_EQ(read_config_text("{}", "test", {R"(name={"peak": 1)"}).config.name, R"({"peak": 1)");
 }
 
 // What the words of path, sampler, grid and sample.ode make.
@@ -124,8 +146,7 @@ TEST(Config, PageIsUpToDate) {
 }
 
 TEST(Config, EveryKeyRefusesAnotherType) {
-  Config defaults;
-  for (const Field& f : fields(defaults)) {
+  for (const Field& f : fields()) {
     try {
       read_config_text("{}", "test", {f.path + "={\"x\": 1}"});
       ADD_FAILURE() << f.path << " took an object";

@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -103,7 +105,7 @@ class Watched {
     verdict_ = s->plan ? s->plan(call, s->calls.size()) : Verdict{};
     asking = false;
     s->calls.push_back({call, path});
-    if (call != Call::write) die_if_planned();
+    if (call != Call::write && call != Call::pwrite) die_if_planned();
     if (verdict_.reason) errno = verdict_.reason;
   }
   State* state_ = nullptr;
@@ -113,8 +115,8 @@ class Watched {
 }  // namespace
 
 const char* name(Call call) {
-  static constexpr const char* names[] = {"open",   "read",   "pread",  "write", "fsync",
-                                          "close",  "rename", "unlink", "mkdir", "rmdir"};
+  static constexpr const char* names[] = {"open",  "read",   "pread",  "write", "pwrite", "fsync",
+                                          "close", "rename", "unlink", "mkdir", "rmdir"};
   return names[static_cast<int>(call)];
 }
 
@@ -205,6 +207,25 @@ extern "C" ssize_t write(int fd, const void* bytes, size_t n) {
   const ssize_t written = w.counted(syscall(SYS_write, fd, bytes, w.most(n)));
   w.die_if_planned();
   return written;
+}
+
+extern "C" ssize_t pwrite(int fd, const void* bytes, size_t n, off_t offset) {
+  Watched w(Call::pwrite, fd);
+  if (w.refused()) return -1;
+  const ssize_t written = w.counted(syscall(SYS_pwrite64, fd, bytes, w.most(n), offset));
+  w.die_if_planned();
+  return written;
+}
+
+// The C library's own opens a file without our knowledge.
+extern "C" int mkostemp(char* path, int flags) noexcept {
+  static std::atomic<unsigned> serial{0};
+  const std::size_t length = std::strlen(path);
+  for (;;) {
+    std::snprintf(path + length - 6, 7, "%06u", serial.fetch_add(1) % 1000000);
+    const int fd = open_at(path, flags | O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd >= 0 || errno != EEXIST) return fd;
+  }
 }
 
 extern "C" int fsync(int fd) {

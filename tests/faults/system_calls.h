@@ -11,7 +11,7 @@
 
 namespace costate::faults {
 
-enum class Call : unsigned char { open, read, pread, write, fsync, close, rename, unlink, mkdir, rmdir };
+enum class Call : unsigned char { open, read, pread, write, pwrite, fsync, close, rename, unlink, mkdir, rmdir };
 const char* name(Call call);
 // Whether the call changes what is on the disk.
 constexpr bool changes(Call call) { return call != Call::read && call != Call::pread && call != Call::close; }

@@ -115,6 +115,20 @@ TEST(FDivergence, MultipliersOfAGaussianBase) {
   EXPECT_NEAR(divergence_tilt(f_divergence("alpha", 1), q.reward, {}, q.weight).lambda, kl.lambda + 1, 1e-9);
 }
 
+// Forward KL has w = a/(lambda - r). Of the rewards 1, 1, 0, 0 with a = .1 the two largest share the mass that the others leave:
+//   (1/2) a/d + (1/2) a/(1 + d) = 1  with  lambda = 1 + d,  so that  d^2 + (1 - a) d - a/2 = 0.
+// A single largest reward would have to take it alone, on one sample of a continuous law.
+TEST(FDivergence, EqualLargestRewardsShareTheRest) {
+  const double a = .1, d = (-(1 - a) + std::sqrt((1 - a) * (1 - a) + 2 * a)) / 2;
+  for (const Values& rewards : {Values{1, 1, 0, 0}, Values{0, 1, 0, 1}}) {
+    const DivergenceTilt t = divergence_tilt(f_divergence("forward_kl"), rewards, {.temperature = a});
+    EXPECT_NEAR(t.lambda, 1 + d, 1e-12);  // of a bisection to the last bit
+    EXPECT_NEAR(t.largest_share, a / d / 4, 1e-12);
+    EXPECT_NEAR(t.mean_reward, a / d / 2, 1e-12);
+  }
+  EXPECT_THROW(divergence_tilt(f_divergence("forward_kl"), Values{1, 0, 0, 0}, {.temperature = a}), Error);
+}
+
 // The optimum is one: laws nearby, moved along two directions that keep the mass, do worse.
 TEST(FDivergence, NoOtherLawDoesBetter) {
   const Quadrature q(0.05);

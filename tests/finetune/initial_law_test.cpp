@@ -102,6 +102,20 @@ TEST(InitialLaw, StartsWithoutARewardHaveNoPart) {
     EXPECT_NEAR(v[i], kTilt * kRho * at[i] + kTilt * kTilt * (1 - kRho * kRho) / 2, i == 3 ? .2 : .12) << at[i];
 }
 
+// Without a reward every path has y = -sum f, here -18, whatever x_0 and the noise are: nothing is left to chance. A row that a
+// chunk forgets (100 rows are chunks of 32) is one in 32 with y = 0, which takes .5 off.
+TEST(InitialLaw, EveryPathPaysItsStateCost) {
+  ControlProblem p = ornstein_uhlenbeck();
+  p.reward = linear_reward({0});
+  p.state_cost = [](int, const Var& x) { return affine(reshape(x, {x.extent(0)}), 0, 1.5); };
+  ValueOfNoiseOptions o;
+  o.hidden = 16, o.depth = 1, o.iterations = 400, o.batch = 100, o.rollouts = 1, o.seed = 3;
+  o.regression = NoiseRegression::log_mean;
+  o.learner.lr = {.peak = .2, .total = o.iterations, .decay = nn::LearningRate::Decay::cosine, .final = .01};
+  for (const double v : values_at(train_value_of_noise(p, make_value_of_noise({1}, 0, o, Device::cpu), o), {-1.f, 0.f, 1.f}))
+    EXPECT_NEAR(v, -18, .1);
+}
+
 TEST(InitialLaw, ResamplingDrawsFromIt) {
   // One of 200 draws: the bias of self-normalised weights is about -Cov(w, x w)/M = -.6 e^{.36}/200 = .004.
   const TiltedNoise law(nn::Network(LinearValue{}), {}, {1}, {.method = InitialMethod::sir, .particles = 200}, Device::cpu);

@@ -87,6 +87,7 @@ def make_json():
     seed("config", "accepted-unet", json.dumps({"network": {"kind": "unet", "conditional": True, "unet": {"channels": [8, 16], "groups": 4, "attention_levels": [1]}},
                                                  "sample": {"samplers": ["ode"]}}))
     seed("config", "refused-unknown", '{"network":{"hiden":3}}')
+    seed("config", "refused-empty-key", '{"":{"seed":3}}')
     seed("config", "refused-escape", '{"netw\\u001b[31mrok\\n":3}')
     seed("config", "refused-type", '{"seed":1.5}')
     seed("config", "refused-range", '{"pretrain":{"batch":0}}')

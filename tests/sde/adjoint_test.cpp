@@ -111,6 +111,43 @@ std::vector<Case> processes(const Model& m, int steps) {
   return all;
 }
 
+// What a process says of its calls is what they do: evaluations of the drift are counted as they happen.
+TEST(Adjoint, TheWorkOfACallIsWhatItEvaluates) {
+  const Model m = model();
+  const Tensor x0 = affine(Var(initial_noise({2}, 5, {7, 0}, DType::f64)), .5, 0).value(), costate = twice(x0);
+  int evaluations = 0, unsteps = 0;
+  const auto counted = [&](const Field& drift) -> Field {
+    return [&evaluations, drift](const Var& x, const Var& t, const Tensor& labels) { return ++evaluations, drift(x, t, labels); };
+  };
+  const auto expect = [&](const std::string& call, const CallWork& said, const auto& body) {
+    evaluations = 0;
+    body();
+    EXPECT_EQ(evaluations, said.evaluations) << call;
+  };
+  for (const Solver& solver : solvers()) {
+    ParametricSde e = equation(m, Diffusion::Kind::none, solver.calculus);
+    e.frozen.drift = counted(e.frozen.drift);
+    e.watch = [watch = e.watch, counted](Tape& tape, std::vector<Var>& watched) {
+      Sde sde = watch(tape, watched);
+      sde.drift = counted(sde.drift);
+      return sde;
+    };
+    if (!refusal(solver, e.frozen).empty()) continue;
+    const std::string of = " of " + std::string(solver.name);
+    const Process p = sde_process(e, solver, uniform_grid(4), BrownianPath(uniform_grid(4), {7, 3}));
+    State state{x0};
+    if (p.start) expect("start" + of, p.start_work, [&] { state = p.start(x0); });
+    State next, a;
+    expect("step" + of, p.step_work, [&] { next = p.step(1, state); });
+    for (const Tensor& t : next) a.push_back(twice(t));
+    expect("pullback" + of, p.pullback_work, [&] { p.pullback(1, state, a); });
+    if (p.pull_start) expect("pull_start" + of, p.pull_start_work, [&] { p.pull_start(x0, a); });
+    if (p.unstep) expect("unstep" + of, p.unstep_work, [&] { p.unstep(1, next); }), ++unsteps;
+    if (p.increment) expect("increment" + of, p.increment_work, [&] { p.increment(1, true, x0, costate); });
+  }
+  EXPECT_GE(unsteps, 1);
+}
+
 TEST(Adjoint, EveryScheduleHasTheBitsOfStoreAllOnEveryProcess) {
   const Model m = model(DType::f32);
   const Tensor x0 = initial_noise({2}, 5, {7, 0});
