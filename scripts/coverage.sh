@@ -56,5 +56,5 @@ fi
 say "reading the counters"
 llvm-profdata merge -sparse -o "$dir/suite.profdata" "$dir"/profiles/*.profraw || stop "the counters could not be added up"
 objects=()
-while IFS= read -r archive; do objects+=(-object "$archive"); done < <(find "$dir" -name 'libcostate*.a')
-llvm-cov export -instr-profile="$dir/suite.profdata" "${objects[@]}" 2>"$dir/llvm-cov.log" | python3 scripts/coverage.py $untaken "$PWD"
+while IFS= read -r program; do objects+=(-object "$program"); done < <(find "$dir" -type f -executable \( -name 'test_*' -o -name costate \))
+llvm-cov export -instr-profile="$dir/suite.profdata" "${objects[@]:1}" 2>"$dir/llvm-cov.log" | python3 scripts/coverage.py $untaken "$PWD"

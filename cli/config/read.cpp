@@ -52,8 +52,7 @@ class Reader {
     const std::string prefix = path.empty() ? "" : path + ".";
     if (!paths().below.contains(prefix)) unknown(path);
     if (!value.is_object())
-      fail(Fault::argument, {path.empty() ? "the configuration" : path, ": found ", description(value),
-                             ", expected an object with the keys ", keys(prefix)});
+      fail(Fault::argument, {path, ": found ", description(value), ", expected an object with the keys ", keys(prefix)});
     for (const auto& [key, below] : value.items()) {
       if (key.empty()) unknown(prefix);
       take(below, prefix + key, origin);
@@ -169,7 +168,7 @@ class Reader {
 // name is left to the reader, which says so.
 void take_preset(Config& config, const Json& file, const std::vector<std::string>& settings) {
   std::string name = config.finetune.objective;
-  const Json* finetune = file.is_object() && file.contains("finetune") ? &file["finetune"] : nullptr;
+  const Json* finetune = file.contains("finetune") ? &file["finetune"] : nullptr;
   if (finetune && finetune->is_object() && finetune->contains("objective") && (*finetune)["objective"].is_string())
     name = (*finetune)["objective"].get<std::string>();
   for (const std::string& s : settings)

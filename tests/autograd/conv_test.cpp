@@ -1,5 +1,6 @@
 // Convolution as an op: layouts kept beside parameters, memory to the byte, and what a frozen filter costs.
 #include <costate/autograd/ops.h>
+#include <costate/tensor/flops.h>
 #include <costate/tensor/parallel.h>
 #include <costate/tensor/random.h>
 #include <gtest/gtest.h>
@@ -123,6 +124,32 @@ TEST(Conv2d, FrozenFiltersStoreNoImages) {
   Var y = conv2d(v, w, Var(), same);
   for (int i = 0; i < 5; ++i) y = conv2d(y, w, Var(), same);
   EXPECT_EQ(memory::live().total - before, y.value().bytes());  // of six results the last
+}
+
+// A filter of one pixel sees each pixel alone, which is a linear layer, but for padding: the frame is zero.
+TEST(Conv2d, FiltersOfOnePixelSeeThePaddingOfEverySide) {
+  const Tensor x = noise({1, 2, 3, 2}, 1), w = noise({4, 1, 1, 2}, 2);
+  const std::vector<double> inner = conv2d(x, w, Var(), {}).value().to_doubles();
+  for (const Conv2d& o : {Conv2d{1, 1, 0, 0, 0}, Conv2d{1, 0, 1, 0, 0}, Conv2d{1, 0, 0, 1, 0}, Conv2d{1, 0, 0, 0, 1}}) {
+    const Tensor y = conv2d(x, w, Var(), o).value();
+    ASSERT_EQ(y.shape(), (Shape{1, 2 + o.top + o.bottom, 3 + o.left + o.right, 4}));
+    const std::vector<double> padded = y.to_doubles();
+    std::size_t at = 0;
+    for (int row = -o.top; row < 2 + o.bottom; ++row)
+      for (int column = -o.left; column < 3 + o.right; ++column)
+        for (int channel = 0; channel < 4; ++channel) {
+          const bool inside = row >= 0 && row < 2 && column >= 0 && column < 3;
+          EXPECT_NEAR(padded[at++], inside ? inner[static_cast<std::size_t>((row * 3 + column) * 4 + channel)] : 0, 1e-6);
+        }
+  }
+}
+
+TEST(Conv2d, CountsTwoOperationsATapOfEachOutput) {
+  const Tensor x = noise({2, 9, 7, 4}, 1), w = noise({6, 3, 2, 2}, 2);
+  const std::int64_t before = flops();
+  const Var y = conv2d(x, w, Var(), {.stride = 2, .top = 1, .right = 1, .groups = 2});
+  EXPECT_EQ(y.shape(), (Shape{2, 4, 4, 6}));
+  EXPECT_EQ(flops() - before, 2 * (2 * 4 * 4 * 6) * (3 * 2 * 2));
 }
 
 TEST(Conv2d, EmptyBatches) {

@@ -11,6 +11,7 @@
 
 #include "build.h"
 #include "config/fields.h"
+#include "objectives/objectives.h"
 #include "program.h"
 
 namespace costate::cli {
@@ -81,6 +82,29 @@ TEST(Config, EmptyKeysAreRefused) {
       EXPECT_NE(std::string(e.what()).find("\"\": there is no such key"), std::string::npos) << e.what();
     }
   }
+}
+
+// The objective is looked for before anything is read, wherever it is written, and whatever else is there.
+TEST(Config, TheObjectiveSetsDefaultsFromWhereverItComes) {
+  const auto standard = [](const std::string& objective) {
+    Config own;
+    own.finetune = standard_finetune(objective);
+    return to_json(own)["finetune"];
+  };
+  const auto read = [](const std::string& text, const std::vector<std::string>& settings) {
+    return to_json(read_config_text(text, "test", settings).config)["finetune"];
+  };
+  const std::string usual = Config().finetune.objective, other = "tdpo_r";
+  ASSERT_NE(standard(other)["policy_gradient"], standard(usual)["policy_gradient"]);
+  EXPECT_EQ(read("{}", {"finetune.objective=" + other}), standard(other));
+  EXPECT_EQ(read("{}", {"finetune.objective=\"" + other + "\""}), standard(other));
+  EXPECT_EQ(read(R"({"finetune": {"objective": ")" + other + "\"}}", {}), standard(other));
+  EXPECT_EQ(read(R"({"finetune": {}})", {}), standard(usual));
+  for (const char* text : {R"({"finetune": 3})", R"({"finetune": {"objective": 3}})", R"({"finetune": {"objective": "x"}})"})
+    EXPECT_THROW(read_config_text(text, "test", {}), Error) << text;
+  for (const char* value : {"x", "\"", "\"x", "x\"", ""})
+    EXPECT_THROW(read_config_text("{}", "test", {std::string("finetune.objective=") + value}), Error) << value;
+  EXPECT_THROW(read_config_text(R"({"seed": 18446744073709551615})", "test", {}), Error);
 }
 
 // What is JSON is read as strictly as a file; what is not is text.

@@ -218,7 +218,7 @@ extern "C" ssize_t pwrite(int fd, const void* bytes, size_t n, off_t offset) {
 }
 
 // The C library's own opens a file without our knowledge.
-extern "C" int mkostemp(char* path, int flags) noexcept {
+extern "C" int mkostemp(char* path, int flags) {
   static std::atomic<unsigned> serial{0};
   const std::size_t length = std::strlen(path);
   for (;;) {

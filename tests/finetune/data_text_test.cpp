@@ -57,7 +57,7 @@ TEST(Csv, OptionsMatter) {
   o.header = CsvHeader::absent, o.delimiter = '\t', o.comment = '\0';
   EXPECT_EQ(parse_csv("1\t2\n", o, "x").values, (std::vector<double>{1, 2}));
   expect_error(Fault::data, "'a' is not a number", [&] { parse_csv("a\tb\n1\t2\n", o, "x"); });
-  for (const char wrong : {'\n', '"', '5', '.', '-', '\0'}) {
+  for (const char wrong : {'\n', '\r', '"', '0', '5', '9', '.', '-', '+', '\0'}) {
     o.delimiter = wrong;
     expect_error(Fault::argument, "delimiter", [&] { parse_csv("1", o, "x"); });
   }

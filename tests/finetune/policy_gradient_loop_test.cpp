@@ -264,6 +264,19 @@ PolicyGradient small_trainer(const Case& c, Device device = Device::cpu) {
   return PolicyGradient(c.name, problem, nn::clone(nn::Network(network)), c.options);
 }
 
+// 96 paths of two labels: each has some 48 returns, which is enough for a mean of its own or, where more are asked for, is not.
+TEST(PolicyGradientLoop, LabelsHaveAMeanOfTheirOwnFromTheMinimumOn) {
+  const auto gradient_with = [](std::int64_t minimum) {
+    Options o;
+    o.batch = 96, o.advantage.baseline = Baseline::label, o.label_buffer = 96, o.label_minimum = minimum;
+    PolicyGradient pg = small_trainer({"labels", o});
+    return flat(pg.gradient(pg.sample()));
+  };
+  const std::vector<double> enough = gradient_with(1);
+  EXPECT_EQ(gradient_with(20), enough);
+  EXPECT_NE(gradient_with(96), enough);
+}
+
 TEST(PolicyGradientLoop, BitsDoNotDependOnThreads) {
   for (const Case& c : cases()) {
     std::vector<double> reference;

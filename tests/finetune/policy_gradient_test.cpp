@@ -69,6 +69,23 @@ TEST(PolicyGradient, BaselinesLeaveTheMeanAlone) {
   }
 }
 
+// Of a reward that is 100 everywhere nothing is left to learn. A critic is calibrated to the mean of the first returns before it is
+// asked, and takes it off; what is left is the output of its network, about 1 before it has learnt.
+TEST(PolicyGradient, ACriticTakesAConstantRewardOff) {
+  ControlProblem problem = ten_steps();
+  problem.reward = {.name = "constant", .black_box = [](const Tensor& x) { return Tensor::full({x.extent(0)}, 100.0); }};
+  const AffinePolicy policy = affine_policy(problem, std::vector<double>(10, 0.05));
+  const auto largest = [&](Baseline b) {
+    PolicyGradient pg("test", problem, policy, plain(Loss::score_function, b, Divergence::none));
+    double most = 0;
+    for (const double v : flat(pg.gradient(pg.sample()))) most = std::max(most, std::abs(v));
+    return most;
+  };
+  const double without = largest(Baseline::none);
+  EXPECT_GT(without, 1);
+  EXPECT_LT(largest(Baseline::value), 0.05 * without);
+}
+
 TEST(PolicyGradient, AtTheirOwnPathsRatiosAreScoreFunctions) {
   // delta_k = 0 has the same bits whatever the chunk, for this policy: all three surrogates have one gradient, to the bit.
   const ControlProblem problem = ten_steps();

@@ -76,6 +76,7 @@ std::vector<Case> cases() {
       {"escape at the end", file_of("{\"\\"), "the header ends"},
       {"lone high surrogate", file_of("{\"\\ud83dx\":1}"), "stands alone"},
       {"lone low surrogate", file_of("{\"\\ude00\":1}"), "stands alone"},
+      {"high surrogate before a later code", file_of("{\"\\ud83d\\ue000\":1}"), "stands alone"},
       {"high surrogate twice", file_of("{\"\\ud83d\\ud83d\":1}"), "stands alone"},
       {"zero byte in a name", file_of("{\"a\\u0000b\":" + entry("U8", "[4]", "[0,4]") + "}", "0123"),
        "zero byte"},
@@ -209,9 +210,9 @@ TEST(SafetensorsMalformed, WhatTheFormatAllowsIsAccepted) {
   };
   for (const auto& [title, file] : files) EXPECT_NO_THROW(SafetensorsFile{as_bytes(file)}) << title;
   const string escaped = file_of(
-      "{\"\\u0041\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00E9\\u2603\\ud83d\\ude00\":" + entry("U8", "[4]", "[0,4]") + "}",
+      "{\"\\u0041\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00E9\\u2603\\uE000\\uffff\\ud83d\\ude00\":" + entry("U8", "[4]", "[0,4]") + "}",
       "0123");
-  EXPECT_EQ(SafetensorsFile(as_bytes(escaped)).entries()[0].name, "A\"\\/\b\f\n\r\té☃😀");
+  EXPECT_EQ(SafetensorsFile(as_bytes(escaped)).entries()[0].name, "A\"\\/\b\f\n\r\té☃\xEE\x80\x80\xEF\xBF\xBF😀");
 }
 
 TEST(SafetensorsMalformed, TrailingBytesAreIgnoredOnRequestOnly) {
