@@ -242,6 +242,50 @@ TEST(Grid, RastersStandSideBySide) {
   expect_error(Fault::argument, "does not fit", [&] { side_by_side(wrong, 1); });
 }
 
+// Three pictures of 1 x 2 pixels in colour, two a row: cells of 2 x 4 pixels at zoom 2, a pixel between and around them.
+TEST(Grid, PutsEveryPictureInColourIntoItsCell) {
+  std::vector<float> values;
+  for (int i = 0; i < 3 * 1 * 2 * 3; ++i) values.push_back(static_cast<float>(10 + i) / 255);
+  const Raster out = grid(values, 3, 1, 2, 3, {.columns = 2, .padding = 1, .zoom = 2});
+  ASSERT_TRUE(out.width == 11 && out.height == 7 && out.channels == 3);
+  for (int y = 0; y < 7; ++y)
+    for (int x = 0; x < 11; ++x)
+      for (int c = 0; c < 3; ++c) {
+        const int row = y / 3, column = x / 5, picture = 2 * row + column;
+        const bool inside = y % 3 != 0 && x % 5 != 0 && picture < 3;
+        const int expected = inside ? 10 + (picture * 2 + (x % 5 - 1) / 2) * 3 + c : 0;
+        EXPECT_EQ(out.pixels[static_cast<std::size_t>((y * 11 + x) * 3 + c)], expected) << y << " " << x << " " << c;
+      }
+}
+
+TEST(Grid, RefusesWhatIsNoGridOrRow) {
+  const std::vector<float> two(2);
+  struct Size {
+    std::int64_t count, height, width;
+    int channels;
+    const char* words;
+  };
+  for (const Size& s : {Size{0, 1, 1, 1, "1 or 3 channels"}, {2, 0, 1, 1, "1 or 3 channels"}, {2, 1, 0, 1, "1 or 3 channels"},
+                        {1, 1, 1, 2, "1 or 3 channels"}, {1, 65536, 1, 1, "do not fill"}, {1, 1, 65536, 1, "do not fill"},
+                        {(1 << 24) + 1, 1, 1, 1, "do not fill"}, {3, 1, 1, 1, "do not fill"}})
+    expect_error(Fault::argument, s.words, [&] { grid(two, s.count, s.height, s.width, s.channels, {}); });
+  for (const GridOptions& o : {GridOptions{.columns = 0}, {.columns = 65536}, {.padding = -1}, {.padding = 1025}, {.zoom = 0},
+                               {.zoom = 257}, {.low = 1, .high = 1}})
+    expect_error(Fault::argument, "columns must be positive", [&] { grid(two, 2, 1, 1, 1, o); });
+  const std::vector<float> wide(70000);
+  expect_error(Fault::argument, "at most 65535", [&] { grid(wide, 2, 1, 35000, 1, {.padding = 0}); });
+  expect_error(Fault::argument, "at most 65535", [&] { grid(wide, 2, 35000, 1, 1, {.columns = 1, .padding = 0}); });
+  const Raster grey{1, 1, 1, {0}}, tall{2, 1, 1, {0, 0}}, colour{1, 1, 3, {0, 0, 0}};
+  expect_error(Fault::argument, "at least one raster", [&] { side_by_side({}, 0); });
+  for (const std::int64_t gap : {-1, 1025}) expect_error(Fault::argument, "0 ... 1024", [&] { side_by_side({&grey, 1}, gap); });
+  for (const Raster& other : {tall, colour}) {
+    const Raster both[] = {grey, other};
+    expect_error(Fault::argument, "does not fit beside", [&] { side_by_side(both, 0); });
+  }
+  for (const Raster& r : {Raster{0, 1, 1, {}}, Raster{1, 0, 1, {}}, Raster{65536, 1, 1, {}}, Raster{1, 65536, 1, {}}})
+    EXPECT_THROW(png_bytes(r), Error) << r.height << " x " << r.width;
+}
+
 TEST(PngFolder, LabelsComeFromSortedSubfolders) {
   const ScratchFolder folder;
   for (const auto& [name, value] : {std::pair{"b/2.png", 20}, {"b/1.png", 10}, {"a/x.PNG", 30}}) {
