@@ -135,7 +135,7 @@ void compare(const Kernels& table, const Case& x) {
         const T* a = in.a.data() + (x.repeat_a ? 0 : s * x.m * x.k);
         const T* b = in.b.data() + (x.repeat_b ? 0 : s * x.k * x.n);
         const std::int64_t at = (s * x.m + i) * x.n + j;
-        const T* scale = in.scale.data() + (a - in.a.data());
+        const T* scale = in.scale.empty() ? nullptr : in.scale.data() + (a - in.a.data());
         long double z = 0, size = 1, sum = 0, sum_size = 1;
         for (std::int64_t q = 0; q < x.k; ++q) {
           const std::int64_t place = x.transpose_a ? q * x.m + i : i * x.k + q;
