@@ -87,6 +87,7 @@ fuzz() {
     "tests/fuzz/corpus/$parser" >"$dir/fuzz_$parser.log" 2>&1 </dev/null
   echo $? >"$dir/fuzz_$parser.status"
 }
+# Freed memory that the sanitizer keeps, 256 MB by default, would count towards the limit of 512.
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 ASAN_OPTIONS=detect_leaks=1:quarantine_size_mb=64
 say "running ${#chosen[@]} fuzzers, $seconds s each"
 for parser in "${chosen[@]}"; do

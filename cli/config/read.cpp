@@ -17,8 +17,8 @@ namespace {
 
 // What the paths of fields() say, for those that look one up.
 struct Paths {
-  std::map<std::string_view, std::size_t> places;                       // "finetune.lr.peak" -> its place in fields()
-  std::map<std::string, std::vector<std::string>, std::less<>> below;  // "finetune.lr." -> peak, warmup, ... in their order
+  std::map<std::string_view, std::size_t> places;         // "finetune.lr.peak" -> its place in fields()
+  std::map<std::string, std::vector<std::string>> below;  // "finetune.lr." -> peak, warmup, ... in their order
 };
 const Paths& paths() {
   static const Paths all = [] {
